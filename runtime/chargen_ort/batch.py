@@ -1,0 +1,147 @@
+"""Many texts at once: a batch whose places are refilled as texts end."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen_ort.sampling import Sampler, SamplingOptions
+from chargen_ort.state import TextState
+from chargen_ort.step import Stepper
+from chargen_ort.vocabulary import UnknownPolicy
+
+if TYPE_CHECKING:
+    from chargen_ort.generator import CharGenerator
+
+_REMEMBERED_STARTS = 64
+
+
+def write_batch(
+    generator: "CharGenerator",
+    starts: Iterator[str],
+    length: int,
+    options: SamplingOptions,
+    batch_size: int,
+    unknown: UnknownPolicy | None,
+) -> Iterator[tuple[int, str]]:
+    """Yield (index, text) as texts end. `options` has a seed; text i is row i of its family."""
+    numbered = enumerate(starts)
+    first = list(islice(numbered, batch_size))
+    if length == 0:
+        yield from ((index, "") for index, _ in (*first, *numbered))
+        return
+    if not first:
+        return
+    batch = _Batch(generator, len(first), length, options, unknown)
+    for place, (index, start) in enumerate(first):
+        batch.begin(place, index, start)
+    while batch.active.any():
+        for place in batch.step():
+            yield batch.index[place], batch.text(place)
+            following = next(numbered, None)
+            if following is None:
+                batch.active[place] = False
+            else:
+                batch.begin(place, *following)
+        batch.compact()
+
+
+class _Batch:
+    """The rows that are being written: arrays by place in the batch."""
+
+    def __init__(
+        self,
+        generator: "CharGenerator",
+        size: int,
+        length: int,
+        options: SamplingOptions,
+        unknown: UnknownPolicy | None,
+    ) -> None:
+        self._generator = generator
+        self._options = options
+        self._unknown = unknown
+        self._length = length
+        self._vocabulary = generator.vocabulary
+        self._stepper = generator.new_stepper(size)
+        self._sampler = Sampler(options, len(self._vocabulary), range(size))
+        self._starts: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._places = np.arange(size)
+        self._count = np.zeros(size, dtype=np.int64)  # tokens written by each row
+        self._tokens = np.zeros((size, min(length, 256)), dtype=np.int32)
+        self._may_end_stop = self._stop_endings()
+        self.active = np.zeros(size, dtype=bool)
+        self.index = [0] * size
+
+    def _stop_endings(self) -> NDArray[np.bool_]:
+        """Which tokens end a stop string, bool ``[vocab_size]``."""
+        endings = {stop[-1] for stop in self._options.stops}
+        return np.array([c in endings for c in self._vocabulary.characters])
+
+    def begin(self, place: int, index: int, start: str) -> None:
+        """Give `place` to text number `index`."""
+        self.active[place] = True
+        self.index[place] = index
+        self._count[place] = 0
+        self._sampler.start_row(place, index)
+        if self._options.repetition_penalty != 1:
+            self._sampler.see(place, self._vocabulary.encode(start, self._unknown))
+        logits, hidden = self._read(start)
+        self._stepper.logits[place] = logits
+        self._stepper.hidden[place] = hidden
+
+    def _read(self, start: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits ``[vocab_size]`` and hidden after `start`; the same starts are read once."""
+        if start not in self._starts:
+            if len(self._starts) >= _REMEMBERED_STARTS:
+                self._starts.clear()
+            state = TextState(self._generator, self._options, 0, self._unknown)
+            state.feed(start)
+            self._starts[start] = state.logits(), state.hidden()
+        return self._starts[start]
+
+    def step(self) -> list[int]:
+        """Write one token in every row; returns the places whose text has ended."""
+        tokens = self._sampler.sample(self._stepper.logits)  # [batch]
+        self._stepper.step(tokens)
+        if self._count.max() == self._tokens.shape[1]:
+            grown = min(self._length, 2 * self._tokens.shape[1])
+            self._tokens = np.pad(self._tokens, ((0, 0), (0, grown - self._tokens.shape[1])))
+        self._tokens[self._places, self._count] = tokens
+        self._count += self.active
+        ended = self.active & ((self._count == self._length) | self._may_end_stop[tokens])
+        return [
+            place
+            for place in np.flatnonzero(ended).tolist()
+            if self._count[place] == self._length or self._stopped(place)
+        ]
+
+    def _stopped(self, place: int) -> bool:
+        longest = max(map(len, self._options.stops))
+        tail = self._vocabulary.decode(
+            self._tokens[place, max(0, self._count[place] - longest) : self._count[place]]
+        )
+        return tail.endswith(self._options.stops)
+
+    def text(self, place: int) -> str:
+        """What the row at `place` has written, without a stop string at its end."""
+        text = self._vocabulary.decode(self._tokens[place, : self._count[place]])
+        endings = [stop for stop in self._options.stops if text.endswith(stop)]
+        return text[: len(text) - max(map(len, endings), default=0)]
+
+    def compact(self) -> None:
+        """Once half of the rows have ended for good, go on with a batch of the others."""
+        if not 0 < 2 * np.count_nonzero(self.active) <= len(self.active):
+            return
+        places = np.flatnonzero(self.active)
+        stepper: Stepper = self._generator.new_stepper(len(places))
+        stepper.logits[:] = self._stepper.logits[places]
+        stepper.hidden[:] = self._stepper.hidden[places]
+        self._stepper = stepper
+        self._sampler = self._sampler.keep_rows(places.tolist())
+        self._places = np.arange(len(places))
+        self._count = self._count[places]
+        self._tokens = self._tokens[places]
+        self.active = self.active[places]
+        self.index = [self.index[place] for place in places.tolist()]

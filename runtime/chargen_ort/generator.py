@@ -1,0 +1,410 @@
+"""The public class: load a model once, then stream, generate and score from any thread."""
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack
+
+import numpy as np
+
+from chargen_ort.artifact import Artifact, ModelConfig, parse_artifact, read_artifact
+from chargen_ort.batch import write_batch
+from chargen_ort.errors import OptionError
+from chargen_ort.sampling import (
+    SamplingOptions,
+    SamplingOverrides,
+    fresh_seed,
+    longest_partial_stop,
+)
+from chargen_ort.scoring import Score, score_texts, score_windows
+from chargen_ort.state import TextState
+from chargen_ort.step import PREFILL_STEPS, Stepper, default_threads, open_session
+from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+DEFAULT_LENGTH = 200
+DEFAULT_BATCH = 64
+MAX_LENGTH = 1 << 40
+
+
+class CharGenerator:
+    """A loaded model. Share one between threads: it has no state that a call changes.
+
+    Args:
+        artifact: as `read_artifact` gives it.
+        threads: intra-op threads; None takes 1, or 2 for a hidden size of 512 and more.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses the graph.
+        OptionError: `threads` out of range.
+    """
+
+    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+        if threads is None:
+            threads = default_threads(artifact.config.hidden_size)
+        self.artifact = artifact
+        self._threads = whole_number("threads", threads, 1, 256)
+        self._open()
+
+    def _open(self) -> None:
+        self._session = open_session(self.artifact.data, self._threads)
+        self._process = os.getpid()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], threads: int | None = None) -> "CharGenerator":
+        """Read, check and open a model file.
+
+        Raises:
+            ArtifactError: missing, damaged, foreign, or of a newer format.
+        """
+        return cls(read_artifact(path), threads)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, threads: int | None = None) -> "CharGenerator":
+        """Check and open the bytes of a model file.
+
+        Raises:
+            ArtifactError: damaged, foreign, or of a newer format.
+        """
+        return cls(parse_artifact(data), threads)
+
+    def __reduce__(self) -> tuple[type, tuple[Artifact, int]]:
+        return type(self), (self.artifact, self._threads)  # sessions do not pickle, bytes do
+
+    @property
+    def config(self) -> ModelConfig:
+        """What the model is."""
+        return self.artifact.config
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The characters that the model knows."""
+        return self.artifact.config.vocabulary
+
+    @property
+    def session(self) -> "InferenceSession":
+        """The ONNX Runtime session; in a forked child a new one, made at first use."""
+        if self._process != os.getpid():
+            # destroying an inherited session would wait for threads that the child does not have
+            _inherited.append(self._session)
+            self._open()
+        return self._session
+
+    def new_stepper(self, batch: int) -> Stepper:
+        """Arrays and bindings for `batch` rows."""
+        config = self.config
+        shape = len(config.vocabulary), config.num_layers, config.hidden_size
+        return Stepper(self.session, batch, shape)
+
+    def options(
+        self, options: SamplingOptions | None = None, **overrides: Unpack[SamplingOverrides]
+    ) -> SamplingOptions:
+        """`options`, or else the model's defaults, with `overrides` on top.
+
+        Raises:
+            OptionError: a value out of range, or an option that does not exist.
+        """
+        if options is not None and not isinstance(options, SamplingOptions):
+            raise OptionError(f"options is a SamplingOptions, got {type(options).__name__}")
+        unknown = sorted(set(overrides) - {field.name for field in fields(SamplingOptions)})
+        if unknown:
+            raise OptionError(f"no such option: {', '.join(unknown)}")
+        return replace(options or self.config.sampling, **overrides)
+
+    def stream(
+        self,
+        start: str = "",
+        length: int | None = None,
+        *,
+        options: SamplingOptions | None = None,
+        row: int = 0,
+        unknown: UnknownPolicy | None = None,
+        timeout: float | None = None,
+        **overrides: Unpack[SamplingOverrides],
+    ) -> "TextStream":
+        """Write on from `start`, character by character.
+
+        Args:
+            start: the text to go on from, not part of the result; empty begins a text.
+            length: new characters at most; None goes on until a stop string or `close`.
+            options: how to draw; None takes the model's defaults.
+            row: number of the row in the seed's family of texts; row i of a batch is row i here.
+            unknown: policy for characters of `start` that the model lacks; None is the model's.
+            timeout: seconds after which the stream ends.
+            overrides: single sampling options, such as ``temperature=0.7``.
+
+        Raises:
+            OptionError: an option out of range.
+            UnknownCharacterError: `start` has a character that the model does not know.
+        """
+        chosen = self.options(options, **overrides)
+        if length is not None:
+            whole_number("length", length, 0, MAX_LENGTH)
+        tokens = self.vocabulary.encode(start, unknown)
+        state = TextState(self, chosen, whole_number("row", row, 0, (1 << 64) - 1), unknown)
+        return TextStream(state, tokens, length, chosen.stops, _deadline(timeout))
+
+    def generate(
+        self,
+        start: str = "",
+        length: int = DEFAULT_LENGTH,
+        *,
+        options: SamplingOptions | None = None,
+        row: int = 0,
+        unknown: UnknownPolicy | None = None,
+        timeout: float | None = None,
+        **overrides: Unpack[SamplingOverrides],
+    ) -> str:
+        """The text that `stream` writes, joined; the arguments are the same."""
+        if length is None:
+            raise OptionError("length is None; give a number, or use stream for unbounded text")
+        stream = self.stream(
+            start,
+            length,
+            options=options,
+            row=row,
+            unknown=unknown,
+            timeout=timeout,
+            **overrides,
+        )
+        return "".join(stream)
+
+    def generate_batch(
+        self,
+        starts: Sequence[str],
+        length: int = DEFAULT_LENGTH,
+        *,
+        options: SamplingOptions | None = None,
+        batch_size: int = DEFAULT_BATCH,
+        unknown: UnknownPolicy | None = None,
+        **overrides: Unpack[SamplingOverrides],
+    ) -> list[str]:
+        """A text for each start, in their order; text i is row i.
+
+        Raises:
+            OptionError: no starts, or an option out of range.
+            UnknownCharacterError: a start has a character that the model does not know.
+        """
+        if isinstance(starts, str):
+            raise OptionError("starts is one str; give a list of them, or call generate")
+        starts = list(starts)
+        if not starts:
+            raise OptionError("starts is empty; give at least one text")
+        texts = [""] * len(starts)
+        finished = self.iterate_batch(
+            starts, length, options=options, batch_size=batch_size, unknown=unknown, **overrides
+        )
+        for index, text in finished:
+            texts[index] = text
+        return texts
+
+    def iterate_batch(
+        self,
+        starts: Iterable[str],
+        length: int = DEFAULT_LENGTH,
+        *,
+        options: SamplingOptions | None = None,
+        batch_size: int = DEFAULT_BATCH,
+        unknown: UnknownPolicy | None = None,
+        **overrides: Unpack[SamplingOverrides],
+    ) -> Iterator[tuple[int, str]]:
+        """Texts as they are finished, as (index of the start, text); `starts` may be endless.
+
+        A row that ends leaves the batch and the next start takes its place.
+        """
+        whole_number("length", length, 0, MAX_LENGTH)
+        whole_number("batch_size", batch_size, 1, 1 << 16)
+        chosen = self.options(options, **overrides)
+        if chosen.seed is None:
+            chosen = replace(chosen, seed=fresh_seed())
+        return write_batch(self, iter(starts), length, chosen, batch_size, unknown)
+
+    def state(
+        self,
+        start: str = "",
+        *,
+        options: SamplingOptions | None = None,
+        row: int = 0,
+        unknown: UnknownPolicy | None = None,
+        **overrides: Unpack[SamplingOverrides],
+    ) -> TextState:
+        """The state of a text that begins with `start`, to feed, draw, fork and save.
+
+        Raises:
+            OptionError: an option out of range.
+            UnknownCharacterError: `start` has a character that the model does not know.
+        """
+        chosen = self.options(options, **overrides)
+        state = TextState(self, chosen, whole_number("row", row, 0, (1 << 64) - 1), unknown)
+        state.feed(start)
+        return state
+
+    def restore(self, snapshot: bytes) -> TextState:
+        """The state that `TextState.snapshot` saved, in this or another process.
+
+        Raises:
+            ArtifactError: not a snapshot, damaged, or of another model.
+        """
+        return TextState.restore(self, snapshot)
+
+    def next_probabilities(
+        self, text: str = "", top: int | None = None, *, unknown: UnknownPolicy | None = None
+    ) -> dict[str, float]:
+        """Probabilities of the character after `text`, likeliest first; `top` of them or all.
+
+        Raises:
+            UnknownCharacterError: `text` has a character that the model does not know.
+            OptionError: `top` is not 1 or more.
+        """
+        return self.state(text, unknown=unknown).probabilities(top)
+
+    def score(
+        self, text: str, *, window: int | None = None, unknown: UnknownPolicy | None = None
+    ) -> Score:
+        """How likely the model finds `text`: every character but the first, given all before it.
+
+        Args:
+            text: at least two characters.
+            window: begin from a zero state again after each so many characters; None carries the
+                state through.
+            unknown: policy for characters that the model lacks; None is the model's own.
+
+        Raises:
+            OptionError: fewer than two characters, or a window below 1.
+            UnknownCharacterError: a character that the model does not know.
+        """
+        if window is not None:
+            whole_number("window", window, 1, MAX_LENGTH)
+        tokens = self.vocabulary.encode(text, unknown)
+        return score_windows(self, tokens, window)
+
+    def score_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        batch_size: int = DEFAULT_BATCH,
+        unknown: UnknownPolicy | None = None,
+    ) -> list[Score]:
+        """A score for each text, as a text of its own: its first character counts too.
+
+        Each text is preceded by the model's separator, so one character is enough.
+
+        Raises:
+            OptionError: no texts, or an empty one.
+            UnknownCharacterError: a character that the model does not know.
+        """
+        if isinstance(texts, str):
+            raise OptionError("texts is one str; give a list of them, or call score")
+        whole_number("batch_size", batch_size, 1, 1 << 16)
+        return score_texts(self, list(texts), batch_size, unknown)
+
+
+class TextStream:
+    """An iterator of the characters of one text; `close` ends it, from any thread.
+
+    Attributes:
+        seed: the seed of its draws; with the same seed the text can be made again.
+        state: the state behind it.
+    """
+
+    def __init__(
+        self,
+        state: TextState,
+        start: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+        length: int | None,
+        stops: tuple[str, ...],
+        deadline: float | None,
+    ) -> None:
+        self.state = state
+        self.seed = state.seed
+        self._closed = threading.Event()
+        self._ended = self._closed.is_set
+        self._deadline = deadline
+        self._texts = (
+            _hold_back(self._characters(start, length), stops)
+            if stops
+            else (self._characters(start, length))
+        )
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._texts)
+
+    def close(self) -> None:
+        """End the stream: the next character is its last, or none comes any more."""
+        self._closed.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _over(self) -> bool:
+        return self._closed.is_set() or (
+            self._deadline is not None and time.monotonic() >= self._deadline
+        )
+
+    def _characters(
+        self, start: "np.ndarray[tuple[int], np.dtype[np.int64]]", length: int | None
+    ) -> Iterator[str]:
+        for begin in range(0, len(start), PREFILL_STEPS):
+            if self._over():
+                return
+            self.state.feed_piece(start[begin : begin + PREFILL_STEPS])
+        draw, over = self.state.draw, self._over
+        made = 0
+        while made != length and not over():
+            yield draw()
+            made += 1
+
+
+def _hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
+    """Pass characters on as soon as they cannot become part of a stop string; end at one."""
+    held = ""
+    for character in characters:
+        held += character
+        if any(held.endswith(stop) for stop in stops):
+            longest = max((stop for stop in stops if held.endswith(stop)), key=len)
+            yield from held[: len(held) - len(longest)]
+            return
+        keep = longest_partial_stop(held, stops)
+        yield from held[: len(held) - keep]
+        held = held[len(held) - keep :]
+    yield from held
+
+
+def whole_number(name: str, value: object, low: int, high: int) -> int:
+    """`value` as an int.
+
+    Raises:
+        OptionError: not a whole number, or outside `low` … `high`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise OptionError(f"{name} must be a whole number, got {type(value).__name__}")
+    if not low <= value <= high:
+        raise OptionError(f"{name} is {value}; give {low} to {high}")
+    return int(value)
+
+
+def _deadline(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise OptionError(f"timeout is {timeout!r}; give seconds, 0 or more")
+    return time.monotonic() + timeout
+
+
+_inherited: list["InferenceSession"] = []  # sessions of a parent process, never destroyed

@@ -1,0 +1,263 @@
+"""From logits to tokens: options, processors and draws, the same for one row and for many.
+
+The order is repetition penalty, temperature, top-k, top-p, min-p, draw, with the semantics of the
+logits processors of Hugging Face's transformers. Draw ``t`` of row ``r`` depends on nothing but
+the seed, ``r`` and ``t``, so a text does not depend on the batch, thread or process that made it.
+"""
+
+import math
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen_ort.errors import OptionError
+
+SEED_LIMIT = 1 << 64
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 1e-6, 1e6
+_MAX_PENALTY = 100.0
+_BLOCK = 128  # uniforms drawn ahead for each row
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How the next token is chosen.
+
+    Args:
+        temperature: divides the logits; 0 is greedy. 0, or 1e-6 to 1e6.
+        top_k: keep the k most likely tokens, ties with the k-th included; 0 is off.
+        top_p: keep the most likely tokens until their mass reaches p. Above 0, up to 1 (off).
+        min_p: drop tokens less likely than min_p times the likeliest. 0 (off) to 1.
+        repetition_penalty: divides positive and multiplies negative logits of the tokens that
+            the prompt or the output has. Above 0, up to 100; 1 is off.
+        stop: strings that end the text; they are not part of it. One string or several.
+        seed: 0 to 2**64 - 1; None takes a fresh one from the operating system.
+
+    Raises:
+        OptionError: a value is out of its range or of another type.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: str | Sequence[str] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        t = _number("temperature", self.temperature)
+        if t != 0 and not _MIN_TEMPERATURE <= t <= _MAX_TEMPERATURE:
+            raise OptionError(
+                f"temperature is {t:g}; give 0 (greedy), or "
+                f"{_MIN_TEMPERATURE:g} to {_MAX_TEMPERATURE:g}"
+            )
+        if _integer("top_k", self.top_k) < 0:
+            raise OptionError(f"top_k is {self.top_k}; give 1 or more, or 0 to switch it off")
+        if not 0 < _number("top_p", self.top_p) <= 1:
+            raise OptionError(f"top_p is {self.top_p:g}; give a value above 0, up to 1 (off)")
+        if not 0 <= _number("min_p", self.min_p) <= 1:
+            raise OptionError(f"min_p is {self.min_p:g}; give 0 (off) to 1")
+        if not 0 < _number("repetition_penalty", self.repetition_penalty) <= _MAX_PENALTY:
+            raise OptionError(
+                f"repetition_penalty is {self.repetition_penalty:g}; "
+                f"give a value above 0, up to {_MAX_PENALTY:g} (1 is off)"
+            )
+        stop: tuple[str, ...] | None = None
+        if isinstance(self.stop, str):
+            stop = (self.stop,) if self.stop else ()
+        elif isinstance(self.stop, Sequence):
+            stop = tuple(self.stop)
+        if stop is None or not all(isinstance(s, str) and s for s in stop):
+            raise OptionError(f"stop is {self.stop!r}; give non-empty strings")
+        object.__setattr__(self, "stop", stop)
+        if self.seed is not None and not 0 <= _integer("seed", self.seed) < SEED_LIMIT:
+            raise OptionError(f"seed is {self.seed}; give 0 to {SEED_LIMIT - 1}")
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings, as a tuple."""
+        return tuple(self.stop)
+
+
+class SamplingOverrides(TypedDict, total=False):
+    """The fields of `SamplingOptions` as keyword arguments."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    stop: str | Sequence[str]
+    seed: int | None
+
+
+def fresh_seed() -> int:
+    """A seed from the operating system, short enough to be typed again."""
+    return secrets.randbits(32)
+
+
+def uniform_draws(seed: int, row: int, first: int, count: int) -> NDArray[np.float64]:
+    """Draws ``first … first + count - 1`` of a row: float64 ``[count]`` in [0, 1), 53 bits each.
+
+    Philox-4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11) with the
+    key (seed, row). Draw t is word ``t % 4`` of the block with counter ``t // 4 + 1``.
+    """
+    block, skip = divmod(first, 4)
+    key = np.array([seed, row], dtype=np.uint64)
+    bits = np.random.Philox(key=key, counter=block).random_raw(skip + count)[skip:]
+    return np.asarray((bits >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+
+
+class Sampler:
+    """Draws one token a row and keeps what the next draw needs: seeds, draw counts, tokens seen.
+
+    Args:
+        options: the sampling options; a seed of None is replaced by a fresh one.
+        vocab_size: number of tokens.
+        rows: the row numbers, one for each row of the batch.
+    """
+
+    def __init__(self, options: SamplingOptions, vocab_size: int, rows: Sequence[int] = (0,)):
+        self.options = options
+        self.seed = fresh_seed() if options.seed is None else options.seed
+        batch = len(rows)
+        self.rows = list(rows)
+        self._column = 0
+        self._before = [0] * batch  # draws made by each row before column 0 of its block
+        self._uniforms = np.empty((batch, _BLOCK))
+        self._weights = np.empty((batch, vocab_size))
+        self._cdf = np.empty((batch, vocab_size))
+        self._maximum = np.empty((batch, 1))
+        self._above = np.empty((batch, vocab_size), dtype=bool)
+        self._penalised = options.repetition_penalty != 1
+        self._seen = np.zeros((batch, vocab_size), dtype=bool) if self._penalised else None
+        self._filtered = bool(options.top_k) or options.top_p < 1 or options.min_p > 0
+        for index in range(batch):
+            self._fill(index, 0)
+
+    def drawn(self, index: int) -> int:
+        """How many draws row `index` has made."""
+        return self._before[index] + self._column
+
+    def see(self, index: int, tokens: NDArray[np.integer]) -> None:
+        """Count `tokens` of the prompt as seen by row `index`, for the repetition penalty."""
+        if self._seen is not None:
+            self._seen[index, tokens] = True
+
+    def start_row(self, index: int, row: int, drawn: int = 0) -> None:
+        """Give place `index` of the batch to row number `row`, which has made `drawn` draws."""
+        self.rows[index] = row
+        self._before[index] = drawn - self._column
+        self._fill(index, self._column)
+        if self._seen is not None:
+            self._seen[index] = False
+
+    def keep_rows(self, indices: Sequence[int]) -> "Sampler":
+        """A smaller sampler that goes on with the rows at `indices`."""
+        other = Sampler(self.options, self._weights.shape[1], [self.rows[i] for i in indices])
+        other.seed = self.seed
+        for place, index in enumerate(indices):
+            other.start_row(place, self.rows[index], self.drawn(index))
+            if self._seen is not None and other._seen is not None:
+                other._seen[place] = self._seen[index]
+        return other
+
+    def seen(self, index: int) -> NDArray[np.bool_] | None:
+        """Which tokens row `index` has seen, bool ``[vocab_size]``; None without a penalty."""
+        return None if self._seen is None else self._seen[index]
+
+    def sample(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The next token of each row, int64 ``[batch]``, from logits ``[batch, vocab_size]``."""
+        if self._column == _BLOCK:
+            self._column = 0
+            for index in range(len(self.rows)):
+                self._before[index] += _BLOCK
+                self._fill(index, 0)
+        u = self._uniforms[:, self._column : self._column + 1]  # [batch, 1]
+        self._column += 1
+        weights = self._weights  # [batch, vocab_size]
+        np.copyto(weights, logits)
+        if self._seen is not None:
+            _penalise(weights, self._seen, self.options.repetition_penalty)
+        if self.options.temperature == 0:
+            tokens = weights.argmax(axis=1)  # [batch]
+        else:
+            self._exponentiate(weights)
+            cdf = np.add.accumulate(weights, axis=1, out=self._cdf)  # [batch, vocab_size]
+            # total >= 1 and u <= 1 - 2**-53, so u * total rounds to less than total: one exceeds it
+            np.greater(cdf, u * cdf[:, -1:], out=self._above)
+            tokens = self._above.argmax(axis=1)  # [batch]
+        if self._seen is not None:
+            self._seen[np.arange(len(tokens)), tokens] = True
+        return np.asarray(tokens)
+
+    def _exponentiate(self, weights: NDArray[np.float64]) -> None:
+        """Logits become unnormalised probabilities, in place; filtered tokens become 0."""
+        if self.options.temperature != 1:
+            np.divide(weights, self.options.temperature, out=weights)
+        if self._filtered:
+            _keep_top_k(weights, self.options.top_k)
+        np.maximum.reduce(weights, axis=1, keepdims=True, out=self._maximum)
+        np.subtract(weights, self._maximum, out=weights)
+        np.exp(weights, out=weights)
+        if self._filtered:
+            _keep_top_p(weights, self.options.top_p)
+            if self.options.min_p > 0:
+                weights[weights < self.options.min_p] = 0  # the likeliest token's weight is 1
+
+    def _fill(self, index: int, column: int) -> None:
+        self._uniforms[index, column:] = uniform_draws(
+            self.seed, self.rows[index], self._before[index] + column, _BLOCK - column
+        )
+
+
+def _penalise(logits: NDArray[np.float64], seen: NDArray[np.bool_], penalty: float) -> None:
+    np.copyto(logits, np.where(logits > 0, logits / penalty, logits * penalty), where=seen)
+
+
+def _keep_top_k(logits: NDArray[np.float64], k: int) -> None:
+    """Drop what is below the k-th largest, in place; ties with it stay."""
+    vocab_size = logits.shape[1]
+    if 0 < k < vocab_size:
+        kth = np.partition(logits, vocab_size - k, axis=1)[:, vocab_size - k, None]  # [batch, 1]
+        logits[logits < kth] = -np.inf
+
+
+def _keep_top_p(weights: NDArray[np.float64], p: float) -> None:
+    """Drop tokens with at least p of the mass ranked above them, in place; ties rank by index."""
+    if p < 1:
+        order = np.argsort(-weights, axis=1, kind="stable")  # [batch, vocab_size]
+        ranked = np.take_along_axis(weights, order, axis=1)
+        cumulative = np.cumsum(ranked, axis=1)
+        dropped = np.zeros(weights.shape, dtype=bool)  # the first always stays
+        np.greater_equal(cumulative[:, :-1], p * cumulative[:, -1:], out=dropped[:, 1:])
+        np.put_along_axis(weights, order, np.where(dropped, 0.0, ranked), axis=1)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise OptionError(f"{name} must be a number, got {type(value).__name__}")
+    if not math.isfinite(value):
+        raise OptionError(f"{name} is {value}; give a finite number")
+    return float(value)
+
+
+def _integer(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise OptionError(f"{name} must be a whole number, got {type(value).__name__}")
+    return int(value)
+
+
+def longest_partial_stop(text: str, stops: Iterable[str]) -> int:
+    """How many characters at the end of `text` may yet become a stop string."""
+    longest = 0
+    for stop in stops:
+        for size in range(min(len(stop) - 1, len(text)), longest, -1):
+            if text.endswith(stop[:size]):
+                longest = size
+                break
+    return longest

@@ -1,0 +1,106 @@
+"""Writing generated text to a terminal or a pipe without harm to either."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import NoReturn, TextIO
+
+from chargen_ort.errors import ChargenError
+
+_FLUSH_SECONDS = 0.05  # a pipe gets text at least so often; a terminal gets every character
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_VISIBLE = {
+    point: f"\\x{point:02x}"
+    for point in (*range(0x20), *range(0x7F, 0xA0))
+    if chr(point) not in "\n\t"
+} | {ord(c): f"\\u{ord(c):04x}" for c in _BIDI}
+
+
+class OutputError(Exception):
+    """Standard output cannot take the text; its text is one line for a person."""
+
+
+def visible(text: str) -> str:
+    """`text` with what a terminal would execute shown as escapes.
+
+    Those are C0 controls but newline and tab, DEL, C1 controls, and bidirectional controls.
+    """
+    return text.translate(_VISIBLE)
+
+
+def write_text(pieces: Iterable[str], raw: bool = False) -> None:
+    """Write pieces to standard output as they come.
+
+    Raises:
+        OutputError: standard output is closed, full, or cannot encode a character.
+    """
+    out = _standard_output()
+    terminal = out.isatty()
+    clean = terminal and not raw
+    flushed = time.monotonic()
+    with _as_output_error(out):
+        for piece in pieces:
+            out.write(visible(piece) if clean else piece)
+            now = time.monotonic()
+            if terminal or now - flushed >= _FLUSH_SECONDS:
+                out.flush()
+                flushed = now
+        out.flush()
+
+
+def report(message: str) -> None:
+    """Write one line to standard error, if there is one; made visible, never executed."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(visible(message), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def command(name: str) -> Iterator[None]:
+    """Run a command's body: every expected failure becomes one line and an exit status.
+
+    2 for a user's mistake, 1 where the output cannot be written, 130 for Ctrl-C; a reader that
+    closes the pipe ends the process as it ends any other Unix tool.
+    """
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        yield
+    except ChargenError as error:
+        _leave(f"{name}: {error}", 2)
+    except OutputError as error:
+        _leave(f"{name}: {error}", 1)
+    except KeyboardInterrupt:
+        _leave("", 130)
+
+
+def _leave(message: str, status: int) -> NoReturn:
+    if message:
+        report(message)
+    # what stdout still holds cannot be written, or is not wanted; keep Python from trying at exit
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(status)
+
+
+def _standard_output() -> TextIO:
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
+    return sys.stdout
+
+
+@contextlib.contextmanager
+def _as_output_error(out: TextIO) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        character = error.object[error.start]
+        raise OutputError(
+            f"standard output is {out.encoding}, which cannot show {character!a} "
+            f"(U+{ord(character):04X}); set PYTHONIOENCODING=utf-8, or use --json"
+        ) from None
+    except OSError as error:
+        raise OutputError(f"cannot write to standard output: {error.strerror}") from None

@@ -1,0 +1,124 @@
+"""Characters and their token ids: the only place where text becomes numbers and back."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen_ort.errors import OptionError, UnknownCharacterError
+
+UnknownPolicy = Literal["error", "skip", "replace"]
+UNKNOWN_POLICIES: tuple[UnknownPolicy, ...] = get_args(UnknownPolicy)
+
+_CODE_POINTS = 0x110000
+_CHUNK = 1 << 20  # characters handled at a time, so that huge corpora need little extra memory
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The characters of a model, in token order: token ``i`` is ``characters[i]``.
+
+    Args:
+        characters: distinct characters (code points), at least one.
+        unknown: what `encode` does with a character outside: refuse it with an error, skip it,
+            or encode `replacement` instead.
+        replacement: a character of the vocabulary, used when the policy is ``replace``.
+
+    Raises:
+        OptionError: duplicate or no characters, or a replacement outside the vocabulary.
+    """
+
+    characters: str
+    unknown: UnknownPolicy = "error"
+    replacement: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.characters:
+            raise OptionError("a vocabulary needs at least one character, got none")
+        if len(set(self.characters)) != len(self.characters):
+            raise OptionError("a vocabulary lists each character once, got a duplicate")
+        if self.unknown not in UNKNOWN_POLICIES:
+            raise OptionError(f"unknown is {self.unknown!r}; choose one of {UNKNOWN_POLICIES}")
+        if not self.replacement:
+            object.__setattr__(self, "replacement", _default_replacement(self.characters))
+        if len(self.replacement) != 1 or self.replacement not in self.characters:
+            raise OptionError(
+                f"the replacement {self.replacement!r} is not one character of the vocabulary"
+            )
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str], unknown: UnknownPolicy = "error") -> "Vocabulary":
+        """The distinct characters of `texts`, in code point order."""
+        counts = np.zeros(_CODE_POINTS, dtype=bool)
+        for text in texts:
+            for begin in range(0, len(text), _CHUNK):
+                counts[_code_points(text[begin : begin + _CHUNK])] = True
+        return cls("".join(map(chr, np.flatnonzero(counts).tolist())), unknown)
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    @cached_property
+    def _token_of(self) -> NDArray[np.int32]:
+        """Token id by code point, -1 where there is none."""
+        table = np.full(max(map(ord, self.characters)) + 1, -1, dtype=np.int32)
+        table[_code_points(self.characters)] = np.arange(len(self), dtype=np.int32)
+        return table
+
+    def encode(self, text: str, unknown: UnknownPolicy | None = None) -> NDArray[np.int64]:
+        """Tokens of `text`, int64 ``[time]``; `unknown` overrides the vocabulary's own policy.
+
+        Raises:
+            UnknownCharacterError: a character is not in the vocabulary and the policy is ``error``.
+            OptionError: `text` is not a string, or the policy has another name.
+        """
+        if not isinstance(text, str):
+            raise OptionError(f"a text must be a str, got {type(text).__name__}")
+        policy = self.unknown if unknown is None else unknown
+        if policy not in UNKNOWN_POLICIES:
+            raise OptionError(f"unknown is {policy!r}; choose one of {UNKNOWN_POLICIES}")
+        pieces = [
+            self._encode_chunk(text[begin : begin + _CHUNK], begin, policy)
+            for begin in range(0, len(text), _CHUNK)
+        ]
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
+
+    def _encode_chunk(self, text: str, offset: int, policy: UnknownPolicy) -> NDArray[np.int64]:
+        table = self._token_of
+        points = _code_points(text)
+        tokens = np.where(points < len(table), table[np.minimum(points, len(table) - 1)], -1)
+        missing = tokens < 0
+        if missing.any():
+            if policy == "error":
+                first = int(missing.argmax())
+                raise UnknownCharacterError(text[first], offset + first, len(self))
+            if policy == "skip":
+                tokens = tokens[~missing]
+            else:
+                tokens[missing] = self.characters.index(self.replacement)
+        return tokens.astype(np.int64)
+
+    def decode(self, tokens: Sequence[int] | NDArray[np.integer]) -> str:
+        """The text of `tokens`.
+
+        Raises:
+            OptionError: a token is outside 0 … len(self) - 1.
+        """
+        ids = np.asarray(tokens)
+        if ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= len(self)):
+            raise OptionError(f"tokens must be integers from 0 to {len(self) - 1}")
+        return "".join([self.characters[i] for i in ids.ravel().tolist()])
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    # "surrogatepass": a lone surrogate from a caller's string is an unknown character, not a crash
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _default_replacement(characters: str) -> str:
+    return next((c for c in "\N{REPLACEMENT CHARACTER}? " if c in characters), characters[0])
