@@ -1,0 +1,1 @@
+"""Train chargen's character models with PyTorch: `training.train` is the loop."""

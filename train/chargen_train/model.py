@@ -1,0 +1,125 @@
+"""The model: embedding, GRU, linear."""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+
+class CharGRU(nn.Module):
+    """A character-level GRU language model.
+
+    The gates are those of `torch.nn.GRU` (Cho et al. 2014, with the reset gate applied after the
+    recurrent product). The regularisers act in training mode only, so that the exported graph is
+    a plain GRU: `weight_drop` drops entries of the recurrent matrices (Merity et al. 2018,
+    "Regularizing and Optimizing LSTM Language Models"), `dropout` drops features, the same ones at
+    every step of a window (Gal and Ghahramani 2016): half of it at the input, all of it between
+    the layers and at the output.
+
+    Args:
+        vocab_size: number of tokens.
+        embedding_dim: width of the token embedding.
+        hidden_size: width of each layer.
+        num_layers: number of layers.
+        dropout: probability, 0 to below 1.
+        weight_drop: probability, 0 to below 1.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embedding_dim: int,
+        hidden_size: int,
+        num_layers: int,
+        dropout: float = 0.0,
+        weight_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.embedding_dim = embedding_dim
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.weight_drop = weight_drop
+        self.embedding = nn.Embedding(vocab_size, embedding_dim)
+        self.layers = nn.ModuleList(
+            nn.GRU(embedding_dim if layer == 0 else hidden_size, hidden_size)
+            for layer in range(num_layers)
+        )
+        self.output = nn.Linear(hidden_size, vocab_size)
+
+    def grus(self) -> list[nn.GRU]:
+        """The layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, nn.GRU)]
+
+    def zero_hidden(self, batch: int) -> Tensor:
+        """The state at the start of a text: zeros, ``[batch, num_layers, hidden_size]``."""
+        return self.output.weight.new_zeros(batch, self.num_layers, self.hidden_size)
+
+    def forward(self, token: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Run as many steps as `token` holds.
+
+        Args:
+            token: int64 ``[batch, time]``.
+            hidden: ``[batch, num_layers, hidden_size]``.
+
+        Returns:
+            logits ``[batch, time, vocab_size]`` before temperature, and the next hidden,
+            ``[batch, num_layers, hidden_size]``.
+        """
+        x = self.embedding(token.t())  # [time, batch, embedding_dim]
+        x = self._locked_dropout(x, self.dropout / 2)
+        states = []
+        for index, layer in enumerate(self.grus()):
+            if index:
+                x = self._locked_dropout(x, self.dropout)
+            x, state = self._run_layer(layer, x, hidden[:, index])  # [time, batch, hidden_size]
+            states.append(state)
+        x = self._locked_dropout(x, self.dropout)
+        logits = self.output(x.transpose(0, 1))  # [batch, time, vocab_size]
+        return logits, torch.stack(states, dim=1)  # [batch, num_layers, hidden_size]
+
+    def _run_layer(self, layer: nn.GRU, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        initial = hidden.unsqueeze(0).contiguous()  # [1, batch, hidden_size]
+        if self.training and self.weight_drop:
+            recurrent = F.dropout(
+                layer.get_parameter("weight_hh_l0"), self.weight_drop
+            )  # [3 hidden, hidden]
+            y, last = functional_call(layer, {"weight_hh_l0": recurrent}, (x, initial))
+        else:
+            y, last = layer(x, initial)
+        return y, last[0]
+
+    def _locked_dropout(self, x: Tensor, probability: float) -> Tensor:
+        if not self.training or not probability:
+            return x
+        return x * F.dropout(torch.ones_like(x[:1]), probability)  # one mask for all steps
+
+
+def gru_parameters(layer: nn.GRU) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Input and recurrent weights ``[3 hidden, …]``, input and recurrent biases ``[3 hidden]``.
+
+    The gates are in PyTorch's order: reset, update, new.
+    """
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    w_ih, w_hh, b_ih, b_hh = (layer.get_parameter(name) for name in names)
+    return w_ih, w_hh, b_ih, b_hh
+
+
+def initialise(model: CharGRU, update_gate_bias: float = 1.0) -> None:
+    """Start weights for training: orthogonal recurrent blocks, a bias towards remembering.
+
+    Orthogonal: Saxe et al. 2014. The bias opens the update gate z, which keeps the old state
+    (Jozefowicz et al. 2015 for the LSTM's forget gate; here the same for z).
+    """
+    nn.init.normal_(model.embedding.weight, std=0.1)
+    for layer in model.grus():
+        w_ih, w_hh, b_ih, b_hh = gru_parameters(layer)
+        for block in w_hh.data.chunk(3):
+            nn.init.orthogonal_(block)
+        for block in w_ih.data.chunk(3):
+            nn.init.xavier_uniform_(block)
+        nn.init.zeros_(b_ih)
+        nn.init.zeros_(b_hh)
+        b_ih.data.chunk(3)[1].fill_(update_gate_bias)
+    nn.init.zeros_(model.output.bias)

@@ -1,0 +1,157 @@
+"""How to train: every setting, the defaults by corpus size, and the presets."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from chargen_ort.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of one training run.
+
+    Attributes:
+        hidden_size, num_layers, embedding_dim: sizes of the network.
+        seq_length: characters a window, and steps of back-propagation through time.
+        batch_size: windows a step.
+        learning_rate: its peak.
+        dropout, weight_drop: see `CharGRU`.
+        weight_decay: of AdamW, on matrices only.
+        gradient_clip: largest gradient norm; 0 does not clip.
+        average: decay of the exponential average of the weights; 0 does not average.
+        schedule: ``cosine`` warms up and decays to zero, ``constant`` does not.
+        windows: ``stateful`` reads the corpus on, carrying the state; ``random`` takes windows
+            from anywhere, each from a zero state.
+        reset: probability that a row's carried state is set to zero before a window, so that the
+            model also learns to begin a text.
+        steps, epochs, minutes: how long, exactly one of them.
+        seed: of weights, windows and dropout.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    hidden_size: int = 512
+    num_layers: int = 2
+    embedding_dim: int = 64
+    seq_length: int = 64
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    dropout: float = 0.0
+    weight_drop: float = 0.0
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    average: float = 0.99
+    schedule: Literal["cosine", "constant"] = "cosine"
+    windows: Literal["stateful", "random"] = "stateful"
+    reset: float = 0.02
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise OptionError(f"{name} is {value:g}; give {low:g} to {high:g}")
+        if sum(v is not None for v in (self.steps, self.epochs, self.minutes)) != 1:
+            raise OptionError("give one of steps, epochs and minutes")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise OptionError(f"device is {self.device!r}; give auto, cpu or cuda")
+
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "hidden_size": (1, 8192),
+    "num_layers": (1, 16),
+    "embedding_dim": (1, 8192),
+    "seq_length": (1, 4096),
+    "batch_size": (1, 4096),
+    "learning_rate": (1e-7, 1.0),
+    "dropout": (0.0, 0.9),
+    "weight_drop": (0.0, 0.9),
+    "weight_decay": (0.0, 10.0),
+    "gradient_clip": (0.0, 1e6),
+    "average": (0.0, 0.99999),
+    "reset": (0.0, 1.0),
+    "steps": (1, 10**9),
+    "epochs": (1e-3, 1e6),
+    "minutes": (0.01, 100_000.0),
+    "seed": (0, 2**63 - 1),
+}
+
+LESSON = Recipe(
+    hidden_size=32,
+    num_layers=1,
+    embedding_dim=16,
+    seq_length=5,
+    batch_size=1,
+    learning_rate=0.01,
+    weight_decay=0.0,
+    gradient_clip=0.0,
+    average=0.0,
+    schedule="constant",
+    windows="random",
+    steps=200,
+)
+PRESETS = {"lesson": LESSON}
+
+# corpora up to so many characters, and the recipe that suits them
+_BY_SIZE: tuple[tuple[float, Recipe], ...] = (
+    (
+        2_000,
+        Recipe(
+            hidden_size=64,
+            num_layers=1,
+            embedding_dim=16,
+            seq_length=32,
+            batch_size=8,
+            learning_rate=0.01,
+            average=0.9,
+            steps=400,
+        ),
+    ),
+    (
+        20_000,
+        Recipe(
+            hidden_size=128,
+            num_layers=1,
+            embedding_dim=32,
+            seq_length=64,
+            batch_size=16,
+            learning_rate=5e-3,
+            dropout=0.2,
+            steps=1000,
+        ),
+    ),
+    (100_000, Recipe(hidden_size=256, num_layers=1, dropout=0.3, minutes=1.0)),
+    (500_000, Recipe(num_layers=1, dropout=0.3, minutes=2.0)),
+    (5_000_000, Recipe(minutes=5.0)),
+    (float("inf"), Recipe(minutes=20.0)),
+)
+
+
+def choose_recipe(characters: int, preset: str | None = None, **overrides: Any) -> Recipe:
+    """The recipe for a corpus of so many training characters; overrides of None are left out.
+
+    Raises:
+        OptionError: an unknown preset, or a setting out of its range.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise OptionError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
+    recipe = PRESETS[preset] if preset else next(r for size, r in _BY_SIZE if characters <= size)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    unknown = set(given) - {field.name for field in fields(Recipe)}
+    if unknown:
+        raise OptionError(f"no such setting: {', '.join(sorted(unknown))}")
+    lengths = given.keys() & {"steps", "epochs", "minutes"}
+    if len(lengths) > 1:
+        raise OptionError(f"give only one of {' and '.join(sorted(lengths))}")
+    if lengths:
+        given = {"steps": None, "epochs": None, "minutes": None} | given
+    recipe = replace(recipe, **given)
+    # a short corpus has fewer and shorter windows than asked for
+    seq_length = min(recipe.seq_length, max(1, (characters - 1) // 2))
+    batch_size = recipe.batch_size
+    if recipe.windows == "stateful":
+        batch_size = min(batch_size, max(1, (characters - 1) // (2 * seq_length)))
+    return replace(recipe, seq_length=seq_length, batch_size=batch_size)
