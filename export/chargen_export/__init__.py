@@ -1,0 +1,1 @@
+"""Export chargen's character models to ONNX: `pipeline` has the path, `cli` the command."""

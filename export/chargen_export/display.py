@@ -1,0 +1,139 @@
+"""What train-export shows while it works: a live line on a terminal, plain lines elsewhere."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from chargen_export.pipeline import Events
+from chargen_ort.artifact import Artifact
+from chargen_train.corpus import Corpus
+from chargen_train.evaluate import bits_per_char
+from chargen_train.recipe import Recipe
+from chargen_train.training import Progress, TrainedModel, choose_device
+
+
+class Display:
+    """A context that shows a run; its `events` go to `train_and_export`."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._console = Console(file=file, highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self.events = Events(self._begin, self._progress, self._trained)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop_live()
+
+    def _line(self, label: str, text: str) -> None:
+        self._console.print(Text.assemble((f"{label:<11} ", "bold"), text))
+
+    def _begin(self, corpus: Corpus, recipe: Recipe) -> None:
+        held_out = len(corpus) - corpus.cut
+        split = (
+            f"{corpus.cut:,} train, the last {held_out:,} validate"
+            if held_out
+            else "all of them train (too few to hold any out)"
+        )
+        self._line(
+            "corpus",
+            f"{corpus.name}: {len(corpus):,} characters, "
+            f"vocabulary {len(corpus.vocabulary):,}; {split}",
+        )
+        self._line(
+            "model",
+            f"GRU {recipe.num_layers} x {recipe.hidden_size}, embedding {recipe.embedding_dim}: "
+            f"{parameter_count(len(corpus.vocabulary), recipe):,} parameters, "
+            f"on {choose_device(recipe.device)}",
+        )
+        length = (
+            f"{recipe.minutes:g} min"
+            if recipe.minutes is not None
+            else f"{recipe.epochs:g} epochs"
+            if recipe.epochs is not None
+            else f"{recipe.steps:,} steps"
+        )
+        self._line(
+            "training",
+            f"{length}: {recipe.batch_size} x {recipe.seq_length} characters a step, "
+            f"rate {recipe.learning_rate:g}, seed {recipe.seed}",
+        )
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def _progress(self, progress: Progress) -> None:
+        line = describe_progress(progress)
+        if self._live:
+            self._live.update(Text(line))
+        if progress.sample is not None:
+            self._line(f"{progress.fraction:.0%}", line if not self._live else _visible(progress))
+            if not self._live:
+                self._line("", _visible(progress))
+
+    def _trained(self, trained: TrainedModel) -> None:
+        self._stop_live()
+        validation = trained.summary["validation"]
+        result = (
+            f"{validation['nats_per_char']:.4f} nats, {validation['bits_per_char']:.4f} bits a "
+            f"character on {validation['characters']:,} held-out characters"
+            if validation
+            else "no text was held out"
+        )
+        self._line("trained", f"{trained.summary['steps']:,} steps; {result}")
+
+    def finish(self, artifact: Artifact, path: Path, command: str) -> None:
+        """Say what was written and how to run it."""
+        parity = artifact.parity
+        ties = parity["greedy"]["near_ties"] + parity["seeded"]["near_ties"]
+        text = "equal" if not ties else f"equal but for {ties} ties within the tolerance"
+        self._line(
+            "parity",
+            f"largest logit difference {parity['largest_logits_difference']:.1e} over "
+            f"{parity['steps']:,} steps (limit {parity['tolerance']['logits']:g}); "
+            f"greedy and seeded text {text}",
+        )
+        self._line("artifact", str(path))
+        self._line("size", f"{len(artifact.data):,} bytes")
+        self._line("sha256", artifact.sha256)
+        self._line("next", command)
+
+    def _stop_live(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+
+def describe_progress(progress: Progress) -> str:
+    """One line: step, loss, validation, speed, time left."""
+    validation = (
+        f"validation {bits_per_char(progress.validation):.3f} bits/char"
+        if progress.validation is not None
+        else "no validation yet"
+    )
+    minutes, seconds = divmod(round(progress.seconds_left), 60)
+    return (
+        f"step {progress.step:,}  loss {progress.loss:.3f}  {validation}  "
+        f"{progress.chars_per_second:,.0f} chars/s  {minutes}:{seconds:02d} left"
+    )
+
+
+def parameter_count(vocab_size: int, recipe: Recipe) -> int:
+    """Weights and biases of the model that a recipe makes."""
+    e, h = recipe.embedding_dim, recipe.hidden_size
+    layers = sum(3 * h * ((h if layer else e) + h + 2) for layer in range(recipe.num_layers))
+    return vocab_size * e + layers + h * vocab_size + vocab_size
+
+
+def _visible(progress: Progress) -> str:
+    return repr(progress.sample)[1:-1]
