@@ -1,0 +1,88 @@
+"""Small models, made once: random weights for contracts, trained ones for text."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from chargen_export.graph import build_step_model
+from chargen_export.pipeline import train_and_export
+from chargen_ort import CharGenerator, Vocabulary
+from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
+from chargen_ort.sampling import SamplingOptions
+from chargen_train.model import CharGRU
+
+HELLO = "hello world hello world"
+ALPHABET = "".join(map(chr, range(97, 123))) + " .\n"
+PROPERTIES = {
+    "description": "random weights, for tests",
+    "author": "the tests",
+    "license": "MIT",
+    "version": "1",
+    "task": "text-generation",
+}
+
+ModelFactory = Callable[..., CharGRU]
+
+
+def random_model(
+    vocab_size: int = len(ALPHABET),
+    embedding_dim: int = 8,
+    hidden_size: int = 16,
+    num_layers: int = 1,
+    seed: int = 0,
+    scale: float = 2.0,
+) -> CharGRU:
+    """A model with random weights, large enough that its text is not noise around one token."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = CharGRU(vocab_size, embedding_dim, hidden_size, num_layers).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(scale)
+    return model
+
+
+def model_bytes(model: CharGRU) -> bytes:
+    """The graph of `model` without metadata."""
+    return build_step_model(model).SerializeToString(deterministic=True)
+
+
+def artifact_bytes(
+    model: CharGRU,
+    characters: str = ALPHABET,
+    separator: str = "\n",
+    sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
+) -> bytes:
+    """A sealed artifact of `model`, with an empty history."""
+    config = ModelConfig(
+        Vocabulary(characters),
+        model.embedding_dim,
+        model.hidden_size,
+        model.num_layers,
+        separator,
+        sampling,
+    )
+    return seal(model_bytes(model) + metadata_bytes(config, {}, {}, PROPERTIES))
+
+
+@pytest.fixture(scope="session")
+def generator() -> CharGenerator:
+    """Random weights over the lower case letters, space, full stop and newline."""
+    return CharGenerator.from_bytes(artifact_bytes(random_model()))
+
+
+@pytest.fixture(scope="session")
+def hello_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lesson, trained and exported: it has learnt "hello world hello world"."""
+    folder = tmp_path_factory.mktemp("hello")
+    corpus = folder / "hello.txt"
+    corpus.write_text(HELLO)
+    train_and_export(corpus, folder / "hello.onnx", preset="lesson")
+    return folder / "hello.onnx"
+
+
+@pytest.fixture(scope="session")
+def hello(hello_path: Path) -> CharGenerator:
+    return CharGenerator.load(hello_path)

@@ -1,0 +1,281 @@
+"""The two commands, run as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chargen_ort import CharGenerator, read_artifact
+from chargen_ort.models import DEMO_MODEL
+from tests.conftest import HELLO
+
+BIN = Path(sys.executable).parent
+
+
+def run(command, *arguments, cwd=None, env=None, stdin=None):
+    return subprocess.run(
+        [BIN / command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        input=stdin,
+        env={**os.environ, "COLUMNS": "100", **(env or {})},
+        timeout=120,
+        check=False,
+    )
+
+
+def assert_refused(result, *parts, status=2):
+    assert result.returncode == status, result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "hello.txt"
+    path.write_text(HELLO)
+    return path
+
+
+# train-export
+
+
+def test_a_corpus_becomes_an_artifact_that_writes(corpus, tmp_path):
+    result = run("train-export", corpus.name, "--preset", "lesson", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "artifacts/hello.onnx\n"
+    artifact = read_artifact(tmp_path / "artifacts/hello.onnx")
+    for fact in (
+        "hello: 23 characters, vocabulary 8",
+        "GRU 1 x 32, embedding 16: 5,192 parameters, on cpu",
+        "limit 0.0001",
+        artifact.sha256,
+        f"{len(artifact.data):,} bytes",
+        "chargen-ort --model artifacts/hello.onnx --start hell",
+    ):
+        assert fact in result.stderr
+    written = run("chargen-ort", "--start", "hell", "--temperature", 0.2, cwd=tmp_path)
+    assert written.stdout.startswith("o world hello world")
+    assert "artifacts/hello.onnx" in written.stderr
+
+
+def test_train_export_takes_the_settings_it_lists(corpus, tmp_path):
+    out = tmp_path / "deep" / "er" / "x.onnx"
+    settings = (
+        "--hidden-size 8 --num-layers 2 --embedding-dim 3 --seq-length 4 --batch-size 2 --seed 5 "
+        "--learning-rate 0.02 --dropout 0.1 --epochs 3 --device cpu"
+    )
+    result = run("train-export", corpus, "--out", out, *settings.split())
+    assert result.returncode == 0, result.stderr
+    config = read_artifact(out).config
+    assert (config.hidden_size, config.num_layers, config.embedding_dim) == (8, 2, 3)
+    recorded = read_artifact(out).training["settings"]
+    assert (recorded["seq_length"], recorded["batch_size"], recorded["dropout"]) == (4, 2, 0.1)
+    assert (recorded["epochs"], recorded["seed"], recorded["learning_rate"]) == (3, 5, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.txt", None, "no such file: missing.txt"),
+        ("", None, "is a directory"),
+        ("empty.txt", b"", "is empty; a corpus needs at least 2 characters"),
+        ("one.txt", b"a", "one character long"),
+        ("latin.txt", "ol\xe9".encode("latin1"), "byte 0xe9 at offset 2"),
+    ],
+)
+def test_train_export_refuses_a_corpus_that_is_none(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert_refused(run("train-export", name or ".", cwd=tmp_path), message)
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("out", ["folder", "file.txt/x.onnx", "/proc/x.onnx"])
+def test_train_export_refuses_an_out_that_cannot_be_written(corpus, tmp_path, out):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.txt").touch()
+    result = run("train-export", corpus, "--out", out, cwd=tmp_path)
+    assert_refused(result, f"cannot write {out}")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file.txt", "folder", "hello.txt"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--hidden-size", 0, "hidden_size is 0; give 1 to 8192"),
+        ("--dropout", 2, "dropout is 2; give 0 to 0.9"),
+        ("--learning-rate", "nan", "learning_rate is nan"),
+        ("--minutes", 0, "minutes is 0"),
+        ("--seed", -1, "seed is -1"),
+    ],
+)
+def test_train_export_refuses_settings_out_of_range(corpus, option, value, message):
+    assert_refused(run("train-export", corpus, option, value, cwd=corpus.parent), message)
+    assert not (corpus.parent / "artifacts").exists()
+
+
+def test_train_export_refuses_two_lengths(corpus):
+    result = run("train-export", corpus, "--minutes", 1, "--epochs", 1)
+    assert_refused(result, "only one of epochs and minutes")
+
+
+@pytest.mark.parametrize("command", ["train-export", "chargen-ort"])
+def test_an_unknown_option_is_a_usage_error(command):
+    result = run(command, "--no-such-option")
+    assert result.returncode == 2
+    assert "No such option" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_failed_run_leaves_the_old_artifact(corpus, tmp_path):
+    assert run("train-export", corpus, "--preset", "lesson", cwd=tmp_path).returncode == 0
+    before = (tmp_path / "artifacts/hello.onnx").read_bytes()
+    result = run("train-export", corpus, "--learning-rate", 1.0, "--hidden-size", 0, cwd=tmp_path)
+    assert result.returncode == 2
+    assert (tmp_path / "artifacts/hello.onnx").read_bytes() == before
+
+
+# chargen-ort
+
+
+def test_text_alone_is_on_standard_output(hello_path):
+    result = run(
+        "chargen-ort", "--model", hello_path, "--start", "hell", "--length", 20, "--seed", 3
+    )
+    expected = CharGenerator.load(hello_path).generate("hell", 20, seed=3)
+    assert result.stdout == expected + "\n"
+    assert result.stderr == f"model {hello_path}, seed 3\n"
+
+
+def test_the_model_is_the_named_one_or_the_newest_or_the_demo(hello_path, tmp_path):
+    run_here = ["--start", "hell", "--length", 5]
+    assert f"model {DEMO_MODEL}" in run("chargen-ort", *run_here, cwd=tmp_path).stderr
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    for age, name in enumerate(["newest", "older", "oldest"]):
+        (folder / f"{name}.onnx").write_bytes(hello_path.read_bytes())
+        os.utime(folder / f"{name}.onnx", (1e9 - age, 1e9 - age))
+    assert "model artifacts/newest.onnx" in run("chargen-ort", *run_here, cwd=tmp_path).stderr
+    named = run("chargen-ort", *run_here, cwd=tmp_path, env={"CHARGEN_MODEL": str(hello_path)})
+    assert f"model {hello_path}" in named.stderr
+
+
+def test_an_empty_start_begins_a_text(hello_path):
+    result = run("chargen-ort", "--model", hello_path, "--length", 11)
+    assert result.returncode == 0
+    assert len(result.stdout) == 12
+
+
+def test_a_start_is_read_from_standard_input(hello_path):
+    result = run(
+        "chargen-ort", "--model", hello_path, "--start", "-", "--temperature", 0, stdin="hell\n"
+    )
+    assert result.stdout.startswith("o world")
+
+
+def test_several_texts_come_as_lines_or_json_in_order(hello_path):
+    common = ["--model", hello_path, "--start", "h", "--length", 8, "--seed", 2, "--num", 5]
+    lines = run("chargen-ort", *common, "--batch-size", 2).stdout.splitlines()
+    model = CharGenerator.load(hello_path)
+    assert lines == [model.generate("h", 8, seed=2, row=row) for row in range(5)]
+    objects = map(json.loads, run("chargen-ort", *common, "--json").stdout.splitlines())
+    assert list(objects) == [
+        {"start": "h", "text": line, "seed": 2, "row": row} for row, line in enumerate(lines)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--start", "heLl"], "'L' (U+004C) at position 2"),
+        (["--model", "missing.onnx"], "no such model file: missing.onnx"),
+        (["--model", "."], "is not a regular file"),
+        (["--temperature", "-1"], "temperature is -1; give 0 (greedy), or 1e-06 to 1e+06"),
+        (["--temperature", "nan"], "temperature is nan"),
+        (["--length", "-1"], "length is -1"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--num", "0"], "num is 0"),
+        (["--top-p", "0"], "top_p is 0"),
+        (["--num", "2", "--batch-size", "0"], "batch_size is 0"),
+    ],
+)
+def test_chargen_ort_refuses_with_one_line(tmp_path, arguments, message):
+    assert_refused(run("chargen-ort", *arguments, cwd=tmp_path), message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"\n<!DOCTYPE html><html>", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (b"\x08\x08\x12\x05other", "not a model that train-export wrote"),
+    ],
+)
+def test_files_that_are_no_artifact_get_a_helpful_line(tmp_path, content, message):
+    (tmp_path / "x.onnx").write_bytes(content)
+    assert_refused(run("chargen-ort", "--model", "x.onnx", cwd=tmp_path), "x.onnx", message)
+
+
+def test_a_changed_artifact_is_refused(hello_path, tmp_path):
+    data = bytearray(hello_path.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "x.onnx").write_bytes(data)
+    assert_refused(run("chargen-ort", "--model", "x.onnx", cwd=tmp_path), "the seal does not match")
+
+
+def test_a_reader_that_leaves_ends_the_text_quietly(hello_path):
+    command = f"'{BIN}/chargen-ort' --model '{hello_path}' --length 1000000000 | head -c 20"
+    result = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert len(result.stdout) == 20
+    assert result.stderr.splitlines()[1:] == []
+
+
+@pytest.mark.parametrize(
+    ("redirection", "message"),
+    [
+        (">&-", "standard output is closed"),
+        (">/dev/full", "cannot write to standard output: No space left"),
+    ],
+)
+def test_an_output_that_takes_nothing_gives_one_line(hello_path, redirection, message):
+    command = f"'{BIN}/chargen-ort' --model '{hello_path}' --start hell {redirection}"
+    result = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+
+
+def test_an_ascii_only_output_gives_one_line(tmp_path):
+    (tmp_path / "c.txt").write_text("é" * 10)
+    assert run("train-export", "c.txt", "--epochs", 1, cwd=tmp_path).returncode == 0
+    result = run("chargen-ort", cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"})
+    assert result.returncode == 1
+    assert "cannot show '\\xe9' (U+00E9); set PYTHONIOENCODING=utf-8" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train-export", "chargen-ort"])
+def test_help_is_there(command):
+    result = run(command, "--help", env={"FORCE_COLOR": "", "GITHUB_ACTIONS": ""})
+    assert result.returncode == 0
+    assert "--seed" in result.stdout
+
+
+def test_the_version_is_printed():
+    from chargen_ort import __version__
+
+    assert run("chargen-ort", "--version").stdout == f"chargen-ort {__version__}\n"

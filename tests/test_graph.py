@@ -1,0 +1,194 @@
+"""The exported graph computes what the PyTorch model computes, by three other accounts."""
+
+import io
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+
+from chargen_export import graph
+from chargen_export.parity import verify_parity
+from chargen_ort.artifact import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
+from chargen_ort.errors import ParityError
+from chargen_ort.step import open_session, run_steps
+from tests.conftest import model_bytes, random_model
+
+# vocab_size, embedding_dim, hidden_size, num_layers, batch, time
+SHAPES = [
+    (2, 1, 8, 1, 1, 1),
+    (2, 4, 8, 3, 8, 64),
+    (29, 16, 32, 1, 1, 64),
+    (29, 16, 32, 2, 3, 5),
+    (65, 8, 33, 1, 2, 17),
+    (65, 64, 128, 3, 4, 16),
+    (100, 32, 256, 2, 8, 8),
+    (100, 64, 512, 1, 2, 64),
+    (65, 64, 512, 2, 1, 32),
+    (65, 64, 512, 3, 8, 4),
+    (5000, 32, 64, 1, 2, 16),
+    (5000, 16, 512, 2, 1, 3),
+]
+
+
+def inputs(model, batch, time, seed=0):
+    rng = np.random.default_rng(seed)
+    token = rng.integers(0, model.vocab_size, (batch, time))
+    hidden = rng.standard_normal((batch, model.num_layers, model.hidden_size), dtype=np.float32)
+    return token, np.clip(hidden, -1, 1)
+
+
+def by_torch(model, token, hidden):
+    with torch.no_grad():
+        logits, next_hidden = model(torch.from_numpy(token), torch.from_numpy(hidden))
+    return logits.numpy(), next_hidden.numpy()
+
+
+def assert_same(ours, theirs, tolerance=1e-5):
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_onnxruntime_agrees_with_pytorch(shape):
+    *sizes, batch, time = shape
+    model = random_model(*sizes, scale=1.0)
+    token, hidden = inputs(model, batch, time)
+    session = open_session(model_bytes(model), threads=1)
+    assert_same(run_steps(session, token, hidden), by_torch(model, token, hidden))
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_single_steps_add_up_to_one_long_call(num_layers):
+    model = random_model(num_layers=num_layers)
+    token, hidden = inputs(model, 4, 20)
+    session = open_session(model_bytes(model), threads=1)
+    whole_logits, whole_hidden = run_steps(session, token, hidden)
+    for time in range(20):
+        logits, hidden = run_steps(session, token[:, time : time + 1], hidden)
+        np.testing.assert_allclose(logits[:, 0], whole_logits[:, time], atol=1e-5)
+    np.testing.assert_allclose(hidden, whole_hidden, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_onnx_reference_agrees(num_layers):
+    # the reference GRU takes one step and one layer at a time well enough
+    model = random_model(num_layers=num_layers)
+    token, hidden = inputs(model, 2, 1)
+    reference = ReferenceEvaluator(onnx.load_from_string(model_bytes(model)))
+    result = reference.run([LOGITS, NEXT_HIDDEN], {TOKEN: token, HIDDEN: hidden})
+    assert_same(result, by_torch(model, token, hidden))
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_pytorchs_own_exporter_agrees(num_layers):
+    model = random_model(num_layers=num_layers)
+    token, hidden = inputs(model, 2, 3)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        torch.onnx.export(
+            model,
+            (torch.from_numpy(token), torch.from_numpy(hidden)),
+            buffer,
+            input_names=[TOKEN, HIDDEN],
+            output_names=[LOGITS, NEXT_HIDDEN],
+            dynamo=False,
+            opset_version=OPSET,
+        )
+    theirs = run_steps(open_session(buffer.getvalue(), threads=1), token, hidden)
+    ours = run_steps(open_session(model_bytes(model), threads=1), token, hidden)
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_the_graph_is_the_contract(num_layers):
+    model = random_model(num_layers=num_layers)
+    exported = onnx.load_from_string(model_bytes(model))
+    onnx.checker.check_model(exported, full_check=True)
+
+    def shapes(values):
+        return {
+            v.name: (
+                v.type.tensor_type.elem_type,
+                [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim],
+            )
+            for v in values
+        }
+
+    hidden = (onnx.TensorProto.FLOAT, ["batch", num_layers, 16])
+    assert shapes(exported.graph.input) == {
+        TOKEN: (onnx.TensorProto.INT64, ["batch", "time"]),
+        HIDDEN: hidden,
+    }
+    assert shapes(exported.graph.output) == {
+        LOGITS: (onnx.TensorProto.FLOAT, ["batch", "time", 29]),
+        NEXT_HIDDEN: hidden,
+    }
+    assert exported.ir_version == IR_VERSION
+    assert [(o.domain, o.version) for o in exported.opset_import] == [("", OPSET)]
+    assert all(node.name and node.doc_string and not node.domain for node in exported.graph.node)
+    assert not any(tensor.external_data for tensor in exported.graph.initializer)
+    assert not exported.metadata_props
+
+
+def test_rebuilding_gives_the_same_bytes():
+    assert model_bytes(random_model(num_layers=2)) == model_bytes(random_model(num_layers=2))
+
+
+def test_weights_that_are_not_finite_are_refused():
+    model = random_model()
+    with torch.no_grad():
+        model.output.weight[3, 4] = float("nan")
+    with pytest.raises(ValueError, match="output_weight is not finite"):
+        graph.build_step_model(model)
+
+
+# A wrong graph must not pass: the same checks, on graphs that are wrong in known ways.
+
+
+def wrong_gate_order(hidden_size):
+    return [slice(i * hidden_size, (i + 1) * hidden_size) for i in range(3)]  # r, z, n as they are
+
+
+def test_parity_notices_a_wrong_gate_order(monkeypatch):
+    model = random_model()
+    monkeypatch.setattr(graph, "_gate_slices", wrong_gate_order)
+    with pytest.raises(ParityError, match="differs from the PyTorch model in logits at step 0"):
+        verify_parity(model_bytes(model), model, np.arange(29))
+
+
+def test_parity_notices_a_missing_linear_before_reset():
+    model = random_model()
+    with torch.no_grad():
+        model.layers[0].bias_hh_l0.add_(0.5)
+    exported = onnx.load_from_string(model_bytes(model))
+    gru = next(node for node in exported.graph.node if node.op_type == "GRU")
+    gru.attribute.remove(next(a for a in gru.attribute if a.name == "linear_before_reset"))
+    with pytest.raises(ParityError, match="logits at step"):
+        verify_parity(exported.SerializeToString(), model, np.arange(29))
+
+
+def test_parity_notices_one_weight_that_is_a_thousandth_off():
+    model = random_model()
+    exported = onnx.load_from_string(model_bytes(model))
+    tensor = next(t for t in exported.graph.initializer if t.name == "layer_0_R")
+    weights = onnx.numpy_helper.to_array(tensor).copy()
+    weights[0, 0, 0] += 1e-2
+    tensor.CopyFrom(onnx.numpy_helper.from_array(weights, "layer_0_R"))
+    with pytest.raises(ParityError):
+        verify_parity(exported.SerializeToString(), model, np.arange(29))
+
+
+def test_the_certificate_states_what_was_compared():
+    model = random_model()
+    certificate = verify_parity(model_bytes(model), model, np.arange(29))
+    assert certificate["steps"] >= 1000
+    assert certificate["batches"] == [1, 8]
+    assert 0 < certificate["largest_logits_difference"] <= 1e-4
+    assert 0 < certificate["largest_hidden_difference"] <= 1e-4
+    assert certificate["greedy"]["equal"]
+    assert certificate["seeded"]["equal"]

@@ -1,0 +1,249 @@
+"""From a corpus to a model."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from chargen_ort import CorpusError, OptionError, TrainingError
+from chargen_ort.sampling import SamplingOptions
+from chargen_train.corpus import load_corpus
+from chargen_train.evaluate import mean_loss, sample_text
+from chargen_train.model import CharGRU
+from chargen_train.recipe import LESSON, choose_recipe
+from chargen_train.training import train
+from chargen_train.windows import Windows
+from tests.conftest import HELLO, random_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def corpus_of(tmp_path):
+    def make(text, encoding="utf-8"):
+        path = tmp_path / "corpus.txt"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
+        return load_corpus(path)
+
+    return make
+
+
+# The corpus
+
+
+def test_a_corpus_keeps_its_text(corpus_of):
+    corpus = corpus_of("héllo\nwörld")
+    assert corpus.vocabulary.decode(corpus.tokens) == "héllo\nwörld"
+    assert corpus.tokens.dtype == np.uint8
+    assert corpus.cut == len(corpus) == 11
+
+
+def test_a_byte_order_mark_and_crlf_are_not_part_of_the_text(corpus_of):
+    corpus = corpus_of("a\r\nb".encode("utf-8-sig"))
+    assert corpus.vocabulary.decode(corpus.tokens) == "a\nb"
+
+
+def test_a_long_corpus_holds_out_its_last_tenth(corpus_of):
+    corpus = corpus_of("abcdefghij" * 1_001)
+    assert corpus.cut == int(0.9 * 10_010)
+    assert len(corpus.training) + len(corpus.validation) == 10_010
+
+
+def test_many_characters_need_wider_tokens(corpus_of):
+    corpus = corpus_of("".join(map(chr, range(0x4E00, 0x4E00 + 300))))
+    assert corpus.tokens.dtype == np.uint16
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (b"a", "one character long"),
+        (b"\xef\xbb\xbfa", "one character long"),
+        (b"abc\xffdef", "not UTF-8: byte 0xff at offset 3"),
+    ],
+)
+def test_unusable_corpora_are_refused(corpus_of, data, message):
+    with pytest.raises(CorpusError, match=message):
+        corpus_of(data)
+
+
+# The recipe
+
+
+def test_every_size_of_corpus_has_a_recipe():
+    for characters in [2, 3, 10, 23, 1_000, 10_000, 100_000, 1_000_000, 10**9]:
+        recipe = choose_recipe(characters)
+        assert recipe.batch_size * recipe.seq_length < characters
+        assert recipe.hidden_size >= 32
+
+
+def test_the_lesson_is_the_lesson():
+    recipe = choose_recipe(23, "lesson")
+    assert recipe == LESSON
+    assert (recipe.embedding_dim, recipe.hidden_size, recipe.num_layers) == (16, 32, 1)
+    assert (recipe.seq_length, recipe.learning_rate, recipe.steps) == (5, 0.01, 200)
+
+
+def test_overrides_win_and_a_length_replaces_another():
+    recipe = choose_recipe(1_000_000, hidden_size=64, epochs=2, seed=None)
+    assert (recipe.hidden_size, recipe.epochs, recipe.minutes, recipe.steps) == (64, 2, None, None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"hidden_size": 0}, "hidden_size is 0; give 1 to 8192"),
+        ({"dropout": 1.5}, "dropout is 1.5; give 0 to 0.9"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"minutes": -1}, "minutes is -1"),
+        ({"minutes": 1, "epochs": 1}, "only one of epochs and minutes"),
+        ({"device": "tpu"}, "auto, cpu or cuda"),
+        ({"width": 3}, "no such setting: width"),
+        ({"preset": "best"}, "choose one of lesson"),
+    ],
+)
+def test_settings_out_of_range_are_refused(overrides, message):
+    with pytest.raises(OptionError, match=message):
+        choose_recipe(1_000, **overrides)
+
+
+# Windows
+
+
+def test_stateful_windows_read_the_text_on():
+    recipe = choose_recipe(1_000, batch_size=4, seq_length=10, steps=1)
+    tokens = np.arange(1_000, dtype=np.uint16)
+    windows = Windows(tokens, recipe, CPU)
+    token, target, keep = windows.next()
+    assert torch.equal(target, token + 1)
+    assert keep.sum() == 0
+    for _ in range(5):
+        following, target, _ = windows.next()
+        assert torch.equal(following[:, 0], token[:, -1] + 1)
+        assert torch.equal(target, following + 1)
+        token = following
+
+
+def test_a_pass_reads_no_character_twice():
+    recipe = choose_recipe(1_000, batch_size=4, seq_length=10, steps=1)
+    windows = Windows(np.arange(1_000, dtype=np.uint16), recipe, CPU)
+    seen = torch.cat([windows.next()[0].flatten() for _ in range(23)])
+    assert len(seen.unique()) == len(seen)
+
+
+def test_random_windows_begin_anew_and_reach_both_ends():
+    windows = Windows(np.arange(8, dtype=np.uint8), choose_recipe(8, "lesson", seq_length=3), CPU)
+    begins, ends = set(), set()
+    for _ in range(100):
+        token, target, keep = windows.next()
+        assert keep.item() == 0
+        begins.add(token[0, 0].item())
+        ends.add(target[0, -1].item())
+    assert (min(begins), max(ends)) == (0, 7)
+
+
+# Training
+
+
+def test_two_runs_with_one_seed_give_the_same_weights(corpus_of):
+    corpus = corpus_of("the quick brown fox jumps over the lazy dog. " * 20)
+    recipe = choose_recipe(corpus.cut, steps=5, dropout=0.2, weight_drop=0.2)
+    first, second = (train(corpus, recipe).model.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = train(corpus, dataclasses.replace(recipe, seed=1)).model.state_dict()
+    assert not torch.equal(first["output.weight"], other["output.weight"])
+
+
+def test_training_leaves_the_global_generator_and_threads_alone(corpus_of):
+    corpus = corpus_of(HELLO)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    threads = torch.get_num_threads()
+    train(corpus, choose_recipe(23, steps=2))
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("preset", ["lesson", None])
+def test_hello_world_is_learnt(corpus_of, preset):
+    corpus = corpus_of(HELLO)
+    trained = train(corpus, choose_recipe(len(corpus), preset))
+    cold = SamplingOptions(temperature=0.2, seed=0)
+    text = sample_text(trained.model, corpus.vocabulary, "hell", 30, cold)
+    assert text.startswith("o world hello world")
+    assert trained.summary["validation"] is None
+
+
+@pytest.mark.parametrize("text", ["ab", "aa", "abc", "aaaaaaaaab"])
+def test_the_smallest_corpora_train(corpus_of, text):
+    corpus = corpus_of(text)
+    trained = train(corpus, choose_recipe(len(corpus), steps=3))
+    assert trained.summary["steps"] == 3
+
+
+def test_a_held_out_tail_is_measured_and_the_best_weights_are_kept(corpus_of):
+    corpus = corpus_of("it was the best of times, it was the worst of times; " * 200)
+    reports = []
+    recipe = choose_recipe(corpus.cut, steps=200, hidden_size=32, learning_rate=0.02)
+    trained = train(corpus, recipe, reports.append)
+    validation = trained.summary["validation"]
+    assert validation["characters"] == len(corpus.validation)
+    assert validation["nats_per_char"] == pytest.approx(
+        mean_loss(trained.model, corpus.validation), rel=1e-6
+    )
+    assert validation["nats_per_char"] < math.log(len(corpus.vocabulary)) / 2
+    assert reports[-1].fraction == 1
+    assert reports[-1].validation == pytest.approx(validation["nats_per_char"], abs=0.05)
+    assert sum(report.sample is not None for report in reports) == 10
+
+
+def test_a_clock_bound_run_ends_in_time(corpus_of):
+    corpus = corpus_of("it was the best of times, it was the worst of times; " * 50)
+    reports = []
+    train(corpus, choose_recipe(corpus.cut, minutes=0.05, hidden_size=32), reports.append)
+    assert reports[-1].fraction == 1
+    assert len(reports) > 10
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(corpus_of, monkeypatch):
+    monkeypatch.setattr("chargen_train.training.initialise", poison)
+    with pytest.raises(TrainingError, match="not finite; try a --learning-rate below"):
+        train(corpus_of(HELLO), choose_recipe(23, steps=2))
+
+
+def poison(model):
+    torch.nn.init.constant_(model.output.weight, float("inf"))
+
+
+def test_cuda_is_refused_where_there_is_none(corpus_of, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(OptionError, match="finds none here; give --device cpu"):
+        train(corpus_of(HELLO), choose_recipe(23, device="cuda"))
+
+
+# The model
+
+
+def test_regularisers_act_in_training_only():
+    model = CharGRU(5, 4, 8, 2, dropout=0.5, weight_drop=0.5)
+    token, hidden = torch.zeros(2, 6, dtype=torch.int64), model.zero_hidden(2)
+    assert not torch.equal(model(token, hidden)[0], model(token, hidden)[0])
+    model.eval()
+    assert torch.equal(model(token, hidden)[0], model(token, hidden)[0])
+
+
+def test_the_loss_of_windows_is_the_mean_over_all_predictions():
+    model = random_model(vocab_size=7)
+    tokens = np.random.default_rng(0).integers(0, 7, 61).astype(np.uint8)
+    total = 0.0
+    for begin in range(0, 60, 16):
+        x = torch.from_numpy(tokens[begin : begin + 16][: 60 - begin].astype(np.int64))
+        y = torch.from_numpy(tokens[begin + 1 : begin + 17].astype(np.int64))
+        with torch.no_grad():
+            logits, _ = model(x[None], model.zero_hidden(1))
+        total -= logits[0].log_softmax(-1)[torch.arange(len(y)), y].sum().item()
+    assert mean_loss(model, tokens, window=16) == pytest.approx(total / 60, rel=1e-5)
