@@ -19,9 +19,9 @@ from chargen_ort.sampling import (
     fresh_seed,
     longest_partial_stop,
 )
-from chargen_ort.scoring import Score, score_texts, score_windows
+from chargen_ort.scoring import Score, score_text, score_texts
 from chargen_ort.state import TextState
-from chargen_ort.step import PREFILL_STEPS, Stepper, default_threads, open_session
+from chargen_ort.step import Stepper, default_threads, open_session
 from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
 
 if TYPE_CHECKING:
@@ -264,7 +264,12 @@ class CharGenerator:
         return self.state(text, unknown=unknown).probabilities(top)
 
     def score(
-        self, text: str, *, window: int | None = None, unknown: UnknownPolicy | None = None
+        self,
+        text: str,
+        *,
+        window: int | None = None,
+        unknown: UnknownPolicy | None = None,
+        per_character: bool = True,
     ) -> Score:
         """How likely the model finds `text`: every character but the first, given all before it.
 
@@ -273,6 +278,7 @@ class CharGenerator:
             window: begin from a zero state again after each so many characters; None carries the
                 state through.
             unknown: policy for characters that the model lacks; None is the model's own.
+            per_character: keep each character's log probability; without, memory is constant.
 
         Raises:
             OptionError: fewer than two characters, or a window below 1.
@@ -280,8 +286,7 @@ class CharGenerator:
         """
         if window is not None:
             whole_number("window", window, 1, MAX_LENGTH)
-        tokens = self.vocabulary.encode(text, unknown)
-        return score_windows(self, tokens, window)
+        return score_text(self, text, window, unknown, per_character)
 
     def score_batch(
         self,
@@ -360,10 +365,11 @@ class TextStream:
     def _characters(
         self, start: "np.ndarray[tuple[int], np.dtype[np.int64]]", length: int | None
     ) -> Iterator[str]:
-        for begin in range(0, len(start), PREFILL_STEPS):
+        size = self.state.piece_size
+        for begin in range(0, len(start), size):
             if self._over():
                 return
-            self.state.feed_piece(start[begin : begin + PREFILL_STEPS])
+            self.state.feed_piece(start[begin : begin + size])
         draw, over = self.state.draw, self._over
         made = 0
         while made != length and not over():
