@@ -244,6 +244,19 @@ class CharGenerator:
         state.feed(start)
         return state
 
+    def resume(
+        self, state: TextState, length: int | None = None, *, timeout: float | None = None
+    ) -> "TextStream":
+        """Write on from where `state` stands, with its options; see `stream`.
+
+        Raises:
+            OptionError: a length or timeout out of range.
+        """
+        if length is not None:
+            whole_number("length", length, 0, MAX_LENGTH)
+        nothing = np.zeros(0, dtype=np.int64)
+        return TextStream(state, nothing, length, state.options.stops, _deadline(timeout))
+
     def restore(self, snapshot: bytes) -> TextState:
         """The state that `TextState.snapshot` saved, in this or another process.
 

@@ -42,6 +42,11 @@ class TextState:
         self.piece_size = steps_per_call(generator.config)
 
     @property
+    def options(self) -> SamplingOptions:
+        """How it draws."""
+        return self._sampler.options
+
+    @property
     def seed(self) -> int:
         """The seed of the draws: the one given, or the fresh one that was taken instead."""
         return self._sampler.seed
