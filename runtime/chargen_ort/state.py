@@ -38,6 +38,7 @@ class TextState:
         self._characters = vocabulary.characters
         self._stepper = generator.new_stepper(1)
         self._sampler = Sampler(options, len(vocabulary), (row,))
+        self._logits = self._stepper.logits[0]  # [vocab_size], as the last step left them
         self._fed = False
         self.piece_size = steps_per_call(generator.config)
 
@@ -103,10 +104,11 @@ class TextState:
 
     def draw(self) -> str:
         """Draw the next character with the sampling options, feed it, and return it."""
-        self.begin()
-        token = self._sampler.sample(self._stepper.logits)  # [1]
+        if not self._fed:
+            self.begin()
+        token = self._sampler.sample_one(self._logits)
         self._stepper.step(token)
-        return self._characters[token[0]]
+        return self._characters[token]
 
     def fork(self) -> "TextState":
         """An independent copy that goes on with the same draws."""

@@ -59,6 +59,7 @@ class Stepper:
         self._session = session
         self._run = session.run_with_iobinding
         self._token = np.zeros((batch, 1), dtype=np.int64)
+        self._tokens = self._token[:, 0]  # [batch]
         self._hidden = [
             np.zeros((batch, num_layers, hidden_size), dtype=np.float32) for _ in range(2)
         ]
@@ -80,9 +81,12 @@ class Stepper:
         """The state now, ``[batch, num_layers, hidden_size]``; it may be written to."""
         return self._hidden[self._current]
 
-    def step(self, tokens: NDArray[np.int64]) -> None:
-        """Feed one token a row, int64 ``[batch]``; `logits` and `hidden` then hold the result."""
-        self._token[:, 0] = tokens
+    def step(self, tokens: NDArray[np.int64] | int) -> None:
+        """Feed one token a row, int64 ``[batch]`` or one int for all of them.
+
+        `logits` and `hidden` then hold the result.
+        """
+        self._tokens[...] = tokens
         self._run(self._bindings[self._current])
         self._current ^= 1
 
