@@ -1,7 +1,6 @@
 """The public class: load a model once, then stream, generate and score from any thread."""
 
 import os
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
@@ -340,8 +339,7 @@ class TextStream:
     ) -> None:
         self.state = state
         self.seed = state.seed
-        self._closed = threading.Event()
-        self._ended = self._closed.is_set
+        self._closed = False  # set once, by any thread
         self._deadline = deadline
         self._texts = (
             _hold_back(self._characters(start, length), stops)
@@ -349,15 +347,15 @@ class TextStream:
             else (self._characters(start, length))
         )
 
-    def __iter__(self) -> Self:
-        return self
+    def __iter__(self) -> Iterator[str]:
+        return self._texts
 
     def __next__(self) -> str:
         return next(self._texts)
 
     def close(self) -> None:
         """End the stream: the next character is its last, or none comes any more."""
-        self._closed.set()
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -371,9 +369,7 @@ class TextStream:
         self.close()
 
     def _over(self) -> bool:
-        return self._closed.is_set() or (
-            self._deadline is not None and time.monotonic() >= self._deadline
-        )
+        return self._closed or (self._deadline is not None and time.monotonic() >= self._deadline)
 
     def _characters(
         self, start: "np.ndarray[tuple[int], np.dtype[np.int64]]", length: int | None
@@ -383,9 +379,10 @@ class TextStream:
             if self._over():
                 return
             self.state.feed_piece(start[begin : begin + size])
-        draw, over = self.state.draw, self._over
-        made = 0
-        while made != length and not over():
+        made, draw, deadline = 0, self.state.draw, self._deadline
+        while made != length and not self._closed:
+            if deadline is not None and time.monotonic() >= deadline:
+                return
             yield draw()
             made += 1
 

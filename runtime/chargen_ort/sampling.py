@@ -140,6 +140,7 @@ class Sampler:
         self._plain = not (self._filtered or self._penalised or options.temperature == 0)
         # the first row once more, one-dimensional, for `sample_one`
         self._one_weights, self._one_cdf = self._weights[0], self._cdf[0]
+        self._one_maximum = np.array(0.0)
         for index in range(batch):
             self._fill(index, 0)
 
@@ -210,8 +211,8 @@ class Sampler:
         weights, cdf = self._one_weights, self._one_cdf  # [vocab_size] each
         weights[...] = logits
         np.divide(weights, self._temperature, weights)
-        likeliest = weights.argmax()
-        np.subtract(weights, weights[likeliest : likeliest + 1].copy(), weights)
+        self._one_maximum[()] = weights.item(weights.argmax())
+        np.subtract(weights, self._one_maximum, weights)
         np.exp(weights, weights)
         np.add.accumulate(weights, 0, None, cdf)
         return int(cdf.searchsorted(u * cdf.item(-1), "right"))
