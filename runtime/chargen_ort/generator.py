@@ -189,11 +189,9 @@ class CharGenerator:
             OptionError: no starts, or an option out of range.
             UnknownCharacterError: a start has a character that the model does not know.
         """
-        if isinstance(starts, str):
-            raise OptionError("starts is one str; give a list of them, or call generate")
-        starts = list(starts)
-        if not starts:
-            raise OptionError("starts is empty; give at least one text")
+        starts = _list_of_texts("starts", starts)
+        for start in starts:
+            self.vocabulary.encode(start, unknown)  # refuse a bad one before any is written
         texts = [""] * len(starts)
         finished = self.iterate_batch(
             starts, length, options=options, batch_size=batch_size, unknown=unknown, **overrides
@@ -216,6 +214,8 @@ class CharGenerator:
 
         A row that ends leaves the batch and the next start takes its place.
         """
+        if isinstance(starts, str) or not isinstance(starts, Iterable):
+            raise OptionError(f"starts must be an iterable of str, got {type(starts).__name__}")
         whole_number("length", length, 0, MAX_LENGTH)
         whole_number("batch_size", batch_size, 1, 1 << 16)
         chosen = self.options(options, **overrides)
@@ -315,10 +315,9 @@ class CharGenerator:
             OptionError: no texts, or an empty one.
             UnknownCharacterError: a character that the model does not know.
         """
-        if isinstance(texts, str):
-            raise OptionError("texts is one str; give a list of them, or call score")
+        texts = _list_of_texts("texts", texts)
         whole_number("batch_size", batch_size, 1, 1 << 16)
-        return score_texts(self, list(texts), batch_size, unknown)
+        return score_texts(self, texts, batch_size, unknown)
 
 
 class TextStream:
@@ -400,6 +399,15 @@ def _hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Iterator[st
         yield from held[: len(held) - keep]
         held = held[len(held) - keep :]
     yield from held
+
+
+def _list_of_texts(name: str, texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise OptionError(f"{name} must be a list of str, got {type(texts).__name__}")
+    listed = list(texts)
+    if not listed:
+        raise OptionError(f"{name} is empty; give at least one text")
+    return listed
 
 
 def whole_number(name: str, value: object, low: int, high: int) -> int:

@@ -84,8 +84,6 @@ def score_texts(
     unknown: UnknownPolicy | None,
 ) -> list[Score]:
     """Score each text from the separator on; texts of like length share a batch."""
-    if not texts:
-        raise OptionError("texts is empty; give at least one")
     vocabulary = generator.vocabulary
     encoded = [vocabulary.encode(text, unknown) for text in texts]
     for index, tokens in enumerate(encoded):

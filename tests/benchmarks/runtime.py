@@ -196,7 +196,8 @@ def scoring(characters_scored: int = 100_000) -> Iterator[Row]:
             return generator.score(text, window=window).total
 
         @torch.inference_mode()
-        def theirs(tokens=torch.from_numpy(tokens), window=window, size=size):
+        def theirs(tokens=tokens, window=window, size=size):
+            tokens = torch.from_numpy(tokens)
             total, width = 0.0, window or 4096
             whole = size // width * width
             if window:
