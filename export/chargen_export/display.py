@@ -11,9 +11,10 @@ from rich.text import Text
 from chargen_export.pipeline import Events
 from chargen_ort.artifact import Artifact
 from chargen_train.corpus import Corpus
+from chargen_train.device import choose_device
 from chargen_train.evaluate import bits_per_char
+from chargen_train.progress import Progress, TrainedModel
 from chargen_train.recipe import Recipe
-from chargen_train.training import Progress, TrainedModel, choose_device
 
 
 class Display:

@@ -12,9 +12,11 @@ from chargen_ort import __version__
 from chargen_ort.artifact import Artifact, ModelConfig
 from chargen_ort.sampling import SamplingOptions
 from chargen_train.corpus import Corpus, load_corpus
+from chargen_train.device import choose_device
 from chargen_train.model import CharGRU
+from chargen_train.progress import Progress, TrainedModel
 from chargen_train.recipe import Recipe, choose_recipe
-from chargen_train.training import Progress, TrainedModel, choose_device, choose_separator, train
+from chargen_train.training import choose_separator, train
 
 DEFAULT_FOLDER = Path("artifacts")
 DEFAULT_SAMPLING = SamplingOptions(temperature=0.8)  # a little below 1 reads better than 1

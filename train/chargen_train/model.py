@@ -82,9 +82,8 @@ class CharGRU(nn.Module):
     def _run_layer(self, layer: nn.GRU, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         initial = hidden.unsqueeze(0).contiguous()  # [1, batch, hidden_size]
         if self.training and self.weight_drop:
-            recurrent = F.dropout(
-                layer.get_parameter("weight_hh_l0"), self.weight_drop
-            )  # [3 hidden, hidden]
+            weight = layer.get_parameter("weight_hh_l0")
+            recurrent = weight * _drop_mask(weight, self.weight_drop)  # [3 hidden, hidden]
             y, last = functional_call(layer, {"weight_hh_l0": recurrent}, (x, initial))
         else:
             y, last = layer(x, initial)
@@ -94,6 +93,18 @@ class CharGRU(nn.Module):
         if not self.training or not probability:
             return x
         return x * F.dropout(torch.ones_like(x[:1]), probability)  # one mask for all steps
+
+
+def _drop_mask(weight: Tensor, probability: float) -> Tensor:
+    """0 with `probability` (to within 2**-16), else 1 / (1 - probability), in `weight`'s shape.
+
+    Four entries from each 64-bit draw: a quarter of the time that `F.dropout` takes on a CPU.
+    """
+    draws = torch.empty((weight.numel() + 3) // 4, dtype=torch.int64, device=weight.device)
+    draws.random_(-(2**63), None)
+    bits = draws.view(torch.int16)[: weight.numel()].view_as(weight)
+    dropped = round(probability * 2**16)
+    return (bits >= dropped - 2**15) * (2**16 / (2**16 - dropped))
 
 
 def gru_parameters(layer: nn.GRU) -> tuple[Tensor, Tensor, Tensor, Tensor]:
