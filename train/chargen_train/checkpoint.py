@@ -7,6 +7,7 @@ that holds tensors and one JSON text, read with ``weights_only=True``.
 import hashlib
 import io
 import json
+import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -37,7 +38,8 @@ class Plan:
         device: ``cpu`` or ``cuda``.
         bf16: whether the forward pass runs under bfloat16 autocast.
         threads: of PyTorch; another number may round differently.
-        reserve: seconds kept for what comes after the last step, where minutes bound the run.
+        reserve: seconds of the minutes given that go to what comes before the first step and after
+            the last; 0 where steps or epochs bound the run.
         validation_characters: of the held-out tail, that the last evaluation reads.
     """
 
@@ -56,7 +58,7 @@ class Checkpoint:
         vocabulary, corpus_name, corpus_sha256: of the text.
         recipe, plan: what is done.
         step, evaluations: done so far.
-        seconds: of the clock used up.
+        seconds: used up since the first step.
         loss: of the last step, nats a character.
         best_loss: lowest on held-out text, nats a character; None before the first evaluation.
         windows: place in the corpus and NumPy's random state, see `Windows.state`.
@@ -148,7 +150,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise OptionError(f"{path} is not a checkpoint that this version of train-export wrote")
     digest = data[len(_MAGIC) : len(_MAGIC) + _DIGEST]
     if digest != hashlib.sha256(payload).hexdigest().encode() + b"\n":
-        raise OptionError(f"{path} is damaged: its SHA-256 does not match; delete it")
+        raise OptionError(f"{path} is damaged: its SHA-256 does not match")
     try:
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         facts = json.loads(content.pop("facts"))
@@ -166,7 +168,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_latest(path: Path) -> tuple[Checkpoint, str | None]:
-    """The checkpoint at `path`, or the previous one and a line that says why.
+    """The checkpoint at `path`; if it cannot be read, the previous one and a line that says why.
+
+    The previous one then takes the place of the other, so that the next save keeps a good one.
 
     Raises:
         OptionError: neither can be read.
@@ -177,7 +181,9 @@ def load_latest(path: Path) -> tuple[Checkpoint, str | None]:
         previous = previous_of(path)
         if not previous.exists():
             raise
-        return load_checkpoint(previous), f"{error}; going on from {previous}"
+        checkpoint = load_checkpoint(previous)
+        os.replace(previous, path)
+        return checkpoint, f"{error}; going on from the one before it, step {checkpoint.step}"
 
 
 def previous_of(path: Path) -> Path:

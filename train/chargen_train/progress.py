@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chargen_ort.errors import TrainingError
+from chargen_ort.errors import OptionError, TrainingError
 from chargen_train.model import CharGRU
 
 SAMPLE_TEMPERATURES = (0.5, 0.8, 1.0)
+_MAX_CHECKPOINT_MINUTES = 1440.0
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Progress:
         fraction: of the run that is done, 0 to 1.
         loss: of the last step, nats a character.
         validation: best mean loss on held-out text so far, nats a character; None before the first.
-        chars_per_second: training speed, since the start.
-        seconds: of the clock used up, by earlier parts of a resumed run too.
+        chars_per_second: training speed, since the start or the resumption.
+        seconds: since the first step; in a resumed run, with those of its earlier parts.
         seconds_left: estimated.
         learning_rate: of the last step.
         evaluation: what the model is worth now; only at evaluations.
@@ -82,6 +83,13 @@ class Supervision:
     should_stop: Callable[[], bool] | None = None
     on_last_step: Callable[[], None] | None = None
     on_warning: Callable[[str], None] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.checkpoint_minutes <= _MAX_CHECKPOINT_MINUTES:
+            raise OptionError(
+                f"checkpoint_minutes is {self.checkpoint_minutes:g}; "
+                f"give 0 (after every step) to {_MAX_CHECKPOINT_MINUTES:g}"
+            )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ _WARM_UP = 0.02  # of the run
 _BETAS = (0.9, 0.99)
 _LAST_VALIDATION = 0.1  # of the minutes given, at most
 _RESERVE = 0.3  # of the minutes given, at most
+_DISK_SPEED = 1e8  # bytes a second: a guess that the last checkpoint is planned with
 
 
 def train(
@@ -68,7 +69,10 @@ def train(
         model = build_model(corpus, recipe).to(device)
         if resume is None:
             plan = _make_plan(model, corpus, recipe, supervision.export_seconds)
-            run = _Run(model, corpus, recipe, plan, begun)
+            now = time.monotonic()
+            if recipe.minutes is not None:  # what went before the first step is spent
+                plan = replace(plan, reserve=plan.reserve + now - begun)
+            run = _Run(model, corpus, recipe, plan, now)
         else:
             run = _Run(model, corpus, recipe, resume.plan, begun - resume.seconds)
             run.restore(resume)
@@ -163,6 +167,7 @@ class _Run:
         self.loss = math.nan
         self.learning_rate = 0.0
         self.evaluations = 0
+        self.resumed = (time.monotonic(), 0)  # when, and after how many steps, for the speed
 
     def checkpoint(self) -> Checkpoint:
         """Everything that `restore` needs; it shares memory with the run."""
@@ -200,6 +205,7 @@ class _Run:
             self.best.load_state_dict(checkpoint.best)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.hidden = checkpoint.hidden.to(self.device)
+        self.resumed = (time.monotonic(), self.step)
         torch.random.set_rng_state(checkpoint.torch_random)
         if checkpoint.cuda_random is not None:
             torch.cuda.set_rng_state(checkpoint.cuda_random)
@@ -276,13 +282,14 @@ class _Run:
     def progress(self, evaluation: Evaluation | None) -> Progress:
         seconds = time.monotonic() - self.begun
         fraction = min(1.0, self.fraction())
-        characters = self.step * self.recipe.batch_size * self.recipe.seq_length
+        when, step = self.resumed
+        characters = (self.step - step) * self.recipe.batch_size * self.recipe.seq_length
         return Progress(
             step=self.step,
             fraction=fraction,
             loss=self.loss,
             validation=self.best_loss,
-            chars_per_second=characters / seconds,
+            chars_per_second=characters / (time.monotonic() - when),
             seconds=seconds,
             seconds_left=seconds * (1 - fraction) / fraction,
             learning_rate=self.learning_rate,
@@ -306,7 +313,8 @@ def _make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, export_seconds: f
         limit = recipe.minutes * 60
         per_character = _evaluation_seconds(model, corpus)
         characters = min(characters, round(_LAST_VALIDATION * limit / per_character))
-        reserve = per_character * characters + export_seconds
+        checkpoint = 20 * sum(p.numel() for p in model.parameters())  # bytes: five times float32
+        reserve = per_character * characters + checkpoint / _DISK_SPEED + export_seconds
         reserve = min(reserve, _RESERVE * limit)
     return Plan(
         device=device.type,
