@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check format bench bare demo-model clean
+.PHONY: help demo test soak check format bench bare demo-model clean
 
 help:
 	@echo "make demo    install, train on 'hello world', write text"
 	@echo "make test    install, run the tests"
+	@echo "make soak    kill 30 training runs, resume each, compare the weights"
 	@echo "make check   lint, format and types"
 	@echo "make bench   the benchmarks (CORPUS=file for the quality rows)"
 	@echo "make bare    build the wheel, use it in an environment without torch"
@@ -29,6 +30,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.soak 30
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

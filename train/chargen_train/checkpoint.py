@@ -25,6 +25,7 @@ from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
 
 _MAGIC = b"chargen checkpoint 1\n"
+_ZIP = b"PK\x03\x04"  # the archive's first bytes; PyTorch would also read bare pickles
 _DIGEST = 65  # 64 hexadecimal digits and a line end
 
 Weights = dict[str, Tensor]
@@ -152,6 +153,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if digest != hashlib.sha256(payload).hexdigest().encode() + b"\n":
         raise OptionError(f"{path} is damaged: its SHA-256 does not match")
     try:
+        if payload[:4] != _ZIP:
+            raise ValueError("not an archive of PyTorch")
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         facts = json.loads(content.pop("facts"))
         facts["vocabulary"] = Vocabulary(**facts["vocabulary"])

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from chargen_ort.errors import ChargenError, TrainingError
+from chargen_ort.errors import TrainingError
 from chargen_ort.sampling import SamplingOptions
-from chargen_train.checkpoint import Checkpoint, Plan, refuse_other, save_checkpoint
+from chargen_train.checkpoint import Checkpoint, Plan, refuse_other
 from chargen_train.corpus import Corpus
 from chargen_train.device import autocast, choose_bf16, choose_device, choose_threads, threads
 from chargen_train.evaluate import WINDOW, bits_per_char, mean_loss, sample_texts
+from chargen_train.keeper import Keeper
 from chargen_train.model import CharGRU, initialise
 from chargen_train.progress import (
     SAMPLE_TEMPERATURES,
@@ -67,29 +68,27 @@ def train(
     with torch.random.fork_rng(), threads(count):
         torch.manual_seed(recipe.seed)
         model = build_model(corpus, recipe).to(device)
-        if resume is None:
-            plan = _make_plan(model, corpus, recipe, supervision.export_seconds)
-            now = time.monotonic()
-            if recipe.minutes is not None:  # what went before the first step is spent
-                plan = replace(plan, reserve=plan.reserve + now - begun)
-            run = _Run(model, corpus, recipe, plan, now)
-        else:
-            run = _Run(model, corpus, recipe, resume.plan, begun - resume.seconds)
+        plan = resume.plan if resume else _make_plan(model, corpus, recipe, supervision)
+        run = _Run(model, corpus, recipe, plan)
+        if resume is not None:
             run.restore(resume)
-        keeper = _Keeper(run, supervision)
-        while run.fraction() < 1:
+        run.start(begun, resume.seconds if resume else None)
+        keeper = Keeper(supervision, run.checkpoint, resume.step if resume else None)
+        done = run.fraction() >= 1
+        while not done:
             try:
                 run.take_step()
             except TrainingError as error:
                 raise TrainingError(f"{error}; {keeper.describe()}") from None
-            evaluation = run.evaluate() if run.evaluation_due() else None
+            done = run.fraction() >= 1
+            evaluation = run.evaluate() if done or run.evaluation_due() else None
             if on_progress:
                 on_progress(run.progress(evaluation))
-            last = run.fraction() >= 1
-            keeper.after_step(at_best=run.is_best(evaluation), at_last=last)
-            if not last and supervision.should_stop and supervision.should_stop():
-                keeper.save()
-                raise TrainingStoppedError(f"stopped after step {run.step}; {keeper.describe()}")
+            keeper.save_if_due(run.step, at_best=run.is_best(evaluation))
+            if not done and supervision.should_stop and supervision.should_stop():
+                keeper.save(run.step)
+                raise TrainingStoppedError(f"stopped after step {run.step:,}; {keeper.describe()}")
+        keeper.save(run.step)
         if supervision.on_last_step:
             supervision.on_last_step()
         return run.finish()
@@ -109,52 +108,14 @@ def build_model(corpus: Corpus, recipe: Recipe) -> CharGRU:
     return model
 
 
-class _Keeper:
-    """Saves a run's checkpoints. One that cannot be written is a warning, not the run's end."""
-
-    def __init__(self, run: "_Run", supervision: Supervision) -> None:
-        self._run = run
-        self._supervision = supervision
-        self._saved_at = time.monotonic()
-        self._saved_step: int | None = run.step or None  # a resumed run has one
-
-    def after_step(self, at_best: bool, at_last: bool) -> None:
-        age = time.monotonic() - self._saved_at
-        if at_best or at_last or age >= self._supervision.checkpoint_minutes * 60:
-            self.save()
-
-    def save(self) -> None:
-        path = self._supervision.checkpoint
-        if path is None or self._saved_step == self._run.step:
-            return
-        try:
-            save_checkpoint(path, self._run.checkpoint())
-            self._saved_step = self._run.step
-        except ChargenError as error:
-            if self._supervision.on_warning:
-                self._supervision.on_warning(f"no checkpoint at step {self._run.step}: {error}")
-        self._saved_at = time.monotonic()
-
-    def describe(self) -> str:
-        """Which checkpoint there is to go on from."""
-        if self._supervision.checkpoint is None or self._saved_step is None:
-            return "no checkpoint was saved"
-        return (
-            f"the last good checkpoint is {self._supervision.checkpoint} (step {self._saved_step})"
-        )
-
-
 class _Run:
     """All that changes while training."""
 
-    def __init__(
-        self, model: CharGRU, corpus: Corpus, recipe: Recipe, plan: Plan, begun: float
-    ) -> None:
+    def __init__(self, model: CharGRU, corpus: Corpus, recipe: Recipe, plan: Plan) -> None:
         self.model = model
         self.corpus = corpus
         self.recipe = recipe
         self.plan = plan
-        self.begun = begun
         self.device = torch.device(plan.device)
         self.windows = Windows(corpus.training, recipe, self.device)
         self.average = copy.deepcopy(model)
@@ -167,7 +128,24 @@ class _Run:
         self.loss = math.nan
         self.learning_rate = 0.0
         self.evaluations = 0
-        self.resumed = (time.monotonic(), 0)  # when, and after how many steps, for the speed
+        self.begun = self.started = 0.0  # on the clock, see `start`
+        self.started_step = 0
+
+    def start(self, begun: float, used: float | None) -> None:
+        """Start the clock of the steps.
+
+        Args:
+            begun: when the work as a whole began; what it took until now is part of the minutes.
+            used: seconds that the steps of a resumed run had used up; None is a new run.
+        """
+        self.started, self.started_step = time.monotonic(), self.step
+        if used is not None:
+            self.begun = begun - used
+            return
+        self.begun = self.started
+        if self.recipe.minutes is not None:
+            reserve = self.plan.reserve + self.started - begun
+            self.plan = replace(self.plan, reserve=reserve)
 
     def checkpoint(self) -> Checkpoint:
         """Everything that `restore` needs; it shares memory with the run."""
@@ -203,9 +181,8 @@ class _Run:
         if checkpoint.best is not None:
             self.best = copy.deepcopy(self.average)
             self.best.load_state_dict(checkpoint.best)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.optimizer.load_state_dict(copy.deepcopy(checkpoint.optimizer))  # else shared
         self.hidden = checkpoint.hidden.to(self.device)
-        self.resumed = (time.monotonic(), self.step)
         torch.random.set_rng_state(checkpoint.torch_random)
         if checkpoint.cuda_random is not None:
             torch.cuda.set_rng_state(checkpoint.cuda_random)
@@ -282,14 +259,15 @@ class _Run:
     def progress(self, evaluation: Evaluation | None) -> Progress:
         seconds = time.monotonic() - self.begun
         fraction = min(1.0, self.fraction())
-        when, step = self.resumed
-        characters = (self.step - step) * self.recipe.batch_size * self.recipe.seq_length
+        characters = (
+            (self.step - self.started_step) * self.recipe.batch_size * self.recipe.seq_length
+        )
         return Progress(
             step=self.step,
             fraction=fraction,
             loss=self.loss,
             validation=self.best_loss,
-            chars_per_second=characters / (time.monotonic() - when),
+            chars_per_second=characters / (time.monotonic() - self.started),
             seconds=seconds,
             seconds_left=seconds * (1 - fraction) / fraction,
             learning_rate=self.learning_rate,
@@ -305,7 +283,7 @@ class _Run:
         return TrainedModel(best, _summary(self, loss, len(tail)))
 
 
-def _make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, export_seconds: float) -> Plan:
+def _make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, supervision: Supervision) -> Plan:
     """Measure what the run depends on."""
     device = model.output.weight.device
     reserve, characters = 0.0, min(len(corpus.validation), MAX_VALIDATION)
@@ -314,7 +292,8 @@ def _make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, export_seconds: f
         per_character = _evaluation_seconds(model, corpus)
         characters = min(characters, round(_LAST_VALIDATION * limit / per_character))
         checkpoint = 20 * sum(p.numel() for p in model.parameters())  # bytes: five times float32
-        reserve = per_character * characters + checkpoint / _DISK_SPEED + export_seconds
+        reserve = per_character * characters + checkpoint / _DISK_SPEED
+        reserve += supervision.export_seconds
         reserve = min(reserve, _RESERVE * limit)
     return Plan(
         device=device.type,
