@@ -116,6 +116,29 @@ def test_a_folder_that_cannot_be_written_is_a_warning_not_the_end(times, tmp_pat
     assert sum("no checkpoint at step" in warning for warning in warnings) >= 1
 
 
+def test_a_configuration_that_was_damaged_does_not_end_the_run(times, tmp_path):
+    out, warnings = tmp_path / "a.onnx", []
+
+    def damage(progress):
+        RunFolder(out).config.write_text("{}")
+
+    events = Events(on_progress=damage, on_warning=warnings.append)
+    train_and_export(times, out, None, events, steps=10, **SMALL)
+    assert read_artifact(out).training["steps"] == 10
+    assert len(warnings) == 1
+
+
+def test_metrics_that_were_cut_off_are_mended_on_resuming(times, tmp_path):
+    out = tmp_path / "a.onnx"
+    with pytest.raises(TrainingStoppedError):
+        train_and_export(times, out, None, Events(should_stop=lambda: True), steps=9, **SMALL)
+    with open(RunFolder(out).metrics, "a") as file:
+        file.write('{"step": 3, "fraction": 0.3}\n{"step": 4, "fra')
+    train_and_export(times, out, resume=True)
+    lines = [json.loads(line) for line in RunFolder(out).metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 10))
+
+
 # Resuming with the command
 
 

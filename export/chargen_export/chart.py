@@ -62,7 +62,7 @@ def render_chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
             ]
     names = " and ".join(curve.name for curve in curves if curve.points)
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{escape(y_label)} by {escape(x_label)}: {names}">{"".join(parts)}</svg>'
     )
 

@@ -1,6 +1,5 @@
 """The report: one HTML page that opens anywhere, with no script and nothing to fetch."""
 
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -23,10 +22,11 @@ main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; }
 p { margin: .5rem 0; } .soft { color: var(--soft); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .8rem;
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.6rem, 1fr)); gap: .8rem;
   margin: 1.6rem 0 0; }
 .card, .panel { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }
-.card { padding: .8rem 1rem; } .card b { display: block; font-size: 1.45rem; line-height: 1.3; }
+.card { padding: .8rem 1rem; } .card b { display: block; font-size: 1.3rem; line-height: 1.4;
+  white-space: nowrap; }
 .card span { color: var(--soft); font-size: .85rem; }
 .panel { padding: 1rem; overflow-x: auto; } .good { color: var(--good); font-weight: 600; }
 table { border-collapse: collapse; width: 100%; }
@@ -38,6 +38,9 @@ pre, code { font-family: ui-monospace, "SF Mono", Consolas, "DejaVu Sans Mono", 
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 pre.command { background: var(--mark); border-radius: .4rem; padding: .7rem .9rem;
   margin: .4rem 0; }
+.columns tbody { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); }
+.columns tr { display: flex; border-bottom: 1px solid var(--line); } .columns tr > * { border: 0; }
+svg.chart { min-width: 34rem; }
 svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft);
   font: 12px system-ui, "DejaVu Sans", sans-serif; }
 svg .grid { stroke: var(--line); } svg path { fill: none; stroke-width: 2; stroke-linejoin: round; }
@@ -65,11 +68,11 @@ def render_report(config: Json, metrics: Sequence[Json]) -> str:
         _section("Loss", _curves(metrics)),
         _section("What it wrote as it learnt", _samples(metrics)),
         _section("Corpus", _corpus(corpus)),
-        _section("Settings", _table(_settings(config))),
+        _section("Settings", _table(_settings(config), "panel columns")),
     ]
     if training:
-        sections.append(_section("Proof that the export is exact", _parity(config["parity"])))
-        sections.append(_section("How to use it", _usage(config)))
+        sections.insert(3, _section("How to use it", _usage(config)))
+        sections.insert(4, _section("Proof that the export is exact", _parity(config["parity"])))
     title = f"{corpus['name']}: a chargen run"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -94,7 +97,6 @@ def _heading(config: Json, metrics: Sequence[Json]) -> str:
         loss = training["validation"]["nats_per_char"]
         cards.append((f"{bits_per_char(loss):.3f}", "bits per character, held-out text"))
         cards.append((f"{loss:.4f}", "nats per character, held-out text"))
-        cards.append((f"{math.exp(loss):.2f}", "perplexity per character"))
     elif measured:
         cards.append((f"{bits_per_char(min(measured)):.3f}", "bits per character, best so far"))
     if last:
@@ -224,12 +226,12 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>\n{body}</section>"
 
 
-def _table(facts: Mapping[str, str]) -> str:
+def _table(facts: Mapping[str, str], style: str = "panel") -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(key.replace("_", " "))}</th><td>{escape(value)}</td></tr>'
         for key, value in facts.items()
     )
-    return f'<div class="panel"><table>{rows}</table></div>'
+    return f'<div class="{style}"><table><tbody>{rows}</tbody></table></div>'
 
 
 def _shown(value: object) -> str:

@@ -12,6 +12,9 @@ from chargen_train.progress import Progress
 from chargen_train.recipe import Recipe
 from chargen_train.run_folder import RunFolder
 
+# a full disk, or a file in the folder that another program changed
+_NOT_WORTH_A_RUN = (ChargenError, OSError, KeyError, TypeError, ValueError)
+
 
 class RunKeeper:
     """Writes a run's folder and reports; what cannot be written is a warning, given once."""
@@ -38,7 +41,7 @@ class RunKeeper:
         checkpoint, note = load_latest(self.folder.checkpoint)
         refuse_other(checkpoint, corpus.sha256, settings)
         self._warn(note)
-        self.folder.go_on(checkpoint)
+        self.folder.go_on(corpus, checkpoint)
         return checkpoint
 
     def record(self, progress: Progress) -> None:
@@ -47,7 +50,7 @@ class RunKeeper:
             self.folder.record(progress)
             if progress.evaluation is not None:
                 self._write_report()
-        except (ChargenError, OSError) as error:
+        except _NOT_WORTH_A_RUN as error:
             self._warn_once(error)
 
     def finish(self, artifact: Artifact) -> None:
@@ -55,7 +58,7 @@ class RunKeeper:
         try:
             self.folder.finish(artifact.training, artifact.parity, len(artifact.data))
             self._write_report()
-        except (ChargenError, OSError) as error:
+        except _NOT_WORTH_A_RUN as error:
             self._warn_once(error)
 
     def _write_report(self) -> None:
@@ -65,7 +68,7 @@ class RunKeeper:
     def _warn_once(self, error: Exception) -> None:
         if not self._warned:
             self._warned = True
-            self._warn(f"the run folder is not complete: {error}")
+            self._warn(f"the run folder is not complete: {error!s}")
 
     def _warn(self, message: str | None) -> None:
         if message is not None and self._on_warning:

@@ -80,28 +80,16 @@ class RunFolder:
         for old in (self.metrics, self.report, self.checkpoint, previous_of(self.checkpoint)):
             with contextlib.suppress(OSError):
                 old.unlink()
-        characters = corpus.vocabulary.characters
-        config = {
-            "chargen": __version__,
-            "finished": False,
-            "artifact": self.artifact.name,
-            "corpus": {
-                "name": corpus.name,
-                "sha256": corpus.sha256,
-                "characters": len(corpus),
-                "training_characters": corpus.cut,
-                "vocabulary": characters,
-                "begins": corpus.vocabulary.decode(corpus.tokens[:200]),
-                "counts": np.bincount(corpus.tokens, minlength=len(characters)).tolist(),
-            },
-            "settings": asdict(recipe),
-            "versions": {"torch": torch.__version__, "numpy": np.__version__},
-        }
-        self._write_config(config)
+        self._write_config(self._describe(corpus, recipe))
         return note
 
-    def go_on(self, checkpoint: Checkpoint) -> None:
-        """Forget what was recorded after `checkpoint`, as the run will record it again."""
+    def go_on(self, corpus: Corpus, checkpoint: Checkpoint) -> None:
+        """Forget what was recorded after `checkpoint`, as the run will record it again.
+
+        Raises:
+            OptionError: the folder cannot be written.
+        """
+        self._write_config(self._describe(corpus, checkpoint.recipe))
         kept = [line for line in self.read_metrics() if line["step"] <= checkpoint.step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(self.metrics, text.encode())
@@ -160,6 +148,25 @@ class RunFolder:
                 with contextlib.suppress(ValueError):
                     lines.append(json.loads(line))
         return lines
+
+    def _describe(self, corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
+        characters = corpus.vocabulary.characters
+        return {
+            "chargen": __version__,
+            "finished": False,
+            "artifact": self.artifact.name,
+            "corpus": {
+                "name": corpus.name,
+                "sha256": corpus.sha256,
+                "characters": len(corpus),
+                "training_characters": corpus.cut,
+                "vocabulary": characters,
+                "begins": corpus.vocabulary.decode(corpus.tokens[:200]),
+                "counts": np.bincount(corpus.tokens, minlength=len(characters)).tolist(),
+            },
+            "settings": asdict(recipe),
+            "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        }
 
     def _write_config(self, config: Mapping[str, Any]) -> None:
         text = json.dumps(config, indent=2, ensure_ascii=True)
