@@ -14,6 +14,7 @@ from rich.text import Text
 
 from chargen_export.pipeline import Events
 from chargen_ort.artifact import Artifact
+from chargen_train.checkpoint import Checkpoint
 from chargen_train.corpus import Corpus
 from chargen_train.device import choose_device
 from chargen_train.evaluate import bits_per_char
@@ -34,7 +35,13 @@ class Display:
         self._live: Live | None = None
         self._drawn = 0.0
         self._losses: list[float] = []  # of all steps so far
-        self.events = Events(self._begin, self._progress, self._trained, self._warning)
+        self.events = Events(
+            on_begin=self._begin,
+            on_resume=self._resume,
+            on_progress=self._progress,
+            on_trained=self._trained,
+            on_warning=self._warning,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +90,9 @@ class Display:
         if self._is_live:
             self._live = Live(console=self._console, refresh_per_second=_REFRESH, transient=True)
             self._live.start()
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        self._line("resuming", f"after step {checkpoint.step:,}")
 
     def _progress(self, progress: Progress) -> None:
         line = describe_progress(progress)

@@ -15,6 +15,7 @@ from chargen_export.seal import check_writable, seal_artifact
 from chargen_ort import __version__
 from chargen_ort.artifact import Artifact, ModelConfig
 from chargen_ort.sampling import SamplingOptions
+from chargen_train.checkpoint import Checkpoint
 from chargen_train.corpus import Corpus, load_corpus
 from chargen_train.device import choose_device
 from chargen_train.model import CharGRU
@@ -33,6 +34,7 @@ class Events:
     """What `train_and_export` calls as it goes; each may be left out."""
 
     on_begin: Callable[[Corpus, Recipe], None] | None = None
+    on_resume: Callable[[Checkpoint], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
     on_trained: Callable[[TrainedModel], None] | None = None
     on_warning: Callable[[str], None] | None = None
@@ -87,6 +89,8 @@ def train_and_export(
         keeper.begin(corpus, recipe)
     if events.on_begin:
         events.on_begin(corpus, recipe)
+    if checkpoint is not None and events.on_resume:
+        events.on_resume(checkpoint)
 
     def on_progress(progress: Progress) -> None:
         keeper.record(progress)
