@@ -88,12 +88,16 @@ class CharGRU(nn.Module):
         self, index: int, layer: nn.GRU, x: Tensor, hidden: Tensor
     ) -> tuple[Tensor, Tensor]:
         w_ih, w_hh, b_ih, b_hh = gru_parameters(layer)
-        if self.training and self.weight_drop:
+        dropping = self.training and self.weight_drop > 0
+        if dropping:
             w_hh = w_hh * _drop_mask(w_hh, self.weight_drop)  # [3 hidden, hidden]
         if self.training and torch.is_grad_enabled() and x.device.type == "cpu":
             return run_layer(x, hidden, (w_ih, w_hh, b_ih, b_hh), self._spaces[index])
         initial = hidden.unsqueeze(0).contiguous()  # [1, batch, hidden_size]
-        y, last = functional_call(layer, {"weight_hh_l0": w_hh}, (x, initial))
+        if dropping:
+            y, last = functional_call(layer, {"weight_hh_l0": w_hh}, (x, initial))
+        else:
+            y, last = layer(x, initial)
         return y, last[0]
 
     def _locked_dropout(self, x: Tensor, probability: float) -> Tensor:
