@@ -9,9 +9,9 @@ INSTALLED := $(VENV)/.installed
 help:
 	@echo "make demo    install, train on 'hello world', write text"
 	@echo "make test    install, run the tests"
+	@echo "make soak    a million steps and 1,000 loads; 30 training runs killed and resumed"
 	@echo "make check   lint, format and types"
 	@echo "make bench   the benchmarks"
-	@echo "make soak    1,000,000 steps and 1,000 loads: memory must not grow"
 	@echo "make bare    build the wheel, use it in an environment without torch"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -45,6 +45,7 @@ bench: $(INSTALLED)
 
 soak: $(INSTALLED)
 	SOAK_STEPS=1000000 SOAK_LOADS=1000 $(BIN)/python -m pytest tests/test_robustness.py -k memory
+	$(BIN)/python -m tests.soak 30
 
 bare: $(INSTALLED)
 	rm -rf build/wheel build/bare

@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -67,6 +69,18 @@ def train_export(
         int | None,
         typer.Option(help="Of weights and windows. Default: 0.", rich_help_panel=_TRAINING),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run that was stopped or killed, with its settings.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(help="Longest time between checkpoints.", rich_help_panel=_OUTPUT),
+    ] = 2.0,
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None,
         typer.Option(
@@ -79,20 +93,32 @@ def train_export(
     With no options, model size and training time follow from the size of the corpus. The file runs
     with [bold]chargen-ort[/bold], or with any ONNX runtime.
     """
+    begun = time.monotonic() - time.process_time()  # about when the process began
     try:  # here, so that --help is quick
         from chargen_export.display import Display
-        from chargen_export.pipeline import train_and_export
+        from chargen_export.pipeline import DEFAULT_FOLDER, train_and_export
+        from chargen_export.signals import StopSignals
+        from chargen_train.progress import TrainingStoppedError
+        from chargen_train.run_folder import RunFolder
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed; run: pip install 'chargen-ort[train]'", 2)
 
     display = Display(sys.stderr)
+    path = out or DEFAULT_FOLDER / f"{corpus.stem}.onnx"
+    signals = StopSignals()
+    events = replace(
+        display.events, should_stop=signals.should_stop, on_last_step=signals.no_more_steps
+    )
     try:
-        with display:
+        with signals, display:
             artifact, path, text = train_and_export(
                 corpus,
                 out,
                 preset,
-                display.events,
+                events,
+                resume,
+                checkpoint_minutes,
+                begun,
                 minutes=minutes,
                 epochs=epochs,
                 hidden_size=hidden_size,
@@ -105,17 +131,27 @@ def train_export(
                 seed=seed,
                 device=device,
             )
+    except TrainingStoppedError as error:
+        _fail(f"{error}; go on with: {_resume_command(corpus, out)}", signals.status)
     except (ParityError, TrainingError) as error:
         _fail(error, 1)
     except ChargenError as error:
         _fail(error, 2)
     except KeyboardInterrupt:
-        _fail("interrupted; no artifact was written", 130)
+        hint = ""
+        if RunFolder(path).unfinished:
+            hint = f"; go on with: {_resume_command(corpus, out)}"
+        _fail(f"interrupted; no artifact was written{hint}", signals.status)
     start = text.vocabulary.decode(text.tokens[:40]).strip().split("\n")[0][:4]
     command = f"chargen-ort --model {shlex.quote(str(path))} --start {shlex.quote(start)}"
     display.finish(artifact, path, command)
     if not sys.stdout.isatty():
         print(path)  # for scripts: model=$(train-export corpus.txt)
+
+
+def _resume_command(corpus: Path, out: Path | None) -> str:
+    words = ["train-export", str(corpus), *(["--out", str(out)] if out else []), "--resume"]
+    return shlex.join(words)
 
 
 def _fail(message: object, status: int) -> NoReturn:

@@ -1,5 +1,9 @@
 """What train-export shows while it works: a live line on a terminal, plain lines elsewhere."""
 
+import os
+import time
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -10,10 +14,16 @@ from rich.text import Text
 
 from chargen_export.pipeline import Events
 from chargen_ort.artifact import Artifact
+from chargen_train.checkpoint import Checkpoint
 from chargen_train.corpus import Corpus
+from chargen_train.device import choose_device
 from chargen_train.evaluate import bits_per_char
+from chargen_train.progress import Progress, TrainedModel
 from chargen_train.recipe import Recipe
-from chargen_train.training import Progress, TrainedModel, choose_device
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_SAMPLE_SHOWN = 72  # characters
+_REFRESH = 4  # a second
 
 
 class Display:
@@ -21,8 +31,17 @@ class Display:
 
     def __init__(self, file: TextIO) -> None:
         self._console = Console(file=file, highlight=False, soft_wrap=True)
+        self._is_live = file.isatty() and not os.environ.get("CI")
         self._live: Live | None = None
-        self.events = Events(self._begin, self._progress, self._trained)
+        self._drawn = 0.0
+        self._losses: list[float] = []  # of all steps so far
+        self.events = Events(
+            on_begin=self._begin,
+            on_resume=self._resume,
+            on_progress=self._progress,
+            on_trained=self._trained,
+            on_warning=self._warning,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -68,14 +87,19 @@ class Display:
             f"{length}: {recipe.batch_size} x {recipe.seq_length} characters a step, "
             f"rate {recipe.learning_rate:g}, seed {recipe.seed}",
         )
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        if self._is_live:
+            self._live = Live(console=self._console, refresh_per_second=_REFRESH, transient=True)
             self._live.start()
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        self._line("resuming", f"after step {checkpoint.step:,}")
 
     def _progress(self, progress: Progress) -> None:
         line = describe_progress(progress)
-        if self._live:
-            self._live.update(Text(line))
+        self._losses.append(progress.loss)
+        if self._live and time.monotonic() - self._drawn >= 1 / _REFRESH:
+            self._drawn = time.monotonic()
+            self._live.update(Text(f"{line}  {self._sparkline()}".rstrip()))
         if progress.sample is not None:
             self._line(f"{progress.fraction:.0%}", line if not self._live else _visible(progress))
             if not self._live:
@@ -108,10 +132,33 @@ class Display:
         self._line("sha256", artifact.sha256)
         self._line("next", command)
 
+    def _warning(self, message: str) -> None:
+        self._line("warning", message)
+
+    def _sparkline(self) -> str:
+        try:
+            _BLOCKS.encode(self._console.encoding)
+        except UnicodeEncodeError:
+            return ""
+        return sparkline(self._losses)
+
     def _stop_live(self) -> None:
         if self._live:
             self._live.stop()
             self._live = None
+
+
+def sparkline(values: Sequence[float], width: int = 24) -> str:
+    """The course of `values` as one line of blocks, each the mean of its part of them.
+
+    The scale runs from the lowest to the highest block shown.
+    """
+    width = min(width, len(values))
+    edges = [round(i * len(values) / width) for i in range(width + 1)] if width else []
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BLOCKS[round((mean - low) * scale)] for mean in means)
 
 
 def describe_progress(progress: Progress) -> str:
@@ -136,4 +183,4 @@ def parameter_count(vocab_size: int, recipe: Recipe) -> int:
 
 
 def _visible(progress: Progress) -> str:
-    return repr(progress.sample)[1:-1]
+    return repr((progress.sample or "")[:_SAMPLE_SHOWN])[1:-1]

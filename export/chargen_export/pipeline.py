@@ -1,22 +1,31 @@
 """From a corpus to an artifact: the whole path on one screen."""
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from chargen_export.graph import build_step_model
 from chargen_export.parity import verify_parity
+from chargen_export.run import RunKeeper
 from chargen_export.seal import check_writable, seal_artifact
 from chargen_ort import __version__
 from chargen_ort.artifact import Artifact, ModelConfig
 from chargen_ort.sampling import SamplingOptions
+from chargen_train.checkpoint import Checkpoint
 from chargen_train.corpus import Corpus, load_corpus
+from chargen_train.device import choose_device
 from chargen_train.model import CharGRU
+from chargen_train.progress import Progress, Supervision, TrainedModel
 from chargen_train.recipe import Recipe, choose_recipe
-from chargen_train.training import Progress, TrainedModel, choose_device, choose_separator, train
+from chargen_train.run_folder import RunFolder
+from chargen_train.training import build_model, choose_separator, train
 
 DEFAULT_FOLDER = Path("artifacts")
+_LEAVING = 0.6  # seconds that sealing, the report and the end of a process with PyTorch take
 DEFAULT_SAMPLING = SamplingOptions(temperature=0.8)  # a little below 1 reads better than 1
 
 
@@ -25,8 +34,12 @@ class Events:
     """What `train_and_export` calls as it goes; each may be left out."""
 
     on_begin: Callable[[Corpus, Recipe], None] | None = None
+    on_resume: Callable[[Checkpoint], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
     on_trained: Callable[[TrainedModel], None] | None = None
+    on_warning: Callable[[str], None] | None = None
+    should_stop: Callable[[], bool] | None = None
+    on_last_step: Callable[[], None] | None = None
 
 
 def train_and_export(
@@ -34,32 +47,86 @@ def train_and_export(
     out: Path | None = None,
     preset: str | None = None,
     events: Events = Events(),
+    resume: bool = False,
+    checkpoint_minutes: float = 2.0,
+    begun: float | None = None,
     **overrides: Any,
 ) -> tuple[Artifact, Path, Corpus]:
     """Train on a text file and write the artifact; the default place is artifacts/<name>.onnx.
+
+    The run is kept in a folder beside the artifact, see `chargen_train.run_folder`.
 
     Args:
         corpus_path: a UTF-8 text.
         out: where to write.
         preset: name of a preset of `chargen_train.recipe`.
         events: called as the work goes on.
+        resume: go on with the run that the folder holds, with its settings.
+        checkpoint_minutes: longest time between checkpoints.
+        begun: `time.monotonic` when the minutes given began; None is now.
         overrides: fields of `Recipe`; None means the recipe's own.
 
     Raises:
-        ChargenError: a bad corpus, option or path, a training that diverged, or no parity; then
-            nothing was written.
+        ChargenError: a bad corpus, option or path, a training that diverged or was stopped, or no
+            parity; then no artifact was written.
     """
+    begun = time.monotonic() if begun is None else begun
     corpus = load_corpus(corpus_path)
     recipe = choose_recipe(corpus.cut, preset, **overrides)
-    choose_device(recipe.device)
     out = out or DEFAULT_FOLDER / f"{corpus.name}.onnx"
+    keeper = RunKeeper(RunFolder(out), events.on_warning)
+    checkpoint = None
+    if resume:
+        given = [name for name, value in overrides.items() if value is not None]
+        settings = asdict(recipe)
+        checkpoint = keeper.resume(
+            corpus, settings if preset else {name: settings[name] for name in given}
+        )
+        recipe = checkpoint.recipe
+    choose_device(recipe.device)
     check_writable(out)
+    if checkpoint is None:
+        keeper.begin(corpus, recipe)
     if events.on_begin:
         events.on_begin(corpus, recipe)
-    trained = train(corpus, recipe, events.on_progress)
+    if checkpoint is not None and events.on_resume:
+        events.on_resume(checkpoint)
+
+    def on_progress(progress: Progress) -> None:
+        keeper.record(progress)
+        if events.on_progress:
+            events.on_progress(progress)
+
+    supervision = Supervision(
+        checkpoint=keeper.folder.checkpoint,
+        checkpoint_minutes=checkpoint_minutes,
+        begun=begun,
+        export_seconds=rehearse(corpus, recipe) if recipe.minutes and not resume else 0.0,
+        should_stop=events.should_stop,
+        on_last_step=events.on_last_step,
+        on_warning=events.on_warning,
+    )
+    trained = train(corpus, recipe, on_progress, supervision, checkpoint)
     if events.on_trained:
         events.on_trained(trained)
-    return export(trained.model, corpus, trained.summary, out), out, corpus
+    artifact = export(trained.model, corpus, trained.summary, out)
+    keeper.finish(artifact)
+    return artifact, out, corpus
+
+
+def rehearse(corpus: Corpus, recipe: Recipe) -> float:
+    """Build and prove a model of the recipe's sizes; returns the seconds an export takes.
+
+    An environment that cannot export is so found before training.
+
+    Raises:
+        ParityError: the graph and the model disagree.
+    """
+    begun = time.monotonic()
+    with torch.random.fork_rng():
+        model = build_model(corpus, recipe)
+    verify_parity(_graph(model), model, corpus.tokens)
+    return time.monotonic() - begun + _LEAVING
 
 
 def export(model: CharGRU, corpus: Corpus, training: dict[str, Any], out: Path) -> Artifact:
@@ -69,7 +136,7 @@ def export(model: CharGRU, corpus: Corpus, training: dict[str, Any], out: Path) 
         ParityError: the graph and the model disagree; nothing was written.
         OptionError: `out` cannot be written; an old file there is untouched.
     """
-    model_bytes = build_step_model(model).SerializeToString(deterministic=True)
+    model_bytes = _graph(model)
     text = corpus.validation if len(corpus.validation) else corpus.tokens
     parity = verify_parity(model_bytes, model, text)
     config = ModelConfig(
@@ -89,3 +156,8 @@ def export(model: CharGRU, corpus: Corpus, training: dict[str, Any], out: Path) 
         "task": "text-generation",
     }
     return seal_artifact(out, model_bytes, config, training, parity, properties)
+
+
+def _graph(model: CharGRU) -> bytes:
+    data: bytes = build_step_model(model).SerializeToString(deterministic=True)
+    return data

@@ -1,6 +1,7 @@
 """What a model is worth on held-out text, and what it writes."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -54,25 +55,38 @@ def mean_loss(model: CharGRU, tokens: NDArray[np.unsignedinteger], window: int =
     return total / len(inputs)
 
 
-@torch.no_grad()
 def sample_text(
     model: CharGRU, vocabulary: Vocabulary, start: str, length: int, options: SamplingOptions
 ) -> str:
     """`length` characters that the model writes after `start` (not included)."""
+    return sample_texts(model, vocabulary, start, length, [options])[0]
+
+
+@torch.no_grad()
+def sample_texts(
+    model: CharGRU,
+    vocabulary: Vocabulary,
+    start: str,
+    length: int,
+    options: Sequence[SamplingOptions],
+) -> list[str]:
+    """The same for several options at once: one text for each."""
     was_training = model.training
     model.eval()
-    sampler = Sampler(options, len(vocabulary))
+    samplers = [Sampler(each, len(vocabulary)) for each in options]
+    rows = len(samplers)
     device = model.output.weight.device
-    token = as_tensor(vocabulary.encode(start)[None], device)  # [1, time]
-    hidden = model.zero_hidden(1)
-    tokens: list[int] = []
-    for _ in range(length):
+    token = as_tensor(np.tile(vocabulary.encode(start), (rows, 1)), device)  # [rows, time]
+    hidden = model.zero_hidden(rows)
+    tokens = np.zeros((length, rows), dtype=np.int64)
+    for time in range(length):
         logits, hidden = model(token, hidden)
-        drawn = sampler.sample(logits[:, -1].float().cpu().numpy())  # [1]
-        tokens.append(int(drawn[0]))
-        token = as_tensor(drawn[None], device)  # [1, 1]
+        last = logits[:, -1].float().cpu().numpy()  # [rows, vocab_size]
+        for row, sampler in enumerate(samplers):
+            tokens[time, row] = sampler.sample(last[row : row + 1])[0]
+        token = as_tensor(tokens[time, :, None], device)  # [rows, 1]
     model.train(was_training)
-    return vocabulary.decode(tokens)
+    return [vocabulary.decode(row) for row in tokens.T]
 
 
 def as_tensor(tokens: NDArray[np.integer], device: torch.device) -> Tensor:

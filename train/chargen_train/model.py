@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from chargen_train.recurrence import Workspace, run_layer
+
 
 class CharGRU(nn.Module):
     """A character-level GRU language model.
@@ -47,6 +49,7 @@ class CharGRU(nn.Module):
             for layer in range(num_layers)
         )
         self.output = nn.Linear(hidden_size, vocab_size)
+        self._spaces = [Workspace() for _ in range(num_layers)]
 
     def grus(self) -> list[nn.GRU]:
         """The layers, first to last."""
@@ -73,19 +76,26 @@ class CharGRU(nn.Module):
         for index, layer in enumerate(self.grus()):
             if index:
                 x = self._locked_dropout(x, self.dropout)
-            x, state = self._run_layer(layer, x, hidden[:, index])  # [time, batch, hidden_size]
+            x, state = self._run_layer(
+                index, layer, x, hidden[:, index]
+            )  # [time, batch, hidden_size]
             states.append(state)
         x = self._locked_dropout(x, self.dropout)
         logits = self.output(x.transpose(0, 1))  # [batch, time, vocab_size]
         return logits, torch.stack(states, dim=1)  # [batch, num_layers, hidden_size]
 
-    def _run_layer(self, layer: nn.GRU, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def _run_layer(
+        self, index: int, layer: nn.GRU, x: Tensor, hidden: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        w_ih, w_hh, b_ih, b_hh = gru_parameters(layer)
+        dropping = self.training and self.weight_drop > 0
+        if dropping:
+            w_hh = w_hh * _drop_mask(w_hh, self.weight_drop)  # [3 hidden, hidden]
+        if self.training and torch.is_grad_enabled() and x.device.type == "cpu":
+            return run_layer(x, hidden, (w_ih, w_hh, b_ih, b_hh), self._spaces[index])
         initial = hidden.unsqueeze(0).contiguous()  # [1, batch, hidden_size]
-        if self.training and self.weight_drop:
-            recurrent = F.dropout(
-                layer.get_parameter("weight_hh_l0"), self.weight_drop
-            )  # [3 hidden, hidden]
-            y, last = functional_call(layer, {"weight_hh_l0": recurrent}, (x, initial))
+        if dropping:
+            y, last = functional_call(layer, {"weight_hh_l0": w_hh}, (x, initial))
         else:
             y, last = layer(x, initial)
         return y, last[0]
@@ -94,6 +104,18 @@ class CharGRU(nn.Module):
         if not self.training or not probability:
             return x
         return x * F.dropout(torch.ones_like(x[:1]), probability)  # one mask for all steps
+
+
+def _drop_mask(weight: Tensor, probability: float) -> Tensor:
+    """0 with `probability` (to within 2**-16), else 1 / (1 - probability), in `weight`'s shape.
+
+    Four entries from each 64-bit draw: a quarter of the time that `F.dropout` takes on a CPU.
+    """
+    draws = torch.empty((weight.numel() + 3) // 4, dtype=torch.int64, device=weight.device)
+    draws.random_(-(2**63), None)
+    bits = draws.view(torch.int16)[: weight.numel()].view_as(weight)
+    dropped = round(probability * 2**16)
+    return (bits >= dropped - 2**15) * (2**16 / (2**16 - dropped))
 
 
 def gru_parameters(layer: nn.GRU) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,11 +1,10 @@
 """The training loop: truncated back-propagation through time, the best weights kept."""
 
-import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -13,88 +12,85 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from chargen_ort.errors import OptionError, TrainingError
+from chargen_ort.errors import TrainingError
 from chargen_ort.sampling import SamplingOptions
+from chargen_train.checkpoint import Checkpoint, Plan, refuse_other
 from chargen_train.corpus import Corpus
-from chargen_train.evaluate import WINDOW, bits_per_char, mean_loss, sample_text
+from chargen_train.device import autocast, choose_bf16, choose_device, choose_threads, threads
+from chargen_train.evaluate import WINDOW, bits_per_char, mean_loss, sample_texts
+from chargen_train.keeper import Keeper
 from chargen_train.model import CharGRU, initialise
+from chargen_train.progress import (
+    SAMPLE_TEMPERATURES,
+    Evaluation,
+    Progress,
+    Supervision,
+    TrainedModel,
+    TrainingStoppedError,
+)
 from chargen_train.recipe import Recipe
 from chargen_train.windows import Windows
 
 EVALUATIONS = 10  # during a run
 MAX_VALIDATION = 1_000_000  # characters of the tail that the last evaluation reads
 _MAX_QUICK_VALIDATION = 32_768  # and those during the run
-_SAMPLE_LENGTH = 72
+_SAMPLE_LENGTH = 160
 _WARM_UP = 0.02  # of the run
 _BETAS = (0.9, 0.99)
-_NARROW = 128  # up to this hidden size one thread and float32 are the fastest
-_BF16_GAIN = 1.3  # bf16 must be so much faster to be taken
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a run reports after a step.
-
-    Attributes:
-        step: steps done.
-        fraction: of the run that is done, 0 to 1.
-        loss: of the last step, nats a character.
-        validation: best mean loss on held-out text so far, nats a character; None before the first.
-        chars_per_second: training speed, since the start.
-        seconds_left: estimated.
-        sample: text that the model writes now; only at evaluations.
-    """
-
-    step: int
-    fraction: float
-    loss: float
-    validation: float | None
-    chars_per_second: float
-    seconds_left: float
-    sample: str | None = None
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """The best weights, on the CPU in float32, and the run's facts for `chargen.training`."""
-
-    model: CharGRU
-    summary: dict[str, Any]
-
-
-def choose_device(name: str) -> torch.device:
-    """The device to train on.
-
-    Raises:
-        OptionError: cuda is asked for and not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise OptionError("device is cuda, but PyTorch finds none here; give --device cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+_LAST_VALIDATION = 0.1  # of the minutes given, at most
+_RESERVE = 0.3  # of the minutes given, at most
+_DISK_SPEED = 1e8  # bytes a second: a guess that the last checkpoint is planned with
 
 
 def train(
-    corpus: Corpus, recipe: Recipe, on_progress: Callable[[Progress], None] | None = None
+    corpus: Corpus,
+    recipe: Recipe,
+    on_progress: Callable[[Progress], None] | None = None,
+    supervision: Supervision = Supervision(),  # noqa: B008 - frozen
+    resume: Checkpoint | None = None,
 ) -> TrainedModel:
     """Train a `CharGRU` on `corpus`.
 
+    A run that is resumed on a CPU has the weights, bit for bit, of one that never stopped, if
+    steps or epochs bound it. If minutes do, the clock goes on from what the checkpoint had used,
+    and the learning rate with it.
+
     Raises:
-        TrainingError: the loss is not finite.
-        OptionError: the device is not there.
+        TrainingError: the loss or the gradient is not finite; names the last good checkpoint.
+        TrainingStoppedError: `supervision.should_stop` said so.
+        OptionError: the device is not there, or `resume` is of another corpus or recipe.
     """
-    begun = time.monotonic()
-    device = choose_device(recipe.device)
-    with torch.random.fork_rng(), _threads(recipe, device):
+    begun = time.monotonic() if supervision.begun is None else supervision.begun
+    if resume is not None:
+        refuse_other(resume, corpus.sha256, asdict(recipe))
+    device = choose_device(resume.plan.device if resume else recipe.device)
+    count = resume.plan.threads if resume else choose_threads(recipe, device)
+    with torch.random.fork_rng(), threads(count):
         torch.manual_seed(recipe.seed)
         model = build_model(corpus, recipe).to(device)
-        run = _Run(model, corpus, recipe, device, begun)
-        while run.fraction() < 1:
-            run.take_step()
-            sample = run.evaluate() if run.evaluation_due() else None
+        plan = resume.plan if resume else _make_plan(model, corpus, recipe, supervision)
+        run = _Run(model, corpus, recipe, plan)
+        if resume is not None:
+            run.restore(resume)
+        run.start(begun, resume.seconds if resume else None)
+        keeper = Keeper(supervision, run.checkpoint, resume.step if resume else None)
+        done = run.fraction() >= 1
+        while not done:
+            try:
+                run.take_step()
+            except TrainingError as error:
+                raise TrainingError(f"{error}; {keeper.describe()}") from None
+            done = run.fraction() >= 1
+            evaluation = run.evaluate() if done or run.evaluation_due() else None
             if on_progress:
-                on_progress(run.progress(sample))
+                on_progress(run.progress(evaluation))
+            keeper.save_if_due(run.step, at_best=run.is_best(evaluation))
+            if not done and supervision.should_stop and supervision.should_stop():
+                keeper.save(run.step)
+                raise TrainingStoppedError(f"stopped after step {run.step:,}; {keeper.describe()}")
+        keeper.save(run.step)
+        if supervision.on_last_step:
+            supervision.on_last_step()
         return run.finish()
 
 
@@ -115,42 +111,97 @@ def build_model(corpus: Corpus, recipe: Recipe) -> CharGRU:
 class _Run:
     """All that changes while training."""
 
-    def __init__(
-        self, model: CharGRU, corpus: Corpus, recipe: Recipe, device: torch.device, begun: float
-    ) -> None:
+    def __init__(self, model: CharGRU, corpus: Corpus, recipe: Recipe, plan: Plan) -> None:
         self.model = model
         self.corpus = corpus
         self.recipe = recipe
-        self.device = device
-        self.begun = begun
-        self.windows = Windows(corpus.training, recipe, device)
+        self.plan = plan
+        self.device = torch.device(plan.device)
+        self.windows = Windows(corpus.training, recipe, self.device)
         self.average = copy.deepcopy(model)
         self.best = model  # until the first evaluation
         self.best_loss: float | None = None
-        self.autocast = _autocast(recipe, device)
         self.optimizer = _optimizer(model, recipe)
         self.hidden = model.zero_hidden(recipe.batch_size)
         self.steps = _steps(recipe, self.windows.per_epoch)
         self.step = 0
         self.loss = math.nan
+        self.learning_rate = 0.0
         self.evaluations = 0
-        self.reserve = 0.0  # seconds that the end of the run will take
-        if recipe.minutes is not None:
-            self._measure_reserve(recipe.minutes)
+        self.begun = self.started = 0.0  # on the clock, see `start`
+        self.started_step = 0
+
+    def start(self, begun: float, used: float | None) -> None:
+        """Start the clock of the steps.
+
+        Args:
+            begun: when the work as a whole began; what it took until now is part of the minutes.
+            used: seconds that the steps of a resumed run had used up; None is a new run.
+        """
+        self.started, self.started_step = time.monotonic(), self.step
+        if used is not None:
+            self.begun = begun - used
+            return
+        self.begun = self.started
+        if self.recipe.minutes is not None:
+            reserve = self.plan.reserve + self.started - begun
+            self.plan = replace(self.plan, reserve=reserve)
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that `restore` needs; it shares memory with the run."""
+        cuda = self.device.type == "cuda"
+        return Checkpoint(
+            vocabulary=self.corpus.vocabulary,
+            corpus_name=self.corpus.name,
+            corpus_sha256=self.corpus.sha256,
+            recipe=self.recipe,
+            plan=self.plan,
+            step=self.step,
+            evaluations=self.evaluations,
+            seconds=time.monotonic() - self.begun,
+            loss=self.loss,
+            best_loss=self.best_loss,
+            windows=self.windows.state(),
+            weights=self.model.state_dict(),
+            average=self.average.state_dict(),
+            best=None if self.best_loss is None else self.best.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            hidden=self.hidden,
+            torch_random=torch.random.get_rng_state(),
+            cuda_random=torch.cuda.get_rng_state() if cuda else None,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on where `checkpoint` was taken."""
+        self.step, self.evaluations = checkpoint.step, checkpoint.evaluations
+        self.loss, self.best_loss = checkpoint.loss, checkpoint.best_loss
+        self.windows.restore(checkpoint.windows)
+        self.model.load_state_dict(checkpoint.weights)
+        self.average.load_state_dict(checkpoint.average)
+        if checkpoint.best is not None:
+            self.best = copy.deepcopy(self.average)
+            self.best.load_state_dict(checkpoint.best)
+        self.optimizer.load_state_dict(copy.deepcopy(checkpoint.optimizer))  # else shared
+        self.hidden = checkpoint.hidden.to(self.device)
+        torch.random.set_rng_state(checkpoint.torch_random)
+        if checkpoint.cuda_random is not None:
+            torch.cuda.set_rng_state(checkpoint.cuda_random)
 
     def fraction(self) -> float:
         """How much of the run is done: by steps, or by the clock."""
         if self.steps is not None:
             return self.step / self.steps
         assert self.recipe.minutes is not None
-        return (time.monotonic() - self.begun) / max(0.1, self.recipe.minutes * 60 - self.reserve)
+        available = self.recipe.minutes * 60 - self.plan.reserve
+        return (time.monotonic() - self.begun) / max(0.1, available)
 
     def take_step(self) -> None:
         recipe = self.recipe
         token, target, keep = self.windows.next()  # [batch, time] twice, [batch, 1, 1]
+        self.learning_rate = recipe.learning_rate * _schedule(recipe, min(1.0, self.fraction()))
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule(recipe, min(1.0, self.fraction()))
-        with self.autocast():
+            group["lr"] = self.learning_rate
+        with autocast(self.device, self.plan.bf16):
             logits, hidden = self.model(token, self.hidden * keep)  # [batch, time, vocab_size]
             loss = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten())
         self.optimizer.zero_grad(set_to_none=True)
@@ -181,57 +232,85 @@ class _Run:
     def evaluation_due(self) -> bool:
         return self.fraction() >= (self.evaluations + 1) / EVALUATIONS
 
-    def evaluate(self) -> str:
-        """Keep the averaged weights if they are the best so far; returns a sample of text."""
+    def evaluate(self) -> Evaluation:
+        """Measure the averaged weights, and keep them if they are the best so far."""
         self.evaluations = math.floor(self.fraction() * EVALUATIONS)
         tail = self.corpus.validation[:_MAX_QUICK_VALIDATION]
+        loss = None
         if len(tail):
-            with self.autocast():
+            with autocast(self.device, self.plan.bf16):
                 loss = mean_loss(self.average, tail)
             if self.best_loss is None or loss < self.best_loss:
                 self.best_loss = loss
                 self.best = copy.deepcopy(self.average)
-        return sample_text(
-            self.average,
-            self.corpus.vocabulary,
-            choose_separator(self.corpus),
-            _SAMPLE_LENGTH,
-            SamplingOptions(temperature=0.8, seed=self.recipe.seed),
-        )
+        options = [
+            SamplingOptions(temperature=t, seed=self.recipe.seed) for t in SAMPLE_TEMPERATURES
+        ]
+        start = choose_separator(self.corpus)
+        texts = sample_texts(self.average, self.corpus.vocabulary, start, _SAMPLE_LENGTH, options)
+        return Evaluation(loss, dict(zip(SAMPLE_TEMPERATURES, texts, strict=True)))
 
-    def progress(self, sample: str | None) -> Progress:
+    def is_best(self, evaluation: Evaluation | None) -> bool:
+        """Whether the weights that were just measured are the best so far."""
+        if evaluation is None or evaluation.validation is None:
+            return False
+        return evaluation.validation == self.best_loss
+
+    def progress(self, evaluation: Evaluation | None) -> Progress:
         seconds = time.monotonic() - self.begun
         fraction = min(1.0, self.fraction())
-        characters = self.step * self.recipe.batch_size * self.recipe.seq_length
+        characters = (
+            (self.step - self.started_step) * self.recipe.batch_size * self.recipe.seq_length
+        )
         return Progress(
             step=self.step,
             fraction=fraction,
             loss=self.loss,
             validation=self.best_loss,
-            chars_per_second=characters / seconds,
+            chars_per_second=characters / (time.monotonic() - self.started),
+            seconds=seconds,
             seconds_left=seconds * (1 - fraction) / fraction,
-            sample=sample,
+            learning_rate=self.learning_rate,
+            evaluation=evaluation,
         )
 
     def finish(self) -> TrainedModel:
-        """The best weights, measured in float32 on the whole tail."""
+        """The best weights, measured in float32 on the held-out tail."""
         best = self.best if self.best_loss is not None else self.average
         best = copy.deepcopy(best).to("cpu", torch.float32).eval()
-        tail = self.corpus.validation[:MAX_VALIDATION]
+        tail = self.corpus.validation[: self.plan.validation_characters]
         loss = mean_loss(best, tail) if len(tail) else None
         return TrainedModel(best, _summary(self, loss, len(tail)))
 
-    def _measure_reserve(self, minutes: float) -> None:
-        """Time a little of what comes after the last step: float32 evaluation, and parity."""
-        sample = np.resize(self.corpus.tokens, 4 * WINDOW)
-        cpu = copy.deepcopy(self.model).to("cpu")
-        mean_loss(cpu, sample)
-        begun = time.monotonic()
-        mean_loss(cpu, np.resize(self.corpus.tokens, 64 * WINDOW))
-        per_character = (time.monotonic() - begun) / (64 * WINDOW)
-        validation = min(len(self.corpus.validation), MAX_VALIDATION)
-        parity = 2 * 9 * 1000  # the steps that parity takes on both sides
-        self.reserve = min(per_character * (validation + 2 * parity) + 0.5, 0.2 * minutes * 60)
+
+def _make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, supervision: Supervision) -> Plan:
+    """Measure what the run depends on."""
+    device = model.output.weight.device
+    reserve, characters = 0.0, min(len(corpus.validation), MAX_VALIDATION)
+    if recipe.minutes is not None:
+        limit = recipe.minutes * 60
+        per_character = _evaluation_seconds(model, corpus)
+        characters = min(characters, round(_LAST_VALIDATION * limit / per_character))
+        checkpoint = 20 * sum(p.numel() for p in model.parameters())  # bytes: five times float32
+        reserve = per_character * characters + checkpoint / _DISK_SPEED
+        reserve += supervision.export_seconds
+        reserve = min(reserve, _RESERVE * limit)
+    return Plan(
+        device=device.type,
+        bf16=choose_bf16(recipe, device),
+        threads=torch.get_num_threads(),
+        reserve=reserve,
+        validation_characters=characters,
+    )
+
+
+def _evaluation_seconds(model: CharGRU, corpus: Corpus) -> float:
+    """Seconds a character of the float32 evaluation on the CPU that ends a run."""
+    cpu = copy.deepcopy(model).to("cpu")
+    mean_loss(cpu, np.resize(corpus.tokens, 4 * WINDOW))
+    begun = time.monotonic()
+    mean_loss(cpu, np.resize(corpus.tokens, 64 * WINDOW))
+    return (time.monotonic() - begun) / (64 * WINDOW)
 
 
 def choose_separator(corpus: Corpus) -> str:
@@ -297,41 +376,3 @@ def _optimizer(model: CharGRU, recipe: Recipe) -> torch.optim.Optimizer:
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-
-
-def _autocast(
-    recipe: Recipe, device: torch.device
-) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """A context for the forward pass: bf16 where it is clearly faster for these shapes."""
-    bf16 = device.type == "cuda" or (
-        recipe.hidden_size > _NARROW
-        and _matmul_seconds(recipe, torch.float32)
-        > _BF16_GAIN * _matmul_seconds(recipe, torch.bfloat16)
-    )
-    if not bf16:
-        return contextlib.nullcontext
-    return lambda: torch.autocast(device.type, torch.bfloat16)
-
-
-def _matmul_seconds(recipe: Recipe, dtype: torch.dtype) -> float:
-    """Seconds of one recurrent product, the best of several."""
-    x = torch.ones(recipe.batch_size, recipe.hidden_size, dtype=dtype)
-    w = torch.ones(3 * recipe.hidden_size, recipe.hidden_size, dtype=dtype)
-    best = math.inf
-    for _ in range(10):
-        begun = time.perf_counter()
-        F.linear(x, w)
-        best = min(best, time.perf_counter() - begun)
-    return best
-
-
-@contextlib.contextmanager
-def _threads(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """One thread for narrow models, where more only wait for each other; restored afterwards."""
-    before = torch.get_num_threads()
-    if device.type == "cpu" and recipe.hidden_size <= _NARROW:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

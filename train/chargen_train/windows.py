@@ -1,5 +1,8 @@
 """Batches for truncated back-propagation through time."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,7 +31,7 @@ class Windows:
         fitting = (len(tokens) - 1) // (self._batch * self._time)
         self._per_pass = max(1, fitting - 1)
         self._index = 0
-        self._columns = tokens[:0]
+        self._offset = 0  # where this pass begins
 
     @property
     def per_epoch(self) -> float:
@@ -44,16 +47,28 @@ class Windows:
             return self._tensors(window, np.zeros(batch, dtype=np.float32))
         if self._index % self._per_pass == 0:
             used = batch * time * self._per_pass + 1
-            offset = int(self._rng.integers(0, len(self._tokens) - used + 1))
-            self._columns = self._tokens[offset : offset + used]
+            self._offset = int(self._rng.integers(0, len(self._tokens) - used + 1))
             keep = np.zeros(batch, dtype=np.float32)
         else:
             keep = (self._rng.random(batch) >= self._reset).astype(np.float32)
         begin = self._index % self._per_pass * time
-        starts = np.arange(batch) * (self._per_pass * time) + begin
-        window = np.stack([self._columns[s : s + time + 1] for s in starts])  # [batch, time + 1]
+        starts = self._offset + np.arange(batch) * (self._per_pass * time) + begin
+        window = np.stack([self._tokens[s : s + time + 1] for s in starts])  # [batch, time + 1]
         self._index += 1
         return self._tensors(window, keep)
+
+    def state(self) -> dict[str, Any]:
+        """Where it stands, ready for JSON: `restore` makes the same windows follow."""
+        return {
+            "index": self._index,
+            "offset": self._offset,
+            "generator": self._rng.bit_generator.state,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken, on the same text with the same recipe."""
+        self._index, self._offset = state["index"], state["offset"]
+        self._rng.bit_generator.state = state["generator"]
 
     def _tensors(
         self, window: NDArray[np.unsignedinteger], keep: NDArray[np.float32]

@@ -1,0 +1,55 @@
+"""What train-export shows while it works."""
+
+import io
+import re
+
+import pytest
+
+from chargen_export.display import Display, sparkline
+from chargen_export.pipeline import train_and_export
+from tests.test_commands import run
+from tests.test_run import SMALL, TIMES
+
+
+@pytest.fixture
+def times(tmp_path):
+    path = tmp_path / "times.txt"
+    path.write_text(TIMES)
+    return path
+
+
+def test_a_pipe_gets_plain_lines(times, tmp_path):
+    result = run(
+        "train-export", times, "--epochs", 1, "--hidden-size", 16, cwd=tmp_path,
+        env={"FORCE_COLOR": "1"},
+    )  # fmt: skip
+    assert len(re.findall(r"(?m)^\s*\S*\d+%", result.stderr)) == 10
+    assert "\r" not in result.stderr
+    assert "█" not in result.stderr
+
+
+def test_the_sparkline_falls_with_the_loss():
+    assert sparkline([8, 7, 6, 5, 4, 3, 2, 1]) == "█▇▆▅▄▃▂▁"
+    assert sparkline([]) == ""
+    assert sparkline([2.5]) == "▁"
+    assert len(sparkline(list(range(1000)))) == 24
+
+
+@pytest.mark.parametrize("ci", [True, False])
+def test_a_terminal_gets_a_live_line_but_not_in_ci(times, tmp_path, monkeypatch, ci):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    if ci:
+        monkeypatch.setenv("CI", "true")
+
+    class Terminal(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self):
+            return True
+
+    file = Terminal()
+    with Display(file) as display:
+        train_and_export(times, tmp_path / "a.onnx", None, display.events, steps=30, **SMALL)
+    assert ("\x1b[?25l" in file.getvalue()) is not ci  # the cursor is hidden while it lives
+    assert ("▁" in file.getvalue()) is not ci
