@@ -1,0 +1,317 @@
+"""The check of a model file's bytes before ONNX Runtime sees them.
+
+A file passes if it is, field by field, what train-export writes for its configuration: the graph
+of its precision in `variants`, weights of the right shapes and all finite, nothing else. So no
+file can bring external data, functions, subgraphs, other operators or sizes that are not backed by
+bytes. Field numbers are those of onnx.proto3. Nothing is copied or allocated on the word of the
+file.
+"""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen_ort.errors import ArtifactError
+from chargen_ort.variants import (
+    DTYPES,
+    FLOAT,
+    HIDDEN,
+    INT64,
+    LOGITS,
+    NEXT_HIDDEN,
+    TOKEN,
+    Attribute,
+    Node,
+    Sizes,
+    Tensor,
+    Variant,
+)
+from chargen_ort.wire import BYTES, VARINT, Field, Message, fields
+
+MAX_METADATA_BYTES = 2 << 20  # all entries together
+_MAX_METADATA_ENTRIES = 64
+_MAX_DOC_BYTES = 4096
+_MAX_OPERANDS = 64  # inputs or outputs of a node, attributes, numbers of an attribute
+_METADATA_FIELD = 14
+_METADATA = Field("metadata_props", BYTES, _MAX_METADATA_ENTRIES)
+
+_MODEL = {
+    1: Field("ir_version", VARINT),
+    2: Field("producer_name", BYTES),
+    3: Field("producer_version", BYTES),
+    7: Field("graph", BYTES),
+    8: Field("opset_import", BYTES, 4),
+    _METADATA_FIELD: _METADATA,
+}
+_ENTRY = {1: Field("key", BYTES), 2: Field("value", BYTES)}
+_OPSET = {1: Field("domain", BYTES), 2: Field("version", VARINT)}
+_NODE = {
+    1: Field("input", BYTES, _MAX_OPERANDS),
+    2: Field("output", BYTES, _MAX_OPERANDS),
+    3: Field("name", BYTES),
+    4: Field("op_type", BYTES),
+    5: Field("attribute", BYTES, _MAX_OPERANDS),
+    6: Field("doc_string", BYTES),
+    7: Field("domain", BYTES),
+}
+_ATTRIBUTE = {
+    1: Field("name", BYTES),
+    3: Field("i", VARINT),
+    8: Field("ints", VARINT, _MAX_OPERANDS),
+    20: Field("type", VARINT),
+}
+_INT, _INTS = 2, 7  # AttributeProto.AttributeType
+_TENSOR = {
+    1: Field("dims", VARINT, 8),
+    2: Field("data_type", VARINT),
+    8: Field("name", BYTES),
+    9: Field("raw_data", BYTES),
+}
+_VALUE = {1: Field("name", BYTES), 2: Field("type", BYTES)}
+_TYPE = {1: Field("tensor_type", BYTES)}
+_TENSOR_TYPE = {1: Field("elem_type", VARINT), 2: Field("shape", BYTES)}
+_SHAPE = {1: Field("dim", BYTES, 8)}
+_DIM = {1: Field("dim_value", VARINT), 2: Field("dim_param", BYTES)}
+
+Value = tuple[str, int, tuple[str | int, ...]]  # name, element type, dimensions
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file was found to hold.
+
+    Attributes:
+        nodes, tensors: how many.
+        weights: how many numbers the floating-point tensors have, all of them finite.
+    """
+
+    nodes: int
+    tensors: int
+    weights: int
+
+
+def read_metadata(data: memoryview) -> dict[str, str]:
+    """The metadata entries of a model, in the file's order; other fields are passed over.
+
+    Raises:
+        ArtifactError: malformed, too large, too many, not UTF-8, or a key twice.
+    """
+    metadata: dict[str, str] = {}
+    size = 0
+    for number, wire_type, value in fields(data):
+        if number != _METADATA_FIELD or wire_type != BYTES or isinstance(value, int):
+            continue
+        size += len(value)
+        if len(metadata) == _MAX_METADATA_ENTRIES:
+            raise ArtifactError(f"the metadata has more than {_MAX_METADATA_ENTRIES} entries")
+        if size > MAX_METADATA_BYTES:
+            raise ArtifactError(f"the metadata has more than {MAX_METADATA_BYTES} bytes")
+        entry = Message.read(value, _ENTRY, f"metadata entry {len(metadata) + 1}")
+        key = entry.text("key")
+        if key in metadata:
+            raise ArtifactError(f"the metadata key {shown(key)} appears twice")
+        metadata[key] = entry.text("value")
+    return metadata
+
+
+def check_model(data: memoryview, variant: Variant, sizes: Sizes) -> Contents:
+    """Check that a model is the graph of `variant` at `sizes`, with finite weights.
+
+    Raises:
+        ArtifactError: it is not; the message says where.
+    """
+    model = Message.read(data, _MODEL, "model")
+    require("model: ir_version", model.number("ir_version"), variant.ir_version)
+    for name in ("producer_name", "producer_version"):
+        _check_short_text(model, name)
+    imported: dict[str, int] = {}
+    for part in model.parts("opset_import"):
+        opset = Message.read(part, _OPSET, "model: opset_import")
+        if opset.text("domain") in imported:
+            raise ArtifactError(f"the domain {shown(opset.text('domain'))} is imported twice")
+        imported[opset.text("domain")] = opset.number("version")
+    require("model: operator sets", imported, dict(variant.opsets))
+    return _check_graph(model.part("graph"), variant, sizes)
+
+
+def _check_graph(data: memoryview, variant: Variant, sizes: Sizes) -> Contents:
+    nodes, tensors = variant.nodes(sizes), variant.tensors(sizes)
+    graph = Message.read(
+        data,
+        {
+            1: Field("node", BYTES, len(nodes)),
+            2: Field("name", BYTES),
+            5: Field("initializer", BYTES, len(tensors)),
+            10: Field("doc_string", BYTES),
+            11: Field("input", BYTES, 2),
+            12: Field("output", BYTES, 2),
+        },
+        "graph",
+    )
+    for name in ("name", "doc_string"):
+        _check_short_text(graph, name)
+    hidden = ("batch", sizes.num_layers, sizes.hidden_size)
+    _check_values(graph, "input", [(TOKEN, INT64, ("batch", "time")), (HIDDEN, FLOAT, hidden)])
+    _check_values(
+        graph,
+        "output",
+        [(LOGITS, FLOAT, ("batch", "time", sizes.vocab_size)), (NEXT_HIDDEN, FLOAT, hidden)],
+    )
+    _require_count(graph, "node", len(nodes))
+    _require_count(graph, "initializer", len(tensors))
+    names: set[str] = set()
+    for index, (part, node) in enumerate(zip(graph.parts("node"), nodes, strict=True)):
+        name = _check_node(part, node, index)
+        if name in names:
+            raise ArtifactError(f"node {index}: the name {shown(name)} appears twice")
+        names.add(name)
+    weights = sum(
+        _check_tensor(part, tensor)
+        for part, tensor in zip(graph.parts("initializer"), tensors, strict=True)
+    )
+    return Contents(len(nodes), len(tensors), weights)
+
+
+def _check_node(data: memoryview, expected: Node, index: int) -> str:
+    node = Message.read(data, _NODE, f"node {index}")
+    where = f"node {index} ({expected.op})"
+    require(f"{where}: domain", node.text("domain"), expected.domain)
+    require(f"{where}: operator", node.text("op_type"), expected.op)
+    require(f"{where}: inputs", node.texts("input"), expected.inputs)
+    require(f"{where}: outputs", node.texts("output"), expected.outputs)
+    attributes: dict[str, Attribute] = {}
+    for part in node.parts("attribute"):
+        name, value = _read_attribute(part, where)
+        if name in attributes:
+            raise ArtifactError(f"{where}: the attribute {shown(name)} appears twice")
+        attributes[name] = value
+    require(f"{where}: attributes", attributes, dict(expected.attributes))
+    for name in ("name", "doc_string"):
+        _check_short_text(node, name)
+    return node.text("name")
+
+
+def _read_attribute(data: memoryview, where: str) -> tuple[str, Attribute]:
+    attribute = Message.read(data, _ATTRIBUTE, f"{where}: attribute")
+    name, kind = attribute.text("name"), attribute.number("type")
+    if kind == _INT and "ints" not in attribute.values:
+        return name, attribute.number("i")
+    if kind == _INTS and "i" not in attribute.values:
+        return name, attribute.numbers("ints")
+    raise ArtifactError(f"{where}: the attribute {shown(name)} is no integer and no list of them")
+
+
+def _check_tensor(data: memoryview, expected: Tensor) -> int:
+    """Check one initializer; returns how many floating-point numbers it has."""
+    where = f"tensor {expected.name}"
+    tensor = Message.read(data, _TENSOR, where)
+    require(f"{where}: name", tensor.text("name"), expected.name)
+    require(f"{where}: data type", tensor.number("data_type"), expected.dtype)
+    require(f"{where}: shape", tensor.numbers("dims"), expected.shape)
+    raw = tensor.part("raw_data")
+    if len(raw) != expected.nbytes:
+        raise ArtifactError(f"{where}: {len(raw)} bytes of data; its shape has {expected.nbytes}")
+    array: NDArray[np.generic] = np.frombuffer(raw, dtype=DTYPES[expected.dtype])
+    if expected.value is not None:
+        require(f"{where}: value", tuple(array.tolist()), expected.value)
+    if array.dtype.kind != "f":
+        return 0
+    # NaN and infinities show in the extremes, and looking for those needs no memory
+    if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        index = int(np.argmin(np.isfinite(array)))
+        raise ArtifactError(f"{where}: number {index} is {array[index]}, not finite")
+    return array.size
+
+
+def _check_values(graph: Message, kind: str, expected: Sequence[Value]) -> None:
+    _require_count(graph, kind, len(expected))
+    for part, wanted in zip(graph.parts(kind), expected, strict=True):
+        require(f"graph {kind}", _read_value(part, f"graph {kind}"), wanted)
+
+
+def _read_value(data: memoryview, where: str) -> Value:
+    value = Message.read(data, _VALUE, where)
+    kind = Message.read(value.part("type"), _TYPE, where)
+    tensor = Message.read(kind.part("tensor_type"), _TENSOR_TYPE, where)
+    dims: list[str | int] = []
+    for part in Message.read(tensor.part("shape"), _SHAPE, where).parts("dim"):
+        dim = Message.read(part, _DIM, where)
+        if len(dim.values) != 1:
+            raise ArtifactError(f"{where}: a dimension is not one number or one name")
+        dims.append(dim.number("dim_value") if "dim_value" in dim.values else dim.text("dim_param"))
+    return value.text("name"), tensor.number("elem_type"), tuple(dims)
+
+
+def _require_count(message: Message, name: str, expected: int) -> None:
+    count = len(message.values.get(name, ()))
+    require(f"{message.where}: number of {name}s", count, expected)
+
+
+def _check_short_text(message: Message, name: str) -> None:
+    size = len(message.part(name))
+    if size > _MAX_DOC_BYTES:
+        raise ArtifactError(f"{message.where}: {name} has {size} bytes; at most {_MAX_DOC_BYTES}")
+    message.text(name)
+
+
+def require(what: str, found: object, expected: object) -> None:
+    """Refuse a value that is not the expected one.
+
+    Raises:
+        ArtifactError: naming both.
+    """
+    if found != expected:
+        raise ArtifactError(f"{what} is {shown(found)}; train-export writes {shown(expected)}")
+
+
+def shown(value: object) -> str:
+    """A short printable account of a value that a file brought; never its control characters."""
+    if isinstance(value, str) and len(value) > 80:
+        value = value[:80] + "…"
+    text = ascii(value)
+    return text if len(text) <= 160 else text[:160] + "…"
+
+
+def describe_foreign(head: bytes, tail: bytes, seal_key: str) -> str:
+    """One helpful sentence about a file that does not end with a seal, from its two ends."""
+    start = head.lstrip()[:64].lower()
+    if not head:
+        return "the file is empty; copy or export it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "this is a Git LFS pointer, not the model; run: git lfs pull"
+    if start.startswith(b"<"):
+        return "this is an HTML or XML page, not a model; download the raw file"
+    for magic, what in _FOREIGN.items():
+        if head.startswith(magic):
+            return f"this is {what}, not an .onnx file; export one with train-export"
+    if seal_key.encode() in tail:
+        return "the seal is not the last thing in the file: it is cut off or was added to"
+    if _looks_like_onnx(memoryview(head)):
+        return (
+            "no seal: an ONNX model of another program, or one that was cut off or saved again; "
+            "train-export writes the models that run here"
+        )
+    return "no seal: not a model that train-export wrote, or cut off; export it with train-export"
+
+
+_FOREIGN: Mapping[bytes, str] = {
+    b"PK\x03\x04": "a ZIP archive or PyTorch checkpoint",
+    b"\x80\x02": "a Python pickle",
+    b"\x80\x04": "a Python pickle",
+    b"GGUF": "a GGUF model",
+    b"\x1f\x8b": "gzip data",
+    b"\x89PNG": "a picture",
+    b"%PDF": "a PDF document",
+}
+
+
+def _looks_like_onnx(head: memoryview) -> bool:
+    try:
+        first = list(itertools.islice(((n, w) for n, w, _ in fields(head)), 2))
+    except ArtifactError:
+        first = [(1, VARINT)] if re.match(rb"\x08[\x01-\x20][\x12\x1a\x22\x3a\x42]", head) else []
+    return first[:1] == [(1, VARINT)]
