@@ -34,6 +34,7 @@ from chargen_ort.wire import BYTES, VARINT, Field, Message, fields
 
 MAX_METADATA_BYTES = 2 << 20  # all entries together
 _MAX_METADATA_ENTRIES = 64
+_MAX_FIELDS = 128  # of a model, metadata entries included
 _MAX_DOC_BYTES = 4096
 _MAX_OPERANDS = 64  # inputs or outputs of a node, attributes, numbers of an attribute
 _METADATA_FIELD = 14
@@ -102,7 +103,9 @@ def read_metadata(data: memoryview) -> dict[str, str]:
     """
     metadata: dict[str, str] = {}
     size = 0
-    for number, wire_type, value in fields(data):
+    for count, (number, wire_type, value) in enumerate(fields(data), 1):
+        if count > _MAX_FIELDS:
+            raise ArtifactError(f"the model has more than {_MAX_FIELDS} fields")
         if number != _METADATA_FIELD or wire_type != BYTES or isinstance(value, int):
             continue
         size += len(value)

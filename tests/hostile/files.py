@@ -8,6 +8,7 @@ from chargen_ort.artifact import CONFIG_KEY, MAX_FILE_BYTES, SEAL_KEY, seal
 from chargen_ort.wire import fields, write_bytes_field, write_varint
 from tests.hostile.build import Case, body, entry, file, honest, sealed, varint_field
 
+SEAL_BYTES = len(seal(b""))
 OTHER = b"\x08\x08\x12\x07pytorch\x3a\x0a\x12\x08"
 
 
@@ -42,7 +43,6 @@ def with_graph(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     return make
 
 
-
 KINDS = [
     Case("missing", lambda folder: folder / "none.onnx", "no such model file"),
     Case("directory", lambda folder: folder, "is not a regular file"),
@@ -62,7 +62,7 @@ KINDS = [
     file("empty", lambda: b"", "the file is empty"),
     file("one_byte", lambda: b"\x08", "no seal"),
     file("one_zero", lambda: b"\0", "no seal"),
-    file("seal_alone", lambda: seal(b""), "metadata lacks"),
+    file("seal_alone", lambda: seal(b""), "not the last thing"),
     file("lfs_pointer", lambda: b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     file("html_page", lambda: b"\r\n <!DOCTYPE html><html></html>", "HTML"),
     file("xml", lambda: b"<?xml version='1.0'?>", "HTML or XML"),
@@ -93,8 +93,8 @@ SEALS = [
     sealed("seal_key_elsewhere", lambda b: entry(SEAL_KEY, "0" * 64) + b, "appears twice"),
     file(
         "seal_inside_another_field",
-        lambda: seal(body() + b"\x72" + write_varint(104)),
-        "not",
+        lambda: seal(body() + entry(SEAL_KEY, "0" * 64) + b"\x1a" + write_varint(SEAL_BYTES)),
+        "the seal is not the last metadata entry",
     ),
 ]
 
@@ -114,7 +114,7 @@ WIRE = [
     sealed("varint_of_11_bytes", lambda b: b"\x08" + b"\x80" * 10 + b"\x01" + b, "longer than"),
     sealed("varint_over_64_bits", lambda b: b"\x08" + b"\xff" * 9 + b"\x7f" + b, "longer than"),
     sealed("padded_varint", lambda b: b"\x08\x88\x00" + b[2:], "longer than its value"),
-    sealed("cut_off_varint", lambda b: b + b"\x08\x80", "longer than"),
+    sealed("cut_off_varint", lambda b: b + b"\x80", "lacks chargen.sha256"),
     sealed("length_beyond_the_end", lambda b: b + b"\x3a\xff\xff\xff\xff\x7f", "the file is cut"),
     sealed("length_of_2_to_63", lambda b: b + b"\x3a" + b"\x80" * 9 + b"\x01", "the file is cut"),
     sealed("two_graphs", lambda b: b + write_bytes_field(7, graph_of(b)), "graph occurs more than"),
@@ -134,11 +134,9 @@ WIRE = [
     sealed(
         "a_million_top_fields",
         lambda b: b"\x12\x00" * 1_000_000 + b,
-        "producer_name occurs more than once",
+        "more than 128 fields",
     ),
     sealed("long_producer", lambda b: b[:2] + write_bytes_field(2, b"x" * 5000) + b[11:], "5000"),
-    sealed(
-        "producer_not_utf8", lambda b: b.replace(b"chargen", b"charge\xff", 1), "is not UTF-8"
-    ),
+    sealed("producer_not_utf8", lambda b: b.replace(b"chargen", b"charge\xff", 1), "is not UTF-8"),
     sealed("config_key_not_utf8", lambda b: b.replace(CONFIG_KEY.encode(), b"\xff" * 14), "UTF-8"),
 ]

@@ -1,0 +1,6 @@
+"""All hostile files."""
+
+from tests.hostile import files, graphs, texts
+from tests.hostile.build import Case
+
+CASES: list[Case] = [*files.KINDS, *files.SEALS, *files.WIRE, *graphs.CASES, *texts.CASES]
