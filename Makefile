@@ -67,7 +67,7 @@ fuzz-walker: $(INSTALLED)
 crash: $(INSTALLED)
 	CHARGEN_CRASH_MOMENTS=1000 $(BIN)/python -m pytest tests/test_crash.py
 	mkdir -p build/full
-	mount -t tmpfs -o size=4m tmpfs build/full || { echo "the full disk needs root to mount a small one; not tried"; exit 1; }
+	mount -t tmpfs -o size=8m tmpfs build/full || { echo "the full disk needs root to mount a small one; not tried"; exit 1; }
 	CHARGEN_FULL_FOLDER=build/full $(BIN)/python -m pytest tests/test_crash.py -k really_full; status=$$?; umount build/full; exit $$status
 
 OLDEST := 1.23.2

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -77,16 +78,17 @@ def test_it_was_killed_at_random_moments(results):
 
 
 @pytest.mark.skipif("CHARGEN_FULL_FOLDER" not in os.environ, reason="make crash mounts it")
-def test_a_file_system_that_is_really_full(tmp_path):
+def test_a_file_system_that_is_really_full():
     folder = os.environ["CHARGEN_FULL_FOLDER"]
-    path = type(tmp_path)(folder) / "model.onnx"
-    old, new = (artifact_bytes(random_model(hidden_size=64, seed=seed)) for seed in (0, 1))
-    room = os.statvfs(folder).f_bavail * os.statvfs(folder).f_bsize
+    path = Path(folder) / "model.onnx"
+    old, new = (artifact_bytes(random_model(hidden_size=256, seed=seed)) for seed in (0, 1))
+    filler = path.with_name("filler")
     for share in range(20):
-        filler = path.with_name("filler")
         filler.unlink(missing_ok=True)
         write_atomically(path, old)
-        filler.write_bytes(bytes(room - len(old) - 8192 - len(new) * share // 20))
+        system = os.statvfs(folder)
+        blocks = len(new) * share // 20 // system.f_bsize
+        filler.write_bytes(bytes((system.f_bavail - blocks) * system.f_bsize))
         with pytest.raises(OptionError, match="No space left on device"):
             write_atomically(path, new)
         assert path.read_bytes() == old

@@ -33,6 +33,7 @@ from chargen_ort.variants import (
 from chargen_ort.wire import BYTES, VARINT, Field, Message, fields
 
 MAX_METADATA_BYTES = 2 << 20  # all entries together
+MAX_WEIGHT = 1e6  # then no sum in the graph can overflow float32, so all logits are finite
 _MAX_METADATA_ENTRIES = 64
 _MAX_FIELDS = 128  # of a model, metadata entries included
 _MAX_DOC_BYTES = 4096
@@ -87,7 +88,8 @@ class Contents:
 
     Attributes:
         nodes, tensors: how many.
-        weights: how many numbers the floating-point tensors have, all of them finite.
+        weights: how many numbers the floating-point tensors have, all finite and within
+            `MAX_WEIGHT`.
     """
 
     nodes: int
@@ -218,15 +220,19 @@ def _check_tensor(data: memoryview, expected: Tensor) -> int:
     raw = tensor.part("raw_data")
     if len(raw) != expected.nbytes:
         raise ArtifactError(f"{where}: {len(raw)} bytes of data; its shape has {expected.nbytes}")
-    array: NDArray[np.generic] = np.frombuffer(raw, dtype=DTYPES[expected.dtype])
+    array = np.frombuffer(raw, dtype=DTYPES[expected.dtype])
     if expected.value is not None:
         require(f"{where}: value", tuple(array.tolist()), expected.value)
     if array.dtype.kind != "f":
         return 0
-    # NaN and infinities show in the extremes, and looking for those needs no memory
-    if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
-        index = int(np.argmin(np.isfinite(array)))
-        raise ArtifactError(f"{where}: number {index} is {array[index]}, not finite")
+    # NaN and infinities show in the extremes too, and looking for those needs no memory
+    low, high = float(array.min()), float(array.max())
+    if not -MAX_WEIGHT <= low <= high <= MAX_WEIGHT:
+        index = int(np.argmin(np.abs(array.astype(np.float64)) <= MAX_WEIGHT))
+        raise ArtifactError(
+            f"{where}: number {index} is {array[index]}; "
+            f"a weight is finite and at most {MAX_WEIGHT:g} either way"
+        )
     return array.size
 
 

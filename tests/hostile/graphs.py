@@ -137,7 +137,7 @@ def sparse(m: ModelProto) -> None:
 NOT_FINITE = [
     model(f"{label}_in_{name}", poison(name, value, -1), f"tensor {name}: number")
     for name in WEIGHTS
-    for label, value in (("nan", np.nan), ("inf", np.inf), ("minus_inf", -np.inf))
+    for label, value in (("nan", np.nan), ("inf", np.inf), ("minus_inf", -np.inf), ("huge", 3e38))
 ]
 
 EXTERNAL = [
