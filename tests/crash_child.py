@@ -15,15 +15,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from chargen_export import seal
+from chargen_ort import files
 from chargen_ort.artifact import read_artifact
 from chargen_ort.errors import ArtifactError, OptionError
 
-_SOURCE = seal.__file__
+_SOURCE = files.__file__
 
 
 def kill_at_line(number: int) -> Callable[[], None]:
-    """Die before the given line of seal.py that the child comes to, counted from 0."""
+    """Die before the given line of files.py that the child comes to, counted from 0."""
 
     def arm() -> None:
         left = number
@@ -64,7 +64,7 @@ def kill_in_write(share: float) -> Callable[[], None]:
     """Die with this share of the bytes in the file, which is written as the system would."""
 
     def arm() -> None:
-        real = seal.open if hasattr(seal, "open") else open
+        real = files.open if hasattr(files, "open") else open
 
         class Partial:
             def __init__(self, file: Any) -> None:
@@ -87,7 +87,7 @@ def kill_in_write(share: float) -> Callable[[], None]:
             file = real(path, mode)
             return Partial(file) if "x" in mode else file
 
-        seal.open = open_partial  # type: ignore[attr-defined]
+        files.open = open_partial  # type: ignore[attr-defined]
 
     return arm
 
@@ -112,7 +112,7 @@ def in_child(path: Path, data: bytes, arm: Callable[[], None], delay: float | No
     if not child:
         try:
             arm()
-            seal.write_atomically(path, data)
+            files.write_atomically(path, data)
             os._exit(0)
         except OptionError:
             os._exit(2)

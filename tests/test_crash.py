@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from chargen_export import seal
-from chargen_export.seal import check_writable, write_atomically
+from chargen_ort import files
 from chargen_ort.artifact import read_artifact
 from chargen_ort.errors import ArtifactError, OptionError
+from chargen_ort.files import check_writable, write_atomically
 from tests.conftest import artifact_bytes, random_model
 
 MOMENTS = int(os.environ.get("CHARGEN_CRASH_MOMENTS", "100"))
@@ -113,7 +113,7 @@ def test_an_error_of_the_disk_leaves_the_old_file(path, monkeypatch, call):
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(seal.os, call, fail)
+    monkeypatch.setattr(files.os, call, fail)
     with pytest.raises(OptionError, match="Input/output error; choose another --out"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

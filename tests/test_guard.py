@@ -16,58 +16,127 @@ from onnx import numpy_helper
 from chargen_ort import wire
 from chargen_ort.artifact import FORMAT_KEY, KEYS, check_graph, parse_artifact, seal
 from chargen_ort.errors import ArtifactError
+from chargen_ort.generator import CharGenerator
+from chargen_ort.graph_spec import Graph, Node, Sizes, Tensor, Variant
 from chargen_ort.guard import read_metadata
 from chargen_ort.strict_json import check, load_object, schema
-from chargen_ort.variants import DTYPES, VARIANTS, Node, Sizes, Variant
-from tests.conftest import PARITY, TRAINING, artifact_bytes, model_bytes, random_model
-from tests.hostile.build import body, changed, entry, value_of
+from chargen_ort.variants import VARIANTS
+from tests.conftest import ALPHABET, PARITY, TRAINING, artifact_bytes, model_bytes, random_model
+from tests.hostile.build import body, changed, entry, from_table, value_of
 
 # The table is what the exporter writes
 
 
-@pytest.mark.parametrize("num_layers", [1, 2, 3, 7])
-def test_the_table_of_fp32_is_the_exporters_graph(num_layers):
+def exported_graph(precision, num_layers):
     model = random_model(11, 3, 5, num_layers)
-    exported = onnx.load_from_string(model_bytes(model))
-    variant, sizes = VARIANTS["fp32"], Sizes(11, 3, 5, num_layers)
-    nodes = [
-        Node(
-            node.op_type,
-            tuple(node.input),
-            tuple(node.output),
-            {
-                a.name: tuple(v) if isinstance(v := onnx.helper.get_attribute_value(a), list) else v
-                for a in node.attribute
-            },
-            node.domain,
-        )
-        for node in exported.graph.node
-    ]
-    assert nodes == variant.nodes(sizes)
-    arrays = {t.name: numpy_helper.to_array(t) for t in exported.graph.initializer}
-    tensors = variant.tensors(sizes)
-    assert list(arrays) == [tensor.name for tensor in tensors]
-    for tensor in tensors:
-        array = arrays[tensor.name]
-        assert (array.dtype, array.shape) == (DTYPES[tensor.dtype], tensor.shape)
-        assert array.nbytes == tensor.nbytes
+    if precision == "fp32":
+        data = model_bytes(model)
+    else:
+        # the precisions other than fp32 are made of an fp32 file
+        module = pytest.importorskip("chargen_export.precision")
+        base = artifact_bytes(model, ALPHABET[:11], "a")
+        if precision == "fp16":
+            data = module.build_fp16_model(base).SerializeToString()
+        else:
+            data = module.build_int8_model(module.read_weights(base)).SerializeToString()
+    return onnx.load_from_string(data)
+
+
+def spec_of(graph, like):
+    """A graph of onnx in the words of the table; values of tensors where `like` has them."""
+    arrays = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    values = {t.name: t.value for t in like.tensors}
+    return Graph(
+        tuple(
+            Node(
+                node.op_type,
+                tuple(node.input),
+                tuple(node.output),
+                {a.name: attribute_of(a, other) for a in node.attribute},
+                node.domain,
+            )
+            for node, other in zip(graph.node, like.nodes, strict=True)
+        ),
+        tuple(
+            Tensor(
+                t.name,
+                t.data_type,
+                tuple(t.dims),
+                tuple(arrays[t.name].ravel().tolist()) if values.get(t.name) else None,
+            )
+            for t in graph.initializer
+        ),
+        tuple(map(value_info, graph.input)),
+        tuple(map(value_info, graph.output)),
+    )
+
+
+def attribute_of(attribute, node):
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, onnx.GraphProto):
+        return spec_of(value, node.attributes[attribute.name])
+    return tuple(value) if isinstance(value, list) else value
+
+
+def value_info(value):
+    tensor = value.type.tensor_type
+    return (
+        value.name,
+        tensor.elem_type,
+        tuple(d.dim_param or d.dim_value for d in tensor.shape.dim),
+    )
+
+
+@pytest.mark.parametrize("precision", VARIANTS)
+@pytest.mark.parametrize("num_layers", [1, 2, 3, 7])
+def test_the_table_is_the_exporters_graph(precision, num_layers):
+    exported = exported_graph(precision, num_layers)
+    variant = VARIANTS[precision]
+    expected = variant.graph(Sizes(11, 3, 5, num_layers))
+    assert spec_of(exported.graph, expected) == expected
+    assert exported.ir_version == variant.ir_version
+    assert {o.domain: o.version for o in exported.opset_import} == variant.opsets
+    for tensor, other in zip(exported.graph.initializer, expected.tensors, strict=True):
+        assert len(tensor.raw_data) == other.nbytes
+
+
+def assert_in_order(graph, opsets, outer=frozenset()):
+    """Each value is made once, before it is used; each initializer is used."""
+    own = {name for name, *_ in graph.inputs} | {tensor.name for tensor in graph.tensors}
+    assert len(own) == len(graph.inputs) + len(graph.tensors)
+    known, used = {"", *own, *outer}, set()
+    for node in graph.nodes:
+        assert set(node.inputs) <= known, node
+        assert not set(node.outputs) & known, node
+        assert node.domain in opsets
+        for inner in node.attributes.values():
+            if isinstance(inner, Graph):
+                used |= assert_in_order(inner, opsets, known)
+        used |= set(node.inputs)
+        known |= set(node.outputs)
+    assert {name for name, *_ in graph.outputs} <= known
+    assert {tensor.name for tensor in graph.tensors} <= used
+    return used
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("num_layers", [1, 2, 5])
 def test_each_variant_is_a_graph_in_order(name, num_layers):
-    variant, sizes = VARIANTS[name], Sizes(11, 3, 5, num_layers)
-    known = {"", "token", "hidden", *(tensor.name for tensor in variant.tensors(sizes))}
-    assert len(known) == 3 + len(variant.tensors(sizes))
-    used = set()
-    for node in variant.nodes(sizes):
-        assert set(node.inputs) <= known, node
-        assert not set(node.outputs) & known, node
-        assert node.domain in variant.opsets
-        used |= set(node.inputs)
-        known |= set(node.outputs)
-    assert {"logits", "next_hidden"} <= known
-    assert {tensor.name for tensor in variant.tensors(sizes)} <= used
+    variant = VARIANTS[name]
+    assert_in_order(variant.graph(Sizes(11, 3, 5, num_layers)), variant.opsets)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_each_variant_runs(name, num_layers):
+    generator = CharGenerator.from_bytes(from_table(name, num_layers))
+    assert generator.generate("abc", 5, seed=1) == generator.generate("abc", 5, seed=1)
+    assert np.isfinite(generator.state("abc").logits()).all()
+
+
+def test_a_table_of_int8_that_would_fill_the_memory_is_refused():
+    with pytest.raises(ArtifactError, match="numbers; the limit is 67108864"):
+        VARIANTS["int8"].graph(Sizes(65536, 1, 512, 1))
 
 
 @pytest.mark.parametrize(

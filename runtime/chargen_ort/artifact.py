@@ -15,20 +15,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from chargen_ort.errors import ArtifactError, ChargenError
+from chargen_ort.graph_spec import HIDDEN as HIDDEN
+from chargen_ort.graph_spec import IR_VERSION as IR_VERSION
+from chargen_ort.graph_spec import LOGITS as LOGITS
+from chargen_ort.graph_spec import NEXT_HIDDEN as NEXT_HIDDEN
+from chargen_ort.graph_spec import OPSET as OPSET
+from chargen_ort.graph_spec import TOKEN as TOKEN
+from chargen_ort.graph_spec import Sizes
 from chargen_ort.guard import Contents, check_model, describe_foreign, read_metadata, shown
 from chargen_ort.sampling import SamplingOptions
 from chargen_ort.strict_json import check, load_object, schema
-from chargen_ort.variants import HIDDEN as HIDDEN
-from chargen_ort.variants import IR_VERSION as IR_VERSION
-from chargen_ort.variants import LOGITS as LOGITS
-from chargen_ort.variants import NEXT_HIDDEN as NEXT_HIDDEN
-from chargen_ort.variants import OPSET as OPSET
-from chargen_ort.variants import TOKEN as TOKEN
-from chargen_ort.variants import VARIANTS, Sizes
+from chargen_ort.variants import VARIANTS
 from chargen_ort.vocabulary import Vocabulary
 from chargen_ort.wire import write_bytes_field
 
 FORMAT = 1
+PRECISIONS = tuple(VARIANTS)
 
 FORMAT_KEY = "chargen.format"
 CONFIG_KEY = "chargen.config"
@@ -52,7 +54,7 @@ class ModelConfig:
         embedding_dim, hidden_size, num_layers: sizes of the network.
         separator: one character that stands before a text begins; an empty start feeds it.
         sampling: the options that apply when a call gives none.
-        precision: how the weights are stored.
+        precision: how the weights are stored, one of `PRECISIONS`.
     """
 
     vocabulary: Vocabulary

@@ -15,20 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargen_ort.errors import ArtifactError
-from chargen_ort.variants import (
-    DTYPES,
-    FLOAT,
-    HIDDEN,
-    INT64,
-    LOGITS,
-    NEXT_HIDDEN,
-    TOKEN,
-    Attribute,
-    Node,
-    Sizes,
-    Tensor,
-    Variant,
-)
+from chargen_ort.graph_spec import DTYPES, Graph, Node, Sizes, Tensor, Value, Variant
 from chargen_ort.wire import BYTES, VARINT, Field, Message, fields
 
 MAX_METADATA_BYTES = 2 << 20  # all entries together
@@ -62,10 +49,11 @@ _NODE = {
 _ATTRIBUTE = {
     1: Field("name", BYTES),
     3: Field("i", VARINT),
+    6: Field("g", BYTES),
     8: Field("ints", VARINT, _MAX_OPERANDS),
     20: Field("type", VARINT),
 }
-_INT, _INTS = 2, 7  # AttributeProto.AttributeType
+_INT, _GRAPH, _INTS = 2, 5, 7  # AttributeProto.AttributeType
 _TENSOR = {
     1: Field("dims", VARINT, 8),
     2: Field("data_type", VARINT),
@@ -77,8 +65,6 @@ _TYPE = {1: Field("tensor_type", BYTES)}
 _TENSOR_TYPE = {1: Field("elem_type", VARINT), 2: Field("shape", BYTES)}
 _SHAPE = {1: Field("dim", BYTES, 8)}
 _DIM = {1: Field("dim_value", VARINT), 2: Field("dim_param", BYTES)}
-
-Value = tuple[str, int, tuple[str | int, ...]]  # name, element type, dimensions
 
 
 @dataclass(frozen=True)
@@ -94,6 +80,11 @@ class Contents:
     nodes: int
     tensors: int
     weights: int
+
+    def __add__(self, other: "Contents") -> "Contents":
+        return Contents(
+            self.nodes + other.nodes, self.tensors + other.tensors, self.weights + other.weights
+        )
 
 
 def read_metadata(data: memoryview) -> dict[str, str]:
@@ -139,74 +130,80 @@ def check_model(data: memoryview, variant: Variant, sizes: Sizes) -> Contents:
             raise ArtifactError(f"the domain {shown(opset.text('domain'))} is imported twice")
         imported[opset.text("domain")] = opset.number("version")
     require("model: operator sets", imported, dict(variant.opsets))
-    return _check_graph(model.part("graph"), variant, sizes)
+    return _check_graph(model.part("graph"), variant.graph(sizes), "graph")
 
 
-def _check_graph(data: memoryview, variant: Variant, sizes: Sizes) -> Contents:
-    nodes, tensors = variant.nodes(sizes), variant.tensors(sizes)
-    graph = Message.read(
-        data,
-        {
-            1: Field("node", BYTES, len(nodes)),
-            2: Field("name", BYTES),
-            5: Field("initializer", BYTES, len(tensors)),
-            10: Field("doc_string", BYTES),
-            11: Field("input", BYTES, 2),
-            12: Field("output", BYTES, 2),
-        },
-        "graph",
-    )
+def _check_graph(data: memoryview, expected: Graph, where: str) -> Contents:
+    nodes, tensors = expected.nodes, expected.tensors
+    known = {
+        1: Field("node", BYTES, len(nodes)),
+        2: Field("name", BYTES),
+        5: Field("initializer", BYTES, len(tensors)),
+        10: Field("doc_string", BYTES),
+        11: Field("input", BYTES, len(expected.inputs)),
+        12: Field("output", BYTES, len(expected.outputs)),
+    }
+    graph = Message.read(data, known, where)
     for name in ("name", "doc_string"):
         _check_short_text(graph, name)
-    hidden = ("batch", sizes.num_layers, sizes.hidden_size)
-    _check_values(graph, "input", [(TOKEN, INT64, ("batch", "time")), (HIDDEN, FLOAT, hidden)])
-    _check_values(
-        graph,
-        "output",
-        [(LOGITS, FLOAT, ("batch", "time", sizes.vocab_size)), (NEXT_HIDDEN, FLOAT, hidden)],
-    )
+    _check_values(graph, "input", expected.inputs)
+    _check_values(graph, "output", expected.outputs)
     _require_count(graph, "node", len(nodes))
     _require_count(graph, "initializer", len(tensors))
+    found = Contents(len(nodes), len(tensors), 0)
     names: set[str] = set()
     for index, (part, node) in enumerate(zip(graph.parts("node"), nodes, strict=True)):
-        name = _check_node(part, node, index)
+        name, inner = _check_node(part, node, f"{where}: node {index}")
         if name in names:
-            raise ArtifactError(f"node {index}: the name {shown(name)} appears twice")
+            raise ArtifactError(f"{where}: the name {shown(name)} of node {index} appears twice")
         names.add(name)
-    weights = sum(
-        _check_tensor(part, tensor)
-        for part, tensor in zip(graph.parts("initializer"), tensors, strict=True)
-    )
-    return Contents(len(nodes), len(tensors), weights)
+        found += inner
+    for part, tensor in zip(graph.parts("initializer"), tensors, strict=True):
+        found += Contents(0, 0, _check_tensor(part, tensor))
+    return found
 
 
-def _check_node(data: memoryview, expected: Node, index: int) -> str:
-    node = Message.read(data, _NODE, f"node {index}")
-    where = f"node {index} ({expected.op})"
+def _check_node(data: memoryview, expected: Node, place: str) -> tuple[str, Contents]:
+    """Check one node; returns its name, and what the graphs in its attributes hold."""
+    node = Message.read(data, _NODE, place)
+    where = f"{place} ({expected.op})"
     require(f"{where}: domain", node.text("domain"), expected.domain)
     require(f"{where}: operator", node.text("op_type"), expected.op)
     require(f"{where}: inputs", node.texts("input"), expected.inputs)
     require(f"{where}: outputs", node.texts("output"), expected.outputs)
-    attributes: dict[str, Attribute] = {}
+    attributes: dict[str, Message] = {}
     for part in node.parts("attribute"):
-        name, value = _read_attribute(part, where)
+        attribute = Message.read(part, _ATTRIBUTE, f"{where}: attribute")
+        name = attribute.text("name")
         if name in attributes:
             raise ArtifactError(f"{where}: the attribute {shown(name)} appears twice")
-        attributes[name] = value
-    require(f"{where}: attributes", attributes, dict(expected.attributes))
+        attributes[name] = attribute
+    require(f"{where}: attributes", sorted(attributes), sorted(expected.attributes))
+    found = Contents(0, 0, 0)
+    for name, value in expected.attributes.items():
+        if isinstance(value, Graph):
+            found += _check_body(attributes[name], value, f"{where}: {name}")
+        else:
+            number = _read_numbers(attributes[name], f"{where}: attribute {name}")
+            require(f"{where}: attribute {name}", number, value)
     for name in ("name", "doc_string"):
         _check_short_text(node, name)
-    return node.text("name")
+    return node.text("name"), found
 
 
-def _read_attribute(data: memoryview, where: str) -> tuple[str, Attribute]:
-    attribute = Message.read(data, _ATTRIBUTE, f"{where}: attribute")
-    name, kind = attribute.text("name"), attribute.number("type")
-    if kind == _INT and "ints" not in attribute.values:
-        return name, attribute.number("i")
-    if kind == _INTS and "i" not in attribute.values:
-        return name, attribute.numbers("ints")
-    raise ArtifactError(f"{where}: the attribute {shown(name)} is no integer and no list of them")
+def _check_body(attribute: Message, expected: Graph, where: str) -> Contents:
+    if attribute.number("type") != _GRAPH or {"i", "ints"} & set(attribute.values):
+        raise ArtifactError(f"{where} is no graph")
+    return _check_graph(attribute.part("g"), expected, where)
+
+
+def _read_numbers(attribute: Message, where: str) -> int | tuple[int, ...]:
+    kind, present = attribute.number("type"), set(attribute.values) & {"i", "ints", "g"}
+    if kind == _INT and present <= {"i"}:
+        return attribute.number("i")
+    if kind == _INTS and present <= {"ints"}:
+        return attribute.numbers("ints")
+    raise ArtifactError(f"{where} is no integer and no list of them")
 
 
 def _check_tensor(data: memoryview, expected: Tensor) -> int:
@@ -237,8 +234,9 @@ def _check_tensor(data: memoryview, expected: Tensor) -> int:
 
 def _check_values(graph: Message, kind: str, expected: Sequence[Value]) -> None:
     _require_count(graph, kind, len(expected))
+    where = f"{graph.where} {kind}"
     for part, wanted in zip(graph.parts(kind), expected, strict=True):
-        require(f"graph {kind}", _read_value(part, f"graph {kind}"), wanted)
+        require(where, _read_value(part, where), wanted)
 
 
 def _read_value(data: memoryview, where: str) -> Value:

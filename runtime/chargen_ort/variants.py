@@ -4,83 +4,43 @@ This table is the allow-list of the guard: a file may hold the graph that its pr
 give here, and no other. A new precision is one more entry in `VARIANTS`.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
-import numpy as np
-
-TOKEN, HIDDEN, LOGITS, NEXT_HIDDEN = "token", "hidden", "logits", "next_hidden"
-OPSET, IR_VERSION = 17, 8
-
-# TensorProto.DataType
-FLOAT, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10
-DTYPES: Mapping[int, np.dtype[np.generic]] = {
-    FLOAT: np.dtype("<f4"),
-    UINT8: np.dtype("u1"),
-    INT8: np.dtype("i1"),
-    INT64: np.dtype("<i8"),
-    FLOAT16: np.dtype("<f2"),
-}
-
-Attribute = int | tuple[int, ...]
+from chargen_ort.graph_spec import (
+    FLOAT,
+    FLOAT16,
+    HIDDEN,
+    INT64,
+    LOGITS,
+    NEXT_HIDDEN,
+    TOKEN,
+    Graph,
+    Node,
+    Sizes,
+    Tensor,
+    Variant,
+    with_contract,
+)
+from chargen_ort.variant_int8 import int8_graph
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What a graph's shapes follow from."""
-
-    vocab_size: int
-    embedding_dim: int
-    hidden_size: int
-    num_layers: int
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node: all that decides what it computes, so neither its name nor its doc string."""
-
-    op: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
-    domain: str = ""
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """An initializer; `value` where it is part of the graph's meaning and not a weight."""
-
-    name: str
-    dtype: int
-    shape: tuple[int, ...]
-    value: tuple[int, ...] | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Size of its raw data."""
-        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
-
-
-@dataclass(frozen=True)
-class Variant:
-    """The graph of one precision.
-
-    Attributes:
-        nodes: the nodes for given sizes, in order.
-        tensors: the initializers for given sizes, in order.
-        opsets: version of each operator domain that is imported; "" is ONNX's own.
-        ir_version: of the file.
-    """
-
-    nodes: Callable[[Sizes], list[Node]]
-    tensors: Callable[[Sizes], list[Tensor]]
-    opsets: Mapping[str, int] = field(default_factory=lambda: {"": OPSET})
-    ir_version: int = IR_VERSION
-
-
-def fp32_nodes(sizes: Sizes) -> list[Node]:
+def fp32_graph(sizes: Sizes) -> Graph:
     """Embedding, one GRU a layer, projection; see `chargen_export.graph`."""
+    return with_contract(sizes, _gru_nodes(sizes), _gru_tensors(sizes, FLOAT, ""))
+
+
+def fp16_graph(sizes: Sizes) -> Graph:
+    """The same with weights in half precision, each with a Cast to float32 at the start."""
+    tensors = _gru_tensors(sizes, FLOAT16, "_fp16")
+    casts = [
+        Node("Cast", (tensor.name,), (tensor.name.removesuffix("_fp16"),), {"to": FLOAT})
+        for tensor in tensors
+        if tensor.dtype == FLOAT16
+    ]
+    return with_contract(sizes, [*casts, *_gru_nodes(sizes)], tensors)
+
+
+def _gru_nodes(sizes: Sizes) -> list[Node]:
     layers = range(sizes.num_layers)
     swap = {"perm": (1, 0, 2)}
     nodes = [
@@ -118,25 +78,29 @@ def fp32_nodes(sizes: Sizes) -> list[Node]:
     ]
 
 
-def fp32_tensors(sizes: Sizes) -> list[Tensor]:
-    """The weights as they are, and the axis of the GRU's one direction."""
+def _gru_tensors(sizes: Sizes, dtype: int, suffix: str) -> list[Tensor]:
+    """The weights, and the axis of the GRU's one direction."""
     hidden = sizes.hidden_size
     tensors = [
-        Tensor("embedding", FLOAT, (sizes.vocab_size, sizes.embedding_dim)),
+        Tensor(f"embedding{suffix}", dtype, (sizes.vocab_size, sizes.embedding_dim)),
         Tensor("direction", INT64, (1,), (1,)),
     ]
     for layer in range(sizes.num_layers):
         width = hidden if layer else sizes.embedding_dim
         tensors += [
-            Tensor(f"layer_{layer}_W", FLOAT, (1, 3 * hidden, width)),
-            Tensor(f"layer_{layer}_R", FLOAT, (1, 3 * hidden, hidden)),
-            Tensor(f"layer_{layer}_B", FLOAT, (1, 6 * hidden)),
+            Tensor(f"layer_{layer}_W{suffix}", dtype, (1, 3 * hidden, width)),
+            Tensor(f"layer_{layer}_R{suffix}", dtype, (1, 3 * hidden, hidden)),
+            Tensor(f"layer_{layer}_B{suffix}", dtype, (1, 6 * hidden)),
         ]
     return [
         *tensors,
-        Tensor("output_weight", FLOAT, (hidden, sizes.vocab_size)),
-        Tensor("output_bias", FLOAT, (sizes.vocab_size,)),
+        Tensor(f"output_weight{suffix}", dtype, (hidden, sizes.vocab_size)),
+        Tensor(f"output_bias{suffix}", dtype, (sizes.vocab_size,)),
     ]
 
 
-VARIANTS: Mapping[str, Variant] = {"fp32": Variant(fp32_nodes, fp32_tensors)}
+VARIANTS: Mapping[str, Variant] = {
+    "fp32": Variant(fp32_graph),
+    "fp16": Variant(fp16_graph),
+    "int8": Variant(int8_graph),
+}

@@ -9,8 +9,11 @@ from chargen_ort.wire import BYTES, fields, write_varint
 
 SEALED_SHARE = 4  # one seed in so many is sealed again after its mutation
 _NUMBERS = (0, 1, 2, 7, 127, 128, 255, 1 << 31, (1 << 31) - 1, 1 << 32, 1 << 62, (1 << 64) - 1)
-_INNER = {(7,), (7, 1), (7, 1, 5), (7, 5), (7, 11), (7, 12), (8,), (14,)} | {
-    (7, side, *path) for side in (11, 12) for path in ((2,), (2, 1), (2, 1, 2), (2, 1, 2, 1))
+_INFO = ((), (2,), (2, 1), (2, 1, 2), (2, 1, 2, 1))  # within a ValueInfoProto
+_INNER = {(8,), (14,)} | {
+    (*graph, *path)
+    for graph in ((7,), (7, 1, 5, 6))  # the graph, and a graph in an attribute of one of its nodes
+    for path in ((), (1,), (1, 5), (5,), *((side, *info) for side in (11, 12) for info in _INFO))
 }  # paths of field numbers at which a model holds messages
 
 

@@ -6,10 +6,10 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["chargen_ort"]):
-    from chargen_ort import guard, strict_json, variants, wire
+    from chargen_ort import graph_spec, guard, strict_json, variants, wire
     from chargen_ort.errors import ArtifactError
 
-_SIZES = variants.Sizes(vocab_size=2, embedding_dim=1, hidden_size=1, num_layers=1)
+_SIZES = graph_spec.Sizes(vocab_size=2, embedding_dim=1, hidden_size=1, num_layers=1)
 
 
 def one(data: bytes) -> None:

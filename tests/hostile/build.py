@@ -6,12 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, helper, numpy_helper
 
-from chargen_ort.artifact import SEAL_KEY, seal
+from chargen_ort.artifact import SEAL_KEY, ModelConfig, metadata_bytes, seal
+from chargen_ort.graph_spec import DTYPES, Graph, Node, Sizes, Tensor
+from chargen_ort.variants import VARIANTS
+from chargen_ort.vocabulary import Vocabulary
 from chargen_ort.wire import write_bytes_field, write_varint
-from tests.conftest import artifact_bytes, random_model
+from tests.conftest import ALPHABET, PARITY, PROPERTIES, TRAINING, artifact_bytes, random_model
 
 NUM_LAYERS = 2
 
@@ -40,8 +44,51 @@ def honest() -> bytes:
 @functools.cache
 def body() -> bytes:
     """The honest artifact without its seal."""
-    data = honest()
-    return data[: data.rindex(SEAL_KEY.encode()) - 4]
+    return without_seal(honest())
+
+
+def from_table(precision: str, num_layers: int = NUM_LAYERS) -> bytes:
+    """A sealed artifact of the guard's own table of graphs, with random weights."""
+    sizes = Sizes(len(ALPHABET), 8, 16, num_layers)
+    variant = VARIANTS[precision]
+    proto = helper.make_model(
+        _graph(variant.graph(sizes), np.random.default_rng(0)),
+        producer_name="chargen",
+        ir_version=variant.ir_version,
+        opset_imports=[helper.make_opsetid(*opset) for opset in variant.opsets.items()],
+    )
+    config = ModelConfig(Vocabulary(ALPHABET), 8, 16, num_layers, "\n", precision=precision)
+    history = metadata_bytes(config, TRAINING, PARITY, PROPERTIES)
+    return seal(proto.SerializeToString(deterministic=True) + history)
+
+
+def _graph(spec: Graph, rng: np.random.Generator) -> onnx.GraphProto:
+    def node(index: int, spec: Node) -> onnx.NodeProto:
+        attributes = {
+            key: _graph(value, rng) if isinstance(value, Graph) else value
+            for key, value in spec.attributes.items()
+        }
+        return helper.make_node(
+            spec.op, spec.inputs, spec.outputs, f"n{index}", domain=spec.domain, **attributes
+        )
+
+    def tensor(spec: Tensor) -> onnx.TensorProto:
+        dtype = DTYPES[spec.dtype]
+        if spec.value is not None:
+            array = np.array(spec.value, dtype).reshape(spec.shape)
+        elif dtype.kind == "f":
+            array = rng.uniform(-0.1, 0.1, spec.shape).astype(dtype)
+        else:
+            array = rng.integers(-63, 64, spec.shape).astype(dtype)
+        return numpy_helper.from_array(array, spec.name)
+
+    return helper.make_graph(
+        [node(*item) for item in enumerate(spec.nodes)],
+        "g",
+        [helper.make_tensor_value_info(*value) for value in spec.inputs],
+        [helper.make_tensor_value_info(*value) for value in spec.outputs],
+        [tensor(item) for item in spec.tensors],
+    )
 
 
 def file(name: str, make: Callable[[], bytes], message: str) -> Case:
@@ -60,15 +107,23 @@ def sealed(name: str, make: Callable[[bytes], bytes], message: str) -> Case:
     return file(name, lambda: seal(make(body())), message)
 
 
-def model(name: str, change: Callable[[ModelProto], object], message: str) -> Case:
-    """The honest model changed through onnx, then sealed."""
+def without_seal(data: bytes) -> bytes:
+    """An artifact without its last entry."""
+    return data[: data.rindex(SEAL_KEY.encode()) - 4]
 
-    def make(data: bytes) -> bytes:
+
+def model(
+    name: str, change: Callable[[ModelProto], object], message: str, precision: str = ""
+) -> Case:
+    """The honest model, or that of a precision, changed through onnx, then sealed."""
+
+    def make() -> bytes:
+        data = without_seal(from_table(precision)) if precision else body()
         proto = onnx.load_from_string(data)
         change(proto)
-        return proto.SerializeToString(deterministic=True)
+        return seal(proto.SerializeToString(deterministic=True))
 
-    return sealed(name, make, message)
+    return file(name, make, message)
 
 
 def metadata(name: str, key: str, value: str | bytes, message: str) -> Case:

@@ -237,11 +237,11 @@ OPERATORS = [
 ]
 
 ATTRIBUTES = [
-    model("hidden_size_0", lambda m: set_fields(m.graph.node[4].attribute[0], i=0), "attributes"),
+    model("hidden_size_0", lambda m: set_fields(m.graph.node[4].attribute[0], i=0), "attribute"),
     model(
         "hidden_size_huge", lambda m: set_fields(m.graph.node[4].attribute[0], i=1 << 40), "trib"
     ),
-    model("reset_before", lambda m: set_fields(m.graph.node[4].attribute[1], i=0), "attributes"),
+    model("reset_before", lambda m: set_fields(m.graph.node[4].attribute[1], i=0), "attribute"),
     model("reset_left_out", lambda m: m.graph.node[4].attribute.pop(), "attributes"),
     model(
         "attribute_twice",
@@ -277,7 +277,7 @@ ATTRIBUTES = [
     model(
         "gru_with_a_body",
         lambda m: m.graph.node[4].attribute.append(helper.make_attribute("body", body_of(3))),
-        "field 6",
+        "attributes is ['body'",
     ),
     model(
         "clip",
