@@ -47,14 +47,15 @@ def int8_graph(sizes: Sizes) -> Graph:
         (("state", FLOAT, state), ("current", INT64, ("batch",))),
         (("next_state", FLOAT, state), ("step_logits", FLOAT, ("batch", vocab_size))),
     )
-    attributes: dict[str, Attribute] = {
-        "body": body,
-        "num_scan_inputs": 1,
-        "scan_input_axes": (1,),
-        "scan_output_axes": (1,),
-    }
-    scan = Node("Scan", (HIDDEN, TOKEN), (NEXT_HIDDEN, LOGITS), attributes)
-    return with_contract(sizes, [*_table_nodes(), scan], _table_tensors(sizes))
+    attributes: dict[str, Attribute] = {"body": body, "num_scan_inputs": 1}
+    by_time, from_scan = "token_by_time", "logits_by_time"
+    nodes = [
+        *_table_nodes(),
+        Node("Transpose", (TOKEN,), (by_time,), {"perm": (1, 0)}),
+        Node("Scan", (HIDDEN, by_time), (NEXT_HIDDEN, from_scan), attributes),
+        Node("Transpose", (from_scan,), (LOGITS,), {"perm": (1, 0, 2)}),
+    ]
+    return with_contract(sizes, nodes, _table_tensors(sizes))
 
 
 def _table_nodes() -> list[Node]:

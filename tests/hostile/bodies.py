@@ -11,11 +11,11 @@ from tests.hostile.graphs import body_of, set_fields
 
 
 def scan(m: ModelProto) -> Any:
-    return m.graph.node[-1]
+    return m.graph.node[-2]
 
 
 def body(m: ModelProto) -> Any:
-    return next(a.g for a in m.graph.node[-1].attribute if a.name == "body")
+    return attribute(m, "body").g
 
 
 def tensor(m: ModelProto, name: str) -> TensorProto:
@@ -88,11 +88,15 @@ CASES: list[Case] = [
     int8(
         "scan_inputs_huge", lambda m: set_fields(attribute(m, "num_scan_inputs"), i=1 << 62), "is"
     ),
-    int8("scan_axis_9", lambda m: attribute(m, "scan_input_axes").ints.__setitem__(0, 9), "(9,)"),
     int8(
-        "scan_axis_negative",
-        lambda m: attribute(m, "scan_output_axes").ints.__setitem__(0, -9),
-        "(-9,)",
+        "scan_axis_9",
+        lambda m: scan(m).attribute.append(helper.make_attribute("scan_input_axes", [9])),
+        "attributes is",
+    ),
+    int8(
+        "perm_negative",
+        lambda m: m.graph.node[-1].attribute[0].ints.__setitem__(0, -9),
+        "attribute perm is (-9, 0, 2)",
     ),
     int8(
         "scan_reverse",
