@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from chargen_export.parity import verify_parity
+from chargen_export.pipeline import export
 from chargen_export.verify import verify_against_model
 from chargen_ort import Vocabulary, parse_artifact
 from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
 from chargen_ort.verify import verify_artifact, verify_vectors
+from chargen_train.corpus import load_corpus
 from tests.conftest import ALPHABET, PROPERTIES, TRAINING, model_bytes, random_model
 
 
@@ -26,6 +28,17 @@ def artifact(model):
     config = ModelConfig(Vocabulary(ALPHABET), 8, 16, 2, "\n")
     data = model_bytes(model) + metadata_bytes(config, TRAINING, parity, PROPERTIES)
     return parse_artifact(seal(data), "x.onnx")
+
+
+def test_two_exports_of_one_model_are_the_same_file(model, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text(ALPHABET * 3)
+    corpus = load_corpus(text)
+    first, second = (
+        export(model, corpus, TRAINING, tmp_path / f"{name}.onnx") for name in ("a", "b")
+    )
+    assert first.sha256 == second.sha256
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def with_vector(artifact, **changes):

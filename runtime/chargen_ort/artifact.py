@@ -276,8 +276,8 @@ def _config_from_json(value: Mapping[str, Any]) -> ModelConfig:
     if value["precision"] not in VARIANTS:
         known = ", ".join(VARIANTS)
         raise ArtifactError(
-            f"{CONFIG_KEY}: precision {shown(value['precision'])} is not known to this version, "
-            f"which knows {known}; update with: pip install --upgrade chargen-ort"
+            f"{CONFIG_KEY}: precision is none of {known}, it is {shown(value['precision'])}; "
+            "update with: pip install --upgrade chargen-ort"
         )
     characters = "".join(value["vocabulary"])
     if value["separator"] not in characters:
