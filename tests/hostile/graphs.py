@@ -88,20 +88,27 @@ def body_of(depth: int) -> GraphProto:
 
 
 def endless_loop(m: ModelProto) -> None:
+    """The logits go round and round."""
+    info = helper.make_tensor_value_info
     body = helper.make_graph(
-        [helper.make_node("Identity", ["c"], ["d"])],
+        [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Identity", ["v"], ["w"])],
         "g",
-        [
-            helper.make_tensor_value_info("i", INT64, []),
-            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-        ],
-        [helper.make_tensor_value_info("d", TensorProto.BOOL, [])],
+        [info("i", INT64, []), info("c", TensorProto.BOOL, []), info("v", FLOAT, None)],
+        [info("d", TensorProto.BOOL, []), info("w", FLOAT, None)],
     )
-    instead("project", "Loop", body=body)(m)
+    m.graph.initializer.append(helper.make_tensor("true", TensorProto.BOOL, [], [True]))
+    instead("bias", "Loop", inputs=["", "true", "scores"], body=body)(m)
 
 
-def functions(count: int) -> Callable[[ModelProto], None]:
-    """Functions that call each other, each twice."""
+def eight_gigabytes(m: ModelProto) -> None:
+    """A constant that is folded on load."""
+    m.graph.initializer.append(helper.make_tensor("huge", INT64, [3], [1 << 26, 1, 29]))
+    m.graph.node.insert(0, helper.make_node("ConstantOfShape", ["huge"], ["ones"], "ones"))
+    node(m, "bias").input[1] = "ones"
+
+
+def functions(count: int, calls: int = 1) -> Callable[[ModelProto], None]:
+    """Functions each of which calls the one before it, so often."""
 
     def change(m: ModelProto) -> None:
         opset = [helper.make_opsetid("", 17), helper.make_opsetid("x", 1)]
@@ -109,12 +116,14 @@ def functions(count: int) -> Callable[[ModelProto], None]:
             call = f"f{index - 1}" if index else "Identity"
             domain = "x" if index else ""
             body = [
-                helper.make_node(call, ["a"], ["b"], domain=domain),
-                helper.make_node(call, ["b"], ["c"], domain=domain),
+                helper.make_node(call, [f"a{n}"], [f"a{n + 1}"], domain=domain)
+                for n in range(calls)
             ]
-            m.functions.append(helper.make_function("x", f"f{index}", ["a"], ["c"], body, opset))
+            m.functions.append(
+                helper.make_function("x", f"f{index}", ["a0"], [f"a{calls}"], body, opset)
+            )
         m.opset_import.extend([helper.make_opsetid("x", 1)])
-        instead("embed", f"f{count - 1}", "x")(m)
+        instead("bias", f"f{count - 1}", "x", inputs=["scores"])(m)
 
     return change
 
@@ -206,14 +215,17 @@ DIMS = [
 OPERATORS = [
     model("one_more_node", append("Identity", ["logits"]), "node occurs more than 13 times"),
     model("a_node_less", lambda m: m.graph.node.pop(), "number of nodes is 12"),
-    model("loop", endless_loop, "operator is 'Loop'"),
+    model("loop", endless_loop, "initializer occurs more than 10 times"),
+    model("loop_for_a_node", instead("project", "Loop"), "operator is 'Loop'"),
     model("if_in_if", instead("project", "If", inputs=["c"], then_branch=body_of(12)), "is 'If'"),
     model(
-        "constant_of_shape_8_gb",
+        "constant_of_shape",
         instead("project", "ConstantOfShape", inputs=["direction"]),
         "operator is 'ConstantOfShape'; train-export writes 'MatMul'",
     ),
+    model("constant_of_8_gb", eight_gigabytes, "occurs more than"),
     model("functions", functions(3), "model: field 25"),
+    model("functions_that_double_100_times", functions(100, 2), "model: field 25"),
     model("functions_3000", functions(3000), "more than 128 fields"),
     model(
         "custom_domain", instead("project", "MatMul", "evil.example"), "domain is 'evil.example'"
