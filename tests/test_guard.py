@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from chargen_ort import wire
 from chargen_ort.artifact import FORMAT_KEY, KEYS, check_graph, parse_artifact, seal
-from chargen_ort.errors import ArtifactError
+from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.generator import CharGenerator
 from chargen_ort.graph_spec import Graph, Node, Sizes, Tensor, Variant
 from chargen_ort.guard import read_metadata
@@ -266,11 +266,23 @@ def numbers(value):
         yield value
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.lists(scalars, max_size=3), max_size=4))
 def test_honest_json_is_read_as_it_was_written(value):
     for ensure_ascii in (True, False):
         text = json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False)
         assert load_object(text, "x") == value
+
+
+def test_only_bytes_are_a_model():
+    with pytest.raises(OptionError, match="a model is bytes, got bytearray"):
+        parse_artifact(bytearray(body()))
+
+
+def test_a_file_that_grows_too_large_is_refused(monkeypatch):
+    monkeypatch.setattr("chargen_ort.artifact.MAX_FILE_BYTES", 1000)
+    with pytest.raises(ArtifactError, match="bytes; the limit is 1000"):
+        parse_artifact(body())
 
 
 def test_changed_helper_takes_keys_out():
@@ -282,6 +294,7 @@ def test_changed_helper_takes_keys_out():
 values = st.one_of(st.integers(0, (1 << 64) - 1), st.binary(max_size=20))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, (1 << 29) - 1), values), max_size=8))
 def test_what_is_written_is_read(written):
     data = b"".join(
@@ -297,7 +310,7 @@ def test_what_is_written_is_read(written):
     assert read == written
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_fields_or_an_artifact_error(data):
     with contextlib.suppress(ArtifactError):

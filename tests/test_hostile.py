@@ -5,6 +5,7 @@
 
 import random
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -45,6 +46,21 @@ def test_refused(case, elsewhere, tmp_path):
     assert found["message"].isprintable()
     assert found["seconds"] < MAX_SECONDS
     assert found["growth"] < MAX_MEGABYTES
+
+
+def test_a_refused_file_never_reaches_onnxruntime(tmp_path):
+    for case in CASES[:: len(CASES) // 20]:
+        (tmp_path / case.name).mkdir()
+        case.make(tmp_path / case.name)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from tests.hostile.worker import attempt\n"
+        "paths = list(Path(sys.argv[1]).glob('*/*.onnx'))\n"
+        "assert len(paths) > 10\n"
+        "assert {attempt(str(path))[0] for path in paths} == {'refused'}\n"
+        "assert 'onnxruntime' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
 
 
 def test_that_check_can_fail(tmp_path):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from chargen_ort.errors import ArtifactError, ChargenError
+from chargen_ort.errors import ArtifactError, ChargenError, OptionError
 from chargen_ort.graph_spec import HIDDEN as HIDDEN
 from chargen_ort.graph_spec import IR_VERSION as IR_VERSION
 from chargen_ort.graph_spec import LOGITS as LOGITS
@@ -123,8 +123,12 @@ def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
 
     Raises:
         ArtifactError: damaged, or not an artifact of this format.
+        OptionError: not bytes.
     """
+    if not isinstance(data, bytes):  # a buffer that changes could be swapped after the check
+        raise OptionError(f"a model is bytes, got {type(data).__name__}")
     try:
+        _check_size(len(data))
         sha256 = check_seal(data)
         metadata = read_metadata(memoryview(data))
         _check_keys(metadata, sha256)
@@ -208,15 +212,22 @@ def _read_file(path: Path) -> bytes:
 
 
 def _read_regular(file: BinaryIO, status: os.stat_result, path: Path) -> bytes:
-    if status.st_size > MAX_FILE_BYTES:
-        raise ArtifactError(f"{path} has {status.st_size} bytes; the limit is {MAX_FILE_BYTES}")
-    if status.st_size > _PEEK:  # a large file of another kind is not read whole
-        file.seek(-_PEEK, os.SEEK_END)
-        tail = file.read(_PEEK)
-        file.seek(0)
-        if not _ends_with_seal(tail):
-            raise ArtifactError(f"{path}: {describe_foreign(file.read(_PEEK), tail, SEAL_KEY)}")
+    try:
+        _check_size(status.st_size)
+        if status.st_size > _PEEK:  # a large file of another kind is not read whole
+            file.seek(-_PEEK, os.SEEK_END)
+            tail = file.read(_PEEK)
+            file.seek(0)
+            if not _ends_with_seal(tail):
+                raise ArtifactError(describe_foreign(file.read(_PEEK), tail, SEAL_KEY))
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
     return file.read(status.st_size)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise ArtifactError(f"the file has {size} bytes; the limit is {MAX_FILE_BYTES}")
 
 
 def _check_keys(metadata: Mapping[str, str], sha256: str) -> None:
