@@ -87,7 +87,7 @@ def verify_parity(
         "seeded": _compare_text(
             model, Stepper(session, 1, _shape(model)), text[:1], seeded, tolerance
         ),
-        "vectors": make_vectors(session, _shape(model), text),
+        "vectors": make_vectors(lambda: Stepper(session, 1, _shape(model)), text),
         "versions": {
             "torch": torch.__version__,
             "onnx": version("onnx"),

@@ -1,14 +1,12 @@
 """Test vectors: what the exported graph computes, so that any other runtime can be held to it."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.step import run_steps
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from chargen_ort.step import Stepper
 
 PROMPTS = (1, 16, 64)  # tokens
 GREEDY_LENGTH = 32
@@ -16,34 +14,32 @@ _MAX_LOGITS = 256  # a vector; of a larger vocabulary every so many are kept
 
 
 def make_vectors(
-    session: "InferenceSession", shape: tuple[int, int, int], text: NDArray[np.int64]
+    new_stepper: Callable[[], Stepper], text: NDArray[np.int64]
 ) -> list[dict[str, Any]]:
     """A vector for each prompt, the first tokens of `text`, from a zero state.
 
     `verify_parity` compares the same steps with PyTorch, so that the numbers are those of both.
 
     Args:
-        session: of the graph.
-        shape: vocab_size, num_layers, hidden_size.
+        new_stepper: gives a stepper of one row over the graph, its state zero.
         text: tokens ``[characters]``.
     """
-    vocab_size, num_layers, hidden_size = shape
-    stride = -(-vocab_size // _MAX_LOGITS)
     vectors = []
     for size in PROMPTS:
-        prompt = text[:size]
-        hidden = np.zeros((1, num_layers, hidden_size), dtype=np.float32)
-        logits, hidden = run_steps(session, prompt[None], hidden)  # [1, time, vocab_size]
-        kept = logits[0, -1, ::stride]
+        stepper = new_stepper()
+        for token in text[:size]:
+            stepper.step(token[None])
+        logits = stepper.logits[0].copy()  # [vocab_size]
+        stride = -(-len(logits) // _MAX_LOGITS)
         greedy: list[int] = []
         while len(greedy) < GREEDY_LENGTH:
-            greedy.append(int(logits[0, -1].argmax()))
-            logits, hidden = run_steps(session, np.array([greedy[-1:]]), hidden)
+            greedy.append(int(stepper.logits[0].argmax()))
+            stepper.step(np.array(greedy[-1:]))
         vectors.append(
             {
-                "tokens": prompt.tolist(),
+                "tokens": text[:size].tolist(),
                 "stride": stride,
-                "logits": [float(str(value)) for value in kept],  # no more digits than it has
+                "logits": [float(str(value)) for value in logits[::stride]],  # digits it has
                 "greedy": greedy,
             }
         )
