@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check format bench bare demo-model fuzz fuzz-walker guard-old crash clean
+.PHONY: help demo test check format bench soak bare demo-model fuzz fuzz-walker guard-old crash clean
 
 help:
 	@echo "make demo    install, train on 'hello world', write text"
 	@echo "make test    install, run the tests"
 	@echo "make check   lint, format and types"
-	@echo "make bench   the benchmarks (CORPUS=file for the quality rows)"
+	@echo "make bench   the benchmarks"
+	@echo "make soak    1,000,000 steps and 1,000 loads: memory must not grow"
 	@echo "make bare    build the wheel, use it in an environment without torch"
 	@echo "make fuzz    spoilt model files by the million (COUNT=n, SECONDS=n), resumable"
 	@echo "make fuzz-walker  the protobuf walker under atheris"
@@ -44,7 +45,10 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED)
-	$(BIN)/python -m tests.benchmarks $(CORPUS)
+	$(BIN)/python -m tests.benchmarks
+
+soak: $(INSTALLED)
+	SOAK_STEPS=1000000 SOAK_LOADS=1000 $(BIN)/python -m pytest tests/test_robustness.py -k memory
 
 bare: $(INSTALLED)
 	rm -rf build/wheel build/bare

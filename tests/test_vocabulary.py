@@ -23,12 +23,12 @@ def test_decoding_undoes_encoding(text):
     assert Vocabulary.from_texts([text]).characters == "".join(sorted(set(text)))
 
 
-def test_long_texts_are_encoded_in_pieces(monkeypatch):
-    monkeypatch.setattr(vocabulary_module, "_CHUNK", 3)
+def test_long_texts_are_encoded_in_pieces():
     vocabulary = Vocabulary.from_texts(["hello world"])
-    assert vocabulary.decode(vocabulary.encode("hello world")) == "hello world"
+    pieces = list(vocabulary.encode_pieces("hello world", size=3))
+    assert [vocabulary.decode(piece) for piece in pieces] == ["hel", "lo ", "wor", "ld"]
     with pytest.raises(UnknownCharacterError, match="position 7"):
-        vocabulary.encode("hello wxrld")
+        list(vocabulary.encode_pieces("hello wxrld", size=3))
 
 
 @pytest.mark.parametrize("character", ["x", "é", "\U0001f600", "\ud800", "\0"])

@@ -96,7 +96,7 @@ def metadata_bytes(
     """The metadata of a model as protobuf fields to append to a ModelProto without any."""
     entries = {
         FORMAT_KEY: str(FORMAT),
-        CONFIG_KEY: _dump_json(_config_to_json(config)),
+        CONFIG_KEY: _dump_json(config_to_json(config)),
         TRAINING_KEY: _dump_json(training),
         PARITY_KEY: _dump_json(parity),
         **{key: properties[key] for key in FLAT_KEYS},
@@ -259,7 +259,8 @@ def _load_json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     return value
 
 
-def _config_to_json(config: ModelConfig) -> dict[str, Any]:
+def config_to_json(config: ModelConfig) -> dict[str, Any]:
+    """`config` as the JSON value of `chargen.config`."""
     options = config.sampling
     return {
         "unit": "char",

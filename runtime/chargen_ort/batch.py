@@ -68,7 +68,10 @@ class _Batch:
         self._sampler = Sampler(options, len(self._vocabulary), range(size))
         self._starts: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         self._places = np.arange(size)
+        self._steps = 0
+        self._next_full = length  # no row reaches its length before this step
         self._count = np.zeros(size, dtype=np.int64)  # tokens written by each row
+        self._most = 0  # no row has written more
         self._tokens = np.zeros((size, min(length, 256)), dtype=np.int32)
         self._may_end_stop = self._stop_endings()
         self.active = np.zeros(size, dtype=bool)
@@ -105,17 +108,31 @@ class _Batch:
         """Write one token in every row; returns the places whose text has ended."""
         tokens = self._sampler.sample(self._stepper.logits)  # [batch]
         self._stepper.step(tokens)
-        if self._count.max() == self._tokens.shape[1]:
-            grown = min(self._length, 2 * self._tokens.shape[1])
-            self._tokens = np.pad(self._tokens, ((0, 0), (0, grown - self._tokens.shape[1])))
+        if self._most == self._tokens.shape[1]:
+            self._make_room()
         self._tokens[self._places, self._count] = tokens
-        self._count += self.active
-        ended = self.active & ((self._count == self._length) | self._may_end_stop[tokens])
-        return [
-            place
-            for place in np.flatnonzero(ended).tolist()
-            if self._count[place] == self._length or self._stopped(place)
-        ]
+        self._count += 1
+        self._most += 1
+        self._steps += 1
+        ended = self._at_full_length() if self._steps == self._next_full else []
+        if self._options.stops:
+            likely = np.flatnonzero(self._may_end_stop[tokens] & self.active).tolist()
+            ended += [p for p in likely if p not in ended and self._stopped(p)]
+        return ended
+
+    def _at_full_length(self) -> list[int]:
+        full = self.active & (self._count == self._length)
+        others = self._count[self.active & ~full]
+        left = self._length - int(others.max()) if len(others) else self._length
+        self._next_full = self._steps + left
+        return np.flatnonzero(full).tolist()
+
+    def _make_room(self) -> None:
+        self._count[~self.active] = 0  # rows that have ended write on, to nowhere
+        self._most = int(self._count.max())
+        width = self._tokens.shape[1]
+        if self._most == width:
+            self._tokens = np.pad(self._tokens, ((0, 0), (0, width)))
 
     def _stopped(self, place: int) -> bool:
         longest = max(map(len, self._options.stops))

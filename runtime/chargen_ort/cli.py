@@ -92,6 +92,12 @@ def generate(
         bool,
         typer.Option("--json", help="One JSON object a line.", rich_help_panel=_OUTPUT),
     ] = False,
+    interactive: Annotated[
+        bool,
+        typer.Option(
+            "--interactive", help="A prompt that keeps its state.", rich_help_panel=_OUTPUT
+        ),
+    ] = False,
     raw: Annotated[
         bool,
         typer.Option(
@@ -113,6 +119,7 @@ def generate(
         print(f"{_NAME} {__version__}")
         return
     with command(_NAME):
+        from chargen_ort.errors import OptionError
         from chargen_ort.generator import whole_number
         from chargen_ort.sampling import fresh_seed
 
@@ -130,6 +137,16 @@ def generate(
         }
         options = generator.options(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
         generator.vocabulary.encode(start, unknown)  # refuse it before anything is printed
+        if interactive:
+            from chargen_ort.interactive import run_interactive
+
+            if num != 1 or as_json:
+                raise OptionError(
+                    "interactive writes one text at a time: leave out --num and --json"
+                )
+            report(f"model {path}, seed {options.seed}")
+            run_interactive(generator, start, length, options, unknown, raw)
+            return
         if num == 1 and not as_json:
             stream = generator.stream(start, length, options=options, unknown=unknown)
             report(f"model {path}, seed {stream.seed}")
@@ -164,6 +181,81 @@ def verify(
         raise typer.Exit(1)
 
 
+_Model = Annotated[
+    Path | None, typer.Option("--model", help="An .onnx file; if none is named, as above.")
+]
+
+
+@app.command()
+def score(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="A UTF-8 text file; - reads standard input.")],
+    model: _Model = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            help="Begin from a zero state every N characters instead of carrying it through."
+        ),
+    ] = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="One score a line: nats, bits per character, the line.")
+    ] = False,
+    unknown: Annotated[
+        Unknown | None, typer.Option(help="What to do with a character that is not known.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """How likely the model finds a text: log probability, bits per character, perplexity."""
+    from chargen_ort.terminal import command, report, write_text
+
+    with command(_NAME):
+        from chargen_ort.errors import OptionError
+        from chargen_ort.reports import line_scores, text_score
+
+        if lines and window is not None:
+            raise OptionError("window is for a whole text; leave it out, or leave out --lines")
+        text = read_file(file)
+        generator, path = open_model(model or _parent_model(context))
+        report(f"model {path}")
+        if lines:
+            write_text(line_scores(generator, text, unknown, as_json))
+        else:
+            write_text(text_score(generator, text, window, unknown, as_json))
+
+
+@app.command()
+def info(
+    context: typer.Context,
+    model: Annotated[Path | None, typer.Argument(help="An .onnx file of train-export.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """What is inside a model, what it was trained on, how good it is, how parity was proven."""
+    from chargen_ort.terminal import command, write_text
+
+    with command(_NAME):
+        from chargen_ort.artifact import read_artifact
+        from chargen_ort.models import find_model
+        from chargen_ort.reports import describe
+
+        path = model or _parent_model(context) or find_model()
+        write_text(describe(read_artifact(path), str(path), as_json))
+
+
+def _parent_model(context: typer.Context) -> Path | None:
+    """The --model that stands before the subcommand."""
+    named = context.parent.params.get("model") if context.parent else None
+    return Path(named) if named else None
+
+
+def read_file(name: str) -> str:
+    """The text of a file, or of standard input if the name is "-"."""
+    from chargen_ort.text import decode_text, read_text
+
+    if name != "-":
+        return read_text(Path(name))[0]
+    return decode_text(sys.stdin.buffer.read() if sys.stdin else b"", "standard input")
+
+
 def open_model(path: Path | None) -> "tuple[CharGenerator, Path]":
     """The model at `path`, or the one that is used when none is named."""
     from chargen_ort.generator import CharGenerator
@@ -175,12 +267,7 @@ def open_model(path: Path | None) -> "tuple[CharGenerator, Path]":
 
 def read_start(start: str) -> str:
     """`start`, or standard input without its last line end if it is "-"."""
-    from chargen_ort.text import decode_text
-
-    if start != "-":
-        return start
-    data = sys.stdin.buffer.read() if sys.stdin else b""
-    return decode_text(data, "standard input").removesuffix("\n")
+    return read_file("-").removesuffix("\n") if start == "-" else start
 
 
 def echo_start(start: str) -> None:

@@ -1,7 +1,6 @@
 """The public class: load a model once, then stream, generate and score from any thread."""
 
 import os
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
@@ -19,9 +18,9 @@ from chargen_ort.sampling import (
     fresh_seed,
     longest_partial_stop,
 )
-from chargen_ort.scoring import Score, score_texts, score_windows
+from chargen_ort.scoring import Score, score_text, score_texts
 from chargen_ort.state import TextState
-from chargen_ort.step import PREFILL_STEPS, Stepper, default_threads, open_session
+from chargen_ort.step import Stepper, default_threads, open_session
 from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
 
 if TYPE_CHECKING:
@@ -190,11 +189,9 @@ class CharGenerator:
             OptionError: no starts, or an option out of range.
             UnknownCharacterError: a start has a character that the model does not know.
         """
-        if isinstance(starts, str):
-            raise OptionError("starts is one str; give a list of them, or call generate")
-        starts = list(starts)
-        if not starts:
-            raise OptionError("starts is empty; give at least one text")
+        starts = _list_of_texts("starts", starts)
+        for start in starts:
+            self.vocabulary.encode(start, unknown)  # refuse a bad one before any is written
         texts = [""] * len(starts)
         finished = self.iterate_batch(
             starts, length, options=options, batch_size=batch_size, unknown=unknown, **overrides
@@ -217,6 +214,8 @@ class CharGenerator:
 
         A row that ends leaves the batch and the next start takes its place.
         """
+        if isinstance(starts, str) or not isinstance(starts, Iterable):
+            raise OptionError(f"starts must be an iterable of str, got {type(starts).__name__}")
         whole_number("length", length, 0, MAX_LENGTH)
         whole_number("batch_size", batch_size, 1, 1 << 16)
         chosen = self.options(options, **overrides)
@@ -244,6 +243,19 @@ class CharGenerator:
         state.feed(start)
         return state
 
+    def resume(
+        self, state: TextState, length: int | None = None, *, timeout: float | None = None
+    ) -> "TextStream":
+        """Write on from where `state` stands, with its options; see `stream`.
+
+        Raises:
+            OptionError: a length or timeout out of range.
+        """
+        if length is not None:
+            whole_number("length", length, 0, MAX_LENGTH)
+        nothing = np.zeros(0, dtype=np.int64)
+        return TextStream(state, nothing, length, state.options.stops, _deadline(timeout))
+
     def restore(self, snapshot: bytes) -> TextState:
         """The state that `TextState.snapshot` saved, in this or another process.
 
@@ -264,7 +276,12 @@ class CharGenerator:
         return self.state(text, unknown=unknown).probabilities(top)
 
     def score(
-        self, text: str, *, window: int | None = None, unknown: UnknownPolicy | None = None
+        self,
+        text: str,
+        *,
+        window: int | None = None,
+        unknown: UnknownPolicy | None = None,
+        per_character: bool = True,
     ) -> Score:
         """How likely the model finds `text`: every character but the first, given all before it.
 
@@ -273,6 +290,7 @@ class CharGenerator:
             window: begin from a zero state again after each so many characters; None carries the
                 state through.
             unknown: policy for characters that the model lacks; None is the model's own.
+            per_character: keep each character's log probability; without, memory is constant.
 
         Raises:
             OptionError: fewer than two characters, or a window below 1.
@@ -280,8 +298,7 @@ class CharGenerator:
         """
         if window is not None:
             whole_number("window", window, 1, MAX_LENGTH)
-        tokens = self.vocabulary.encode(text, unknown)
-        return score_windows(self, tokens, window)
+        return score_text(self, text, window, unknown, per_character)
 
     def score_batch(
         self,
@@ -298,10 +315,9 @@ class CharGenerator:
             OptionError: no texts, or an empty one.
             UnknownCharacterError: a character that the model does not know.
         """
-        if isinstance(texts, str):
-            raise OptionError("texts is one str; give a list of them, or call score")
+        texts = _list_of_texts("texts", texts)
         whole_number("batch_size", batch_size, 1, 1 << 16)
-        return score_texts(self, list(texts), batch_size, unknown)
+        return score_texts(self, texts, batch_size, unknown)
 
 
 class TextStream:
@@ -322,8 +338,7 @@ class TextStream:
     ) -> None:
         self.state = state
         self.seed = state.seed
-        self._closed = threading.Event()
-        self._ended = self._closed.is_set
+        self._closed = False  # set once, by any thread
         self._deadline = deadline
         self._texts = (
             _hold_back(self._characters(start, length), stops)
@@ -331,15 +346,15 @@ class TextStream:
             else (self._characters(start, length))
         )
 
-    def __iter__(self) -> Self:
-        return self
+    def __iter__(self) -> Iterator[str]:
+        return self._texts
 
     def __next__(self) -> str:
         return next(self._texts)
 
     def close(self) -> None:
         """End the stream: the next character is its last, or none comes any more."""
-        self._closed.set()
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -353,20 +368,20 @@ class TextStream:
         self.close()
 
     def _over(self) -> bool:
-        return self._closed.is_set() or (
-            self._deadline is not None and time.monotonic() >= self._deadline
-        )
+        return self._closed or (self._deadline is not None and time.monotonic() >= self._deadline)
 
     def _characters(
         self, start: "np.ndarray[tuple[int], np.dtype[np.int64]]", length: int | None
     ) -> Iterator[str]:
-        for begin in range(0, len(start), PREFILL_STEPS):
+        size = self.state.piece_size
+        for begin in range(0, len(start), size):
             if self._over():
                 return
-            self.state.feed_piece(start[begin : begin + PREFILL_STEPS])
-        draw, over = self.state.draw, self._over
-        made = 0
-        while made != length and not over():
+            self.state.feed_piece(start[begin : begin + size])
+        made, draw, deadline = 0, self.state.draw, self._deadline
+        while made != length and not self._closed:
+            if deadline is not None and time.monotonic() >= deadline:
+                return
             yield draw()
             made += 1
 
@@ -384,6 +399,15 @@ def _hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Iterator[st
         yield from held[: len(held) - keep]
         held = held[len(held) - keep :]
     yield from held
+
+
+def _list_of_texts(name: str, texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise OptionError(f"{name} must be a list of str, got {type(texts).__name__}")
+    listed = list(texts)
+    if not listed:
+        raise OptionError(f"{name} is empty; give at least one text")
+    return listed
 
 
 def whole_number(name: str, value: object, low: int, high: int) -> int:

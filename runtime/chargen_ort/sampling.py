@@ -136,6 +136,11 @@ class Sampler:
         self._penalised = options.repetition_penalty != 1
         self._seen = np.zeros((batch, vocab_size), dtype=bool) if self._penalised else None
         self._filtered = bool(options.top_k) or options.top_p < 1 or options.min_p > 0
+        self._temperature = np.array(float(options.temperature))  # 0-d: ufuncs convert no float
+        self._plain = not (self._filtered or self._penalised or options.temperature == 0)
+        # the first row once more, one-dimensional, for `sample_one`
+        self._one_weights, self._one_cdf = self._weights[0], self._cdf[0]
+        self._one_maximum = np.array(0.0)
         for index in range(batch):
             self._fill(index, 0)
 
@@ -173,10 +178,7 @@ class Sampler:
     def sample(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         """The next token of each row, int64 ``[batch]``, from logits ``[batch, vocab_size]``."""
         if self._column == _BLOCK:
-            self._column = 0
-            for index in range(len(self.rows)):
-                self._before[index] += _BLOCK
-                self._fill(index, 0)
+            self._next_block()
         u = self._uniforms[:, self._column : self._column + 1]  # [batch, 1]
         self._column += 1
         weights = self._weights  # [batch, vocab_size]
@@ -195,15 +197,40 @@ class Sampler:
             self._seen[np.arange(len(tokens)), tokens] = True
         return np.asarray(tokens)
 
+    def sample_one(self, logits: NDArray[np.float32]) -> int:
+        """`sample` for a batch of one, from logits ``[vocab_size]``: the same token, sooner.
+
+        The arithmetic is that of `sample`, operation for operation.
+        """
+        if not self._plain:
+            return int(self.sample(logits[None])[0])
+        if self._column == _BLOCK:
+            self._next_block()
+        u = self._uniforms.item(0, self._column)
+        self._column += 1
+        weights, cdf = self._one_weights, self._one_cdf  # [vocab_size] each
+        weights[...] = logits
+        np.divide(weights, self._temperature, weights)
+        self._one_maximum[()] = weights.item(weights.argmax())
+        np.subtract(weights, self._one_maximum, weights)
+        np.exp(weights, weights)
+        np.add.accumulate(weights, 0, None, cdf)
+        return int(cdf.searchsorted(u * cdf.item(-1), "right"))
+
+    def _next_block(self) -> None:
+        self._column = 0
+        for index in range(len(self.rows)):
+            self._before[index] += _BLOCK
+            self._fill(index, 0)
+
     def _exponentiate(self, weights: NDArray[np.float64]) -> None:
         """Logits become unnormalised probabilities, in place; filtered tokens become 0."""
-        if self.options.temperature != 1:
-            np.divide(weights, self.options.temperature, out=weights)
+        np.divide(weights, self._temperature, weights)
         if self._filtered:
             _keep_top_k(weights, self.options.top_k)
         np.maximum.reduce(weights, axis=1, keepdims=True, out=self._maximum)
-        np.subtract(weights, self._maximum, out=weights)
-        np.exp(weights, out=weights)
+        np.subtract(weights, self._maximum, weights)
+        np.exp(weights, weights)
         if self._filtered:
             _keep_top_p(weights, self.options.top_p)
             if self.options.min_p > 0:

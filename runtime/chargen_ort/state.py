@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.sampling import Sampler, SamplingOptions
-from chargen_ort.step import PREFILL_STEPS, run_steps
+from chargen_ort.step import run_steps, steps_per_call
 from chargen_ort.vocabulary import UnknownPolicy
 
 if TYPE_CHECKING:
@@ -38,7 +38,14 @@ class TextState:
         self._characters = vocabulary.characters
         self._stepper = generator.new_stepper(1)
         self._sampler = Sampler(options, len(vocabulary), (row,))
+        self._logits = self._stepper.logits[0]  # [vocab_size], as the last step left them
         self._fed = False
+        self.piece_size = steps_per_call(generator.config)
+
+    @property
+    def options(self) -> SamplingOptions:
+        """How it draws."""
+        return self._sampler.options
 
     @property
     def seed(self) -> int:
@@ -59,8 +66,9 @@ class TextState:
         self._feed_tokens(self._generator.vocabulary.encode(text, self._unknown))
 
     def _feed_tokens(self, tokens: NDArray[np.int64]) -> None:
-        for begin in range(0, len(tokens), PREFILL_STEPS):
-            self.feed_piece(tokens[begin : begin + PREFILL_STEPS])
+        size = self.piece_size
+        for begin in range(0, len(tokens), size):
+            self.feed_piece(tokens[begin : begin + size])
 
     def feed_piece(self, tokens: NDArray[np.int64]) -> None:
         """Feed a few tokens ``[time]``, at least one, in one call of the graph."""
@@ -96,10 +104,11 @@ class TextState:
 
     def draw(self) -> str:
         """Draw the next character with the sampling options, feed it, and return it."""
-        self.begin()
-        token = self._sampler.sample(self._stepper.logits)  # [1]
+        if not self._fed:
+            self.begin()
+        token = self._sampler.sample_one(self._logits)
         self._stepper.step(token)
-        return self._characters[token[0]]
+        return self._characters[token]
 
     def fork(self) -> "TextState":
         """An independent copy that goes on with the same draws."""

@@ -6,18 +6,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.artifact import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN
+from chargen_ort.artifact import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN, ModelConfig
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding
 
-PREFILL_STEPS = 128  # steps fed in one call: one stays far below 100 ms, so that a stop is prompt
+_WORK_AT_ONCE = 1 << 28  # multiply-adds in one call: far below 100 ms, so that a stop is prompt
+_MOST_STEPS = 1024
 _TWO_THREADS_FROM = 512  # hidden size at which a second thread pays
 
 
 def default_threads(hidden_size: int) -> int:
     """Intra-op threads for a model: 1, or 2 for wide models on machines that have them."""
     return min(2, os.cpu_count() or 1) if hidden_size >= _TWO_THREADS_FROM else 1
+
+
+def steps_per_call(config: ModelConfig, rows: int = 1) -> int:
+    """How many steps of `rows` rows to feed in one call, so that none takes long."""
+    work = 6 * config.num_layers * config.hidden_size**2
+    work += config.hidden_size * len(config.vocabulary)
+    return max(1, min(_MOST_STEPS, _WORK_AT_ONCE // (rows * work)))
 
 
 def open_session(data: bytes, threads: int) -> "InferenceSession":
@@ -51,6 +59,7 @@ class Stepper:
         self._session = session
         self._run = session.run_with_iobinding
         self._token = np.zeros((batch, 1), dtype=np.int64)
+        self._tokens = self._token[:, 0]  # [batch]
         self._hidden = [
             np.zeros((batch, num_layers, hidden_size), dtype=np.float32) for _ in range(2)
         ]
@@ -72,9 +81,12 @@ class Stepper:
         """The state now, ``[batch, num_layers, hidden_size]``; it may be written to."""
         return self._hidden[self._current]
 
-    def step(self, tokens: NDArray[np.int64]) -> None:
-        """Feed one token a row, int64 ``[batch]``; `logits` and `hidden` then hold the result."""
-        self._token[:, 0] = tokens
+    def step(self, tokens: NDArray[np.int64] | int) -> None:
+        """Feed one token a row, int64 ``[batch]`` or one int for all of them.
+
+        `logits` and `hidden` then hold the result.
+        """
+        self._tokens[...] = tokens
         self._run(self._bindings[self._current])
         self._current ^= 1
 

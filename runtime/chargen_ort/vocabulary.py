@@ -1,6 +1,6 @@
 """Characters and their token ids: the only place where text becomes numbers and back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -75,18 +75,22 @@ class Vocabulary:
             UnknownCharacterError: a character is not in the vocabulary and the policy is ``error``.
             OptionError: `text` is not a string, or the policy has another name.
         """
+        pieces = list(self.encode_pieces(text, unknown))
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
+
+    def encode_pieces(
+        self, text: str, unknown: UnknownPolicy | None = None, size: int = _CHUNK
+    ) -> Iterator[NDArray[np.int64]]:
+        """As `encode`, `size` characters at a time, for texts too long to hold as tokens."""
         if not isinstance(text, str):
             raise OptionError(f"a text must be a str, got {type(text).__name__}")
         policy = self.unknown if unknown is None else unknown
         if policy not in UNKNOWN_POLICIES:
             raise OptionError(f"unknown is {policy!r}; choose one of {UNKNOWN_POLICIES}")
-        pieces = [
-            self._encode_chunk(text[begin : begin + _CHUNK], begin, policy)
-            for begin in range(0, len(text), _CHUNK)
-        ]
-        if len(pieces) == 1:
-            return pieces[0]
-        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
+        for begin in range(0, len(text), size):
+            yield self._encode_chunk(text[begin : begin + size], begin, policy)
 
     def _encode_chunk(self, text: str, offset: int, policy: UnknownPolicy) -> NDArray[np.int64]:
         table = self._token_of

@@ -1,0 +1,86 @@
+"""A prompt that keeps its state: type, read what the model writes, type on."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from chargen_ort.errors import ChargenError
+from chargen_ort.sampling import SamplingOptions
+from chargen_ort.terminal import report, write_text
+from chargen_ort.vocabulary import UnknownPolicy
+
+if TYPE_CHECKING:
+    from chargen_ort.generator import CharGenerator
+    from chargen_ort.state import TextState
+
+_HELP = "type text and the model goes on; an empty line writes on; /undo, /reset, /quit"
+_PROMPT = "> "
+
+
+def run_interactive(
+    generator: "CharGenerator",
+    start: str,
+    length: int,
+    options: SamplingOptions,
+    unknown: UnknownPolicy | None,
+    raw: bool,
+) -> None:
+    """Read lines until the end of the input; after each, write up to `length` characters.
+
+    A line that is typed begins a new line of the text, if the model knows line ends. Ctrl-C ends
+    what is being written, not the session.
+
+    Raises:
+        OutputError: standard output cannot take the text.
+    """
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives input() its history
+    report(_HELP)
+    state = generator.state(start, options=options, unknown=unknown)
+    saved = [state.snapshot()]
+    written = start
+    while True:
+        try:
+            line = input(_PROMPT)
+        except EOFError:
+            report("")
+            return
+        if line == "/quit":
+            return
+        if line == "/reset":
+            saved = saved[:1]
+            state, written = generator.restore(saved[0]), start
+        elif line == "/undo":
+            if len(saved) > 1:
+                saved.pop()
+            state, written = generator.restore(saved[-1]), ""
+        elif line.startswith("/"):
+            report(_HELP)
+        else:
+            try:
+                _feed(generator, state, line, written)
+            except ChargenError as error:
+                state = generator.restore(saved[-1])
+                report(str(error))
+                continue
+            pieces: list[str] = []
+            with contextlib.suppress(KeyboardInterrupt):
+                write_text(_write(generator, state, length, pieces), raw)
+            written = line + "".join(pieces)
+            write_text(["\n"], raw)
+            saved.append(state.snapshot())
+
+
+def _feed(generator: "CharGenerator", state: "TextState", line: str, written: str) -> None:
+    if line:
+        if written and not written.endswith("\n") and "\n" in generator.vocabulary.characters:
+            line = "\n" + line
+        state.feed(line)
+
+
+def _write(
+    generator: "CharGenerator", state: "TextState", length: int, pieces: list[str]
+) -> Iterator[str]:
+    for piece in generator.resume(state, length):
+        pieces.append(piece)
+        yield piece
