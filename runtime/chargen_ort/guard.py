@@ -2,7 +2,7 @@
 
 A file passes if it is, field by field, what train-export writes for its configuration: the graph
 of its precision in `variants`, weights of the right shapes and all finite, nothing else. So no
-file can bring external data, functions, subgraphs, other operators or sizes that are not backed by
+file can bring external data, functions, other subgraphs or operators, or sizes that are not backed by
 bytes. Field numbers are those of onnx.proto3. Nothing is copied or allocated on the word of the
 file.
 """
@@ -23,7 +23,7 @@ MAX_WEIGHT = 1e6  # then no sum in the graph can overflow float32, so all logits
 _MAX_METADATA_ENTRIES = 64
 _MAX_FIELDS = 128  # of a model, metadata entries included
 _MAX_DOC_BYTES = 4096
-_MAX_OPERANDS = 64  # inputs or outputs of a node, attributes, numbers of an attribute
+_MAX_OPERANDS = 128  # inputs or outputs of a node, attributes, numbers of an attribute
 _METADATA_FIELD = 14
 _METADATA = Field("metadata_props", BYTES, _MAX_METADATA_ENTRIES)
 

@@ -240,7 +240,9 @@ OPERATORS = [
     ),
     model("weights_crossed", lambda m: m.graph.node[4].input.__setitem__(1, "layer_1_W"), "inputs"),
     model("output_twice", lambda m: m.graph.node[5].output.__setitem__(0, "logits"), "outputs"),
-    model("inputs_300000", lambda m: m.graph.node[0].input.extend(["x"] * 300_000), "more than 64"),
+    model(
+        "inputs_300000", lambda m: m.graph.node[0].input.extend(["x"] * 300_000), "more than 128"
+    ),
     model("node_metadata", lambda m: m.graph.node[0].metadata_props.add(key="a"), "field 9"),
     model("node_overload", lambda m: set_fields(m.graph.node[0], overload="x"), "field 8"),
     model("order_of_nodes", lambda m: m.graph.node.append(m.graph.node.pop(0)), "operator is"),
@@ -267,7 +269,7 @@ ATTRIBUTES = [
         "perm_negative", lambda m: m.graph.node[1].attribute[0].ints.__setitem__(0, -1), "attrib"
     ),
     model(
-        "perm_long", lambda m: m.graph.node[1].attribute[0].ints.extend(range(99)), "more than 64"
+        "perm_long", lambda m: m.graph.node[1].attribute[0].ints.extend(range(199)), "more than 128"
     ),
     model("perm_and_number", lambda m: set_fields(m.graph.node[1].attribute[0], i=1), "no integer"),
     model(
