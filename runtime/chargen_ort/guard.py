@@ -2,9 +2,8 @@
 
 A file passes if it is, field by field, what train-export writes for its configuration: the graph
 of its precision in `variants`, weights of the right shapes and all finite, nothing else. So no
-file can bring external data, functions, other subgraphs or operators, or sizes that are not backed by
-bytes. Field numbers are those of onnx.proto3. Nothing is copied or allocated on the word of the
-file.
+file can bring external data, functions, other operators or subgraphs, or sizes that no bytes back.
+Field numbers are those of onnx.proto3. Nothing is copied or allocated on the word of the file.
 """
 
 import itertools
