@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check format bench soak bare demo-model clean
+.PHONY: help demo test check format bench soak bare demo-model fuzz fuzz-walker guard-old crash clean
 
 help:
 	@echo "make demo    install, train on 'hello world', write text"
@@ -13,6 +13,10 @@ help:
 	@echo "make check   lint, format and types"
 	@echo "make bench   the benchmarks"
 	@echo "make bare    build the wheel, use it in an environment without torch"
+	@echo "make fuzz    spoilt model files by the million (COUNT=n, SECONDS=n), resumable"
+	@echo "make fuzz-walker  the protobuf walker under atheris"
+	@echo "make crash   kill the exporter at 1,000 moments, fill the disk"
+	@echo "make guard-old    the hostile files with the oldest supported ONNX Runtime"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
@@ -53,6 +57,31 @@ bare: $(INSTALLED)
 	$(PYTHON) -m venv build/bare
 	build/bare/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt build/wheel/*.whl
 	cd build && bare/bin/python ../tests/bare_install.py bare/bin/chargen-ort
+
+COUNT ?= 1000000
+SECONDS ?= 1e9
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz --count $(COUNT) --seconds $(SECONDS)
+
+fuzz-walker: $(INSTALLED)
+	$(PYTHON) -m venv build/atheris
+	build/atheris/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris numpy
+	mkdir -p build/walker
+	PYTHONPATH=runtime:. build/atheris/bin/python -m tests.fuzz.walker build/walker -max_total_time=60 -print_final_stats=1
+
+crash: $(INSTALLED)
+	CHARGEN_CRASH_MOMENTS=1000 $(BIN)/python -m pytest tests/test_crash.py
+	mkdir -p build/full
+	mount -t tmpfs -o size=8m tmpfs build/full || { echo "the full disk needs root to mount a small one; not tried"; exit 1; }
+	CHARGEN_FULL_FOLDER=build/full $(BIN)/python -m pytest tests/test_crash.py -k really_full; status=$$?; umount build/full; exit $$status
+
+OLDEST := 1.23.2
+guard-old: $(INSTALLED)
+	$(PYTHON) -m venv build/guard-old
+	sed 's/^onnxruntime==.*/onnxruntime==$(OLDEST)/' constraints.txt > build/constraints-old.txt
+	build/guard-old/bin/pip install --quiet --disable-pip-version-check --constraint build/constraints-old.txt --editable '.[dev]'
+	build/guard-old/bin/python -c 'import onnxruntime as o; assert o.__version__ == "$(OLDEST)", o.__version__'
+	build/guard-old/bin/python -m pytest tests/test_hostile.py
 
 demo-model: $(INSTALLED)
 	$(BIN)/train-export train/hello.txt --out runtime/chargen_ort/demo.onnx

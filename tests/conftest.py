@@ -23,6 +23,30 @@ PROPERTIES = {
     "task": "text-generation",
 }
 
+TRAINING = {
+    "corpus": {
+        "name": "none",
+        "sha256": "0" * 64,
+        "characters": 2,
+        "training_characters": 2,
+    },
+    "validation": None,
+    "steps": 0,
+    "versions": {},
+}
+_TEXT = {"characters": 0, "temperature": 0, "seed": 0, "equal": True, "near_ties": 0}
+PARITY = {
+    "steps": 1,
+    "batches": [1],
+    "tolerance": {"logits": 1e-4, "hidden": 1e-4},
+    "largest_logits_difference": 0,
+    "largest_hidden_difference": 0,
+    "largest_prefill_difference": 0,
+    "greedy": _TEXT,
+    "seeded": _TEXT,
+    "versions": {},
+}
+
 ModelFactory = Callable[..., CharGRU]
 
 
@@ -55,7 +79,7 @@ def artifact_bytes(
     separator: str = "\n",
     sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
 ) -> bytes:
-    """A sealed artifact of `model`, with an empty history."""
+    """A sealed artifact of `model`, with a history in which nothing happened."""
     config = ModelConfig(
         Vocabulary(characters),
         model.embedding_dim,
@@ -64,7 +88,7 @@ def artifact_bytes(
         separator,
         sampling,
     )
-    return seal(model_bytes(model) + metadata_bytes(config, {}, {}, PROPERTIES))
+    return seal(model_bytes(model) + metadata_bytes(config, TRAINING, PARITY, PROPERTIES))
 
 
 @pytest.fixture(scope="session")

@@ -217,12 +217,28 @@ def test_chargen_ort_refuses_with_one_line(tmp_path, arguments, message):
         (b"", "the file is empty"),
         (b"\n<!DOCTYPE html><html>", "HTML"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
-        (b"\x08\x08\x12\x05other", "not a model that train-export wrote"),
+        (b"\x08\x08\x12\x05other", "an ONNX model of another program"),
     ],
 )
 def test_files_that_are_no_artifact_get_a_helpful_line(tmp_path, content, message):
     (tmp_path / "x.onnx").write_bytes(content)
     assert_refused(run("chargen-ort", "--model", "x.onnx", cwd=tmp_path), "x.onnx", message)
+
+
+def test_verify_prints_a_verdict_a_line(hello_path, tmp_path):
+    result = run("chargen-ort", "verify", hello_path, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [
+        ["seal", "ok"],
+        ["graph", "ok"],
+        ["weights", "ok"],
+        ["vectors", "ok"],
+    ]
+
+
+def test_verify_refuses_what_is_no_artifact(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"")
+    assert_refused(run("chargen-ort", "verify", "x.onnx", cwd=tmp_path), "the file is empty")
 
 
 def test_a_changed_artifact_is_refused(hello_path, tmp_path):

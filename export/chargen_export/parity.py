@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from chargen_export.vectors import make_vectors
 from chargen_ort.errors import ParityError
 from chargen_ort.sampling import Sampler, SamplingOptions, uniform_draws
 from chargen_ort.step import Stepper, open_session, run_steps
@@ -86,6 +87,7 @@ def verify_parity(
         "seeded": _compare_text(
             model, Stepper(session, 1, _shape(model)), text[:1], seeded, tolerance
         ),
+        "vectors": make_vectors(lambda: Stepper(session, 1, _shape(model)), text),
         "versions": {
             "torch": torch.__version__,
             "onnx": version("onnx"),

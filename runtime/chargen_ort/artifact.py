@@ -7,20 +7,30 @@ The export writes with `metadata_bytes` and `seal`, the runtime reads with `read
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from chargen_ort.errors import ArtifactError, ChargenError
+from chargen_ort.errors import ArtifactError, ChargenError, OptionError
+from chargen_ort.graph_spec import HIDDEN as HIDDEN
+from chargen_ort.graph_spec import IR_VERSION as IR_VERSION
+from chargen_ort.graph_spec import LOGITS as LOGITS
+from chargen_ort.graph_spec import NEXT_HIDDEN as NEXT_HIDDEN
+from chargen_ort.graph_spec import OPSET as OPSET
+from chargen_ort.graph_spec import TOKEN as TOKEN
+from chargen_ort.graph_spec import Sizes
+from chargen_ort.guard import Contents, check_model, describe_foreign, read_metadata, shown
 from chargen_ort.sampling import SamplingOptions
-from chargen_ort.vocabulary import UNKNOWN_POLICIES, Vocabulary
-from chargen_ort.wire import BYTES, fields, write_bytes_field
+from chargen_ort.strict_json import check, load_object, schema
+from chargen_ort.variants import VARIANTS
+from chargen_ort.vocabulary import Vocabulary
+from chargen_ort.wire import write_bytes_field
 
 FORMAT = 1
-TOKEN, HIDDEN, LOGITS, NEXT_HIDDEN = "token", "hidden", "logits", "next_hidden"
-OPSET, IR_VERSION = 17, 8
+PRECISIONS = tuple(VARIANTS)
 
 FORMAT_KEY = "chargen.format"
 CONFIG_KEY = "chargen.config"
@@ -31,6 +41,7 @@ FLAT_KEYS = ("description", "author", "license", "version", "task")
 KEYS = (FORMAT_KEY, CONFIG_KEY, TRAINING_KEY, PARITY_KEY, *FLAT_KEYS, SEAL_KEY)
 
 MAX_FILE_BYTES = 1 << 30
+_PEEK = 4096  # bytes at either end that tell what a file is
 _METADATA_FIELD = 14  # ModelProto.metadata_props
 
 
@@ -43,7 +54,7 @@ class ModelConfig:
         embedding_dim, hidden_size, num_layers: sizes of the network.
         separator: one character that stands before a text begins; an empty start feeds it.
         sampling: the options that apply when a call gives none.
-        precision: how the weights are stored.
+        precision: how the weights are stored, one of `PRECISIONS`.
     """
 
     vocabulary: Vocabulary
@@ -112,12 +123,17 @@ def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
 
     Raises:
         ArtifactError: damaged, or not an artifact of this format.
+        OptionError: not bytes.
     """
+    if not isinstance(data, bytes):  # a buffer that changes could be swapped after the check
+        raise OptionError(f"a model is bytes, got {type(data).__name__}")
     try:
+        _check_size(len(data))
         sha256 = check_seal(data)
-        metadata = _read_metadata(data)
+        metadata = read_metadata(memoryview(data))
+        _check_keys(metadata, sha256)
         config = _config_from_json(_load_json(metadata, CONFIG_KEY))
-        return Artifact(
+        artifact = Artifact(
             data=data,
             sha256=sha256,
             config=config,
@@ -125,8 +141,23 @@ def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
             parity=_load_json(metadata, PARITY_KEY),
             properties={key: metadata[key] for key in FLAT_KEYS},
         )
+        check_graph(artifact)
+        return artifact
     except ArtifactError as error:
         raise ArtifactError(f"{name}: {error}") from None
+
+
+def check_graph(artifact: Artifact) -> Contents:
+    """Check that the graph is the one that its configuration asks for; part of `parse_artifact`.
+
+    Raises:
+        ArtifactError: it is another.
+    """
+    config = artifact.config
+    sizes = Sizes(
+        len(config.vocabulary), config.embedding_dim, config.hidden_size, config.num_layers
+    )
+    return check_model(memoryview(artifact.data), VARIANTS[config.precision], sizes)
 
 
 def check_seal(data: bytes) -> str:
@@ -135,12 +166,10 @@ def check_seal(data: bytes) -> str:
     Raises:
         ArtifactError: the last entry is not a seal, or not the one of the bytes before it.
     """
-    size = len(_entry(SEAL_KEY, "0" * 64))
-    body, entry = data[:-size], data[-size:]
-    if entry[:-64] != _entry(SEAL_KEY, "0" * 64)[:-64]:
-        raise ArtifactError(_describe_foreign(data))
-    expected = hashlib.sha256(body).hexdigest()
-    if entry[-64:] != expected.encode():
+    if not _ends_with_seal(data):
+        raise ArtifactError(describe_foreign(data[:_PEEK], data[-_PEEK:], SEAL_KEY))
+    expected = hashlib.sha256(memoryview(data)[: -len(_SEAL_FORM)]).hexdigest()
+    if data[-64:] != expected.encode():
         raise ArtifactError(
             "the seal does not match: the file is damaged or was changed after its export; "
             "copy or export it again"
@@ -153,58 +182,71 @@ def _entry(key: str, value: str) -> bytes:
     return write_bytes_field(_METADATA_FIELD, pair)
 
 
+_SEAL_FORM = _entry(SEAL_KEY, "0" * 64)
+
+
+def _ends_with_seal(data: bytes) -> bool:
+    return data[-len(_SEAL_FORM) : -64] == _SEAL_FORM[:-64] and len(data) > len(_SEAL_FORM)
+
+
 def _read_file(path: Path) -> bytes:
     try:
-        # O_NONBLOCK: opening a FIFO must not wait for a writer
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        # O_NONBLOCK: opening a FIFO must not wait for a writer; O_BINARY: of Windows
+        flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, os.O_RDONLY | flags)
     except FileNotFoundError:
         raise ArtifactError(f"no such model file: {path}") from None
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise ArtifactError(f"cannot read {shown(str(path))}: not a path") from None
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise ArtifactError(f"{path} is not a regular file; give an .onnx file")
     with open(descriptor, "rb") as file:
-        if status.st_size > MAX_FILE_BYTES:
-            raise ArtifactError(f"{path} has {status.st_size} bytes; the limit is {MAX_FILE_BYTES}")
-        return file.read(MAX_FILE_BYTES)
+        try:
+            return _read_regular(file, status, path)
+        except OSError as error:
+            raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _describe_foreign(data: bytes) -> str:
-    if not data:
-        return "the file is empty; copy or export it again"
-    if data.startswith(b"version https://git-lfs"):
-        return "this is a Git LFS pointer, not the model; run: git lfs pull"
-    if data.lstrip()[:1] == b"<":
-        return "this is an HTML or XML page, not a model; download the raw file"
-    if SEAL_KEY.encode() in data:
-        return "the seal is not the last thing in the file: it is cut off or was added to"
-    return "no seal: not a model that train-export wrote, or cut off; export it with train-export"
+def _read_regular(file: BinaryIO, status: os.stat_result, path: Path) -> bytes:
+    try:
+        _check_size(status.st_size)
+        if status.st_size > _PEEK:  # a large file of another kind is not read whole
+            file.seek(-_PEEK, os.SEEK_END)
+            tail = file.read(_PEEK)
+            file.seek(0)
+            if not _ends_with_seal(tail):
+                raise ArtifactError(describe_foreign(file.read(_PEEK), tail, SEAL_KEY))
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    return file.read(status.st_size)
 
 
-def _read_metadata(data: bytes) -> dict[str, str]:
-    metadata: dict[str, str] = {}
-    for number, wire_type, value in fields(memoryview(data)):
-        if number == _METADATA_FIELD and wire_type == BYTES and isinstance(value, memoryview):
-            pair = {n: v for n, _, v in fields(value) if isinstance(v, memoryview)}
-            try:
-                key, text = (bytes(pair.get(n, b"")).decode("utf-8") for n in (1, 2))
-            except UnicodeDecodeError:
-                raise ArtifactError("a metadata entry is not UTF-8") from None
-            if key in metadata:
-                raise ArtifactError(f"the metadata key {key!r} appears twice")
-            metadata[key] = text
+def _check_size(size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise ArtifactError(f"the file has {size} bytes; the limit is {MAX_FILE_BYTES}")
+
+
+def _check_keys(metadata: Mapping[str, str], sha256: str) -> None:
     version = metadata.get(FORMAT_KEY)
     if version is not None and version != str(FORMAT):
+        writer = re.search(r"chargen-ort ([0-9][0-9A-Za-z.]{0,30})", metadata.get("author", ""))
+        package = f"'chargen-ort>={writer[1]}'" if writer else "chargen-ort"
         raise ArtifactError(
-            f"format {version[:20]!r} is not known to this version, which reads format {FORMAT}; "
-            "update with: pip install --upgrade chargen-ort"
+            f"format {shown(version)} is not known to this version, which reads format {FORMAT}; "
+            f"update with: pip install --upgrade {package}"
         )
     missing = [key for key in KEYS if key not in metadata]
     if missing:
         raise ArtifactError(f"the metadata lacks {', '.join(missing)}; export it with train-export")
-    return metadata
+    unknown = [key for key in metadata if key not in KEYS]
+    if unknown:
+        raise ArtifactError(f"the metadata has a key that is not known: {shown(unknown[0])}")
+    if list(metadata)[-1] != SEAL_KEY or metadata[SEAL_KEY] != sha256:
+        raise ArtifactError("the seal is not the last metadata entry")
 
 
 def _dump_json(value: Mapping[str, Any]) -> str:
@@ -212,12 +254,8 @@ def _dump_json(value: Mapping[str, Any]) -> str:
 
 
 def _load_json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
-    try:
-        value = json.loads(metadata[key])
-    except (ValueError, RecursionError):
-        raise ArtifactError(f"{key} is not JSON") from None
-    if not isinstance(value, dict):
-        raise ArtifactError(f"{key} is not a JSON object")
+    value = load_object(metadata[key], key)
+    check(value, schema(key.removeprefix("chargen.")), key)
     return value
 
 
@@ -246,40 +284,25 @@ def config_to_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def _config_from_json(value: Mapping[str, Any]) -> ModelConfig:
+    """The configuration in a value that its schema has passed."""
+    if value["precision"] not in VARIANTS:
+        known = ", ".join(VARIANTS)
+        raise ArtifactError(
+            f"{CONFIG_KEY}: precision is none of {known}, it is {shown(value['precision'])}; "
+            "update with: pip install --upgrade chargen-ort"
+        )
+    characters = "".join(value["vocabulary"])
+    if value["separator"] not in characters:
+        raise ArtifactError(f"{CONFIG_KEY}: separator is not one character of the vocabulary")
     try:
-        if value["unit"] != "char":
-            raise ArtifactError(f"{CONFIG_KEY}: unit {value['unit']!r} is not known; it is char")
-        characters = value["vocabulary"]
-        if not isinstance(characters, list) or not all(
-            isinstance(c, str) and len(c) == 1 and not "\ud800" <= c <= "\udfff" for c in characters
-        ):
-            raise ArtifactError(f"{CONFIG_KEY}: vocabulary is not a list of characters")
-        if value["unknown"] not in UNKNOWN_POLICIES:
-            raise ArtifactError(f"{CONFIG_KEY}: unknown is none of {UNKNOWN_POLICIES}")
-        config = ModelConfig(
-            vocabulary=Vocabulary("".join(characters), value["unknown"], value["replacement"]),
-            embedding_dim=_size(value, "embedding_dim"),
-            hidden_size=_size(value, "hidden_size"),
-            num_layers=_size(value, "num_layers"),
+        return ModelConfig(
+            vocabulary=Vocabulary(characters, value["unknown"], value["replacement"]),
+            embedding_dim=value["embedding_dim"],
+            hidden_size=value["hidden_size"],
+            num_layers=value["num_layers"],
             separator=value["separator"],
             sampling=SamplingOptions(**value["sampling"]),
             precision=value["precision"],
         )
-    except KeyError as error:
-        raise ArtifactError(f"{CONFIG_KEY} lacks {error}") from None
-    except ArtifactError:
-        raise
-    except (ChargenError, TypeError, ValueError) as error:
+    except ChargenError as error:
         raise ArtifactError(f"{CONFIG_KEY}: {error}") from None
-    if config.precision != "fp32":
-        raise ArtifactError(f"{CONFIG_KEY}: precision {config.precision!r} is not known")
-    if not isinstance(config.separator, str) or config.separator not in list(characters):
-        raise ArtifactError(f"{CONFIG_KEY}: separator is not one character of the vocabulary")
-    return config
-
-
-def _size(value: Mapping[str, Any], key: str) -> int:
-    size = value[key]
-    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= 1 << 16:
-        raise ArtifactError(f"{CONFIG_KEY}: {key} is not a whole number from 1 to {1 << 16}")
-    return size

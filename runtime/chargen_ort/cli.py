@@ -164,6 +164,23 @@ def generate(
         write_text(_lines(texts, start, options.seed, as_json), raw)
 
 
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="An .onnx file of train-export.")],
+) -> None:
+    """Check a model file: seal, graph, weights, and test vectors; a verdict a line."""
+    from chargen_ort.terminal import command, write_text
+
+    with command(f"{_NAME} verify"):
+        from chargen_ort.artifact import read_artifact
+        from chargen_ort.verify import verify_artifact
+
+        verdicts = verify_artifact(read_artifact(file))
+        write_text(f"{verdict}\n" for verdict in verdicts)
+    if any(verdict.passed is False for verdict in verdicts):
+        raise typer.Exit(1)
+
+
 _Model = Annotated[
     Path | None, typer.Option("--model", help="An .onnx file; if none is named, as above.")
 ]

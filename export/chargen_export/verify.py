@@ -1,0 +1,65 @@
+"""The rest of verification: an artifact against the PyTorch model that it was exported from."""
+
+import numpy as np
+
+from chargen_export.graph import build_step_model
+from chargen_export.parity import STEPS, Tolerance, verify_parity
+from chargen_ort.artifact import Artifact
+from chargen_ort.errors import ParityError
+from chargen_ort.verify import Verdict, verify_artifact
+from chargen_ort.vocabulary import Vocabulary
+from chargen_train.model import CharGRU
+
+
+def verify_against_model(
+    artifact: Artifact, model: CharGRU, vocabulary: Vocabulary | None = None
+) -> list[Verdict]:
+    """All that `chargen_ort.verify` checks, then sizes, graph bytes and parity with `model`.
+
+    Args:
+        artifact: as `read_artifact` gives it.
+        model: the weights that it should hold, as a checkpoint has them.
+        vocabulary: that of the checkpoint; None leaves its comparison out.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses the file.
+    """
+    config = artifact.config
+    verdicts = verify_artifact(artifact)
+    if vocabulary is not None:
+        same = vocabulary.characters == config.vocabulary.characters
+        verdicts.append(
+            Verdict("vocab", same, f"{len(config.vocabulary)} characters in the artifact")
+        )
+    ours = (len(config.vocabulary), config.embedding_dim, config.hidden_size, config.num_layers)
+    theirs = (model.vocab_size, model.embedding_dim, model.hidden_size, model.num_layers)
+    sizes = "vocabulary {}, embedding {}, hidden {}, layers {}".format
+    if ours != theirs:
+        finding = f"artifact: {sizes(*ours)}; checkpoint: {sizes(*theirs)}"
+        return [*verdicts, Verdict("sizes", False, finding)]
+    verdicts.append(Verdict("sizes", True, sizes(*ours)))
+    if config.precision == "fp32":
+        graph = build_step_model(model).SerializeToString(deterministic=True)
+        same = artifact.data.startswith(graph)
+        finding = "equal, byte for byte" if same else "not those that this checkpoint exports to"
+        verdicts.append(
+            Verdict("bytes", same, f"{len(graph):,} bytes of graph and weights {finding}")
+        )
+    return [*verdicts, _verify_parity(artifact, model)]
+
+
+def _verify_parity(artifact: Artifact, model: CharGRU) -> Verdict:
+    limits = artifact.parity["tolerance"]
+    tokens = np.random.default_rng(0).integers(0, model.vocab_size, STEPS)
+    try:
+        found = verify_parity(
+            artifact.data, model, tokens, Tolerance(limits["logits"], limits["hidden"])
+        )
+    except ParityError as error:
+        return Verdict("parity", False, str(error).removesuffix("; nothing was written"))
+    return Verdict(
+        "parity",
+        True,
+        f"largest logit difference {found['largest_logits_difference']:.1e} over "
+        f"{found['steps']:,} steps (limit {limits['logits']:g})",
+    )

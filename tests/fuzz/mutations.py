@@ -1,0 +1,168 @@
+"""One spoilt model file for each seed, the same for ever."""
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from chargen_ort.artifact import seal
+from chargen_ort.wire import BYTES, fields, write_varint
+
+SEALED_SHARE = 4  # one seed in so many is sealed again after its mutation
+_NUMBERS = (0, 1, 2, 7, 127, 128, 255, 1 << 31, (1 << 31) - 1, 1 << 32, 1 << 62, (1 << 64) - 1)
+_INFO = ((), (2,), (2, 1), (2, 1, 2), (2, 1, 2, 1))  # within a ValueInfoProto
+_INNER = {(8,), (14,)} | {
+    (*graph, *path)
+    for graph in ((7,), (7, 1, 5, 6))  # the graph, and a graph in an attribute of one of its nodes
+    for path in ((), (1,), (1, 5), (5,), *((side, *info) for side in (11, 12) for info in _INFO))
+}  # paths of field numbers at which a model holds messages
+
+
+class Mutant(NamedTuple):
+    """A spoilt file and whether its seal was made anew."""
+
+    data: bytes
+    sealed: bool
+
+
+def mutant(seed: int, bases: list[bytes]) -> Mutant:
+    """The file of this seed; `bases` are honest artifacts without their seals."""
+    rng = random.Random(seed)
+    data = rng.choice(bases)
+    sealed = seed % SEALED_SHARE == 0
+    if not sealed:
+        data = seal(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
+        change = rng.choice(_STRUCTURED if rng.random() < (0.7 if sealed else 0.2) else _BYTEWISE)
+        data = change(data, rng)
+    return Mutant(seal(data) if sealed else data, sealed)
+
+
+def _flip(data: bytes, rng: random.Random) -> bytes:
+    if not data:
+        return data
+    out = bytearray(data)
+    at = _place(data, rng)
+    out[at] ^= 1 << rng.randrange(8)
+    return bytes(out)
+
+
+def _overwrite(data: bytes, rng: random.Random) -> bytes:
+    at = _place(data, rng)
+    new = rng.randbytes(rng.choice((1, 2, 4, 8)))
+    return data[:at] + new + data[at + len(new) :]
+
+
+def _insert(data: bytes, rng: random.Random) -> bytes:
+    at = _place(data, rng)
+    return data[:at] + rng.randbytes(rng.choice((1, 2, 9, 100))) + data[at:]
+
+
+def _delete(data: bytes, rng: random.Random) -> bytes:
+    at = _place(data, rng)
+    return data[:at] + data[at + rng.choice((1, 2, 8, 100, 1000)) :]
+
+
+def _repeat(data: bytes, rng: random.Random) -> bytes:
+    at = _place(data, rng)
+    piece = data[at : at + rng.choice((1, 8, 100, 1000))]
+    return data[:at] + piece * rng.choice((2, 3, 50)) + data[at:]
+
+
+def _number(data: bytes, rng: random.Random) -> bytes:
+    at = _place(data, rng)
+    return data[:at] + write_varint(rng.choice(_NUMBERS)) + data[at + rng.choice((0, 1, 2)) :]
+
+
+def _cut(data: bytes, rng: random.Random) -> bytes:
+    return data[: _place(data, rng)]
+
+
+def _place(data: bytes, rng: random.Random) -> int:
+    """A position; the ends, where the structure is, more often than the weights."""
+    edge = min(len(data), 2000)
+    near = rng.randrange(edge or 1)
+    return rng.choice((near, len(data) - near - 1 if data else 0, rng.randrange(len(data) or 1)))
+
+
+Part = list[tuple[int, int, int | bytes]]
+
+
+def _split(data: bytes) -> Part:
+    return [
+        (number, kind, value if isinstance(value, int) else bytes(value))
+        for number, kind, value in fields(memoryview(data))
+    ]
+
+
+def _join(parts: Part) -> bytes:
+    out = []
+    for number, kind, value in parts:
+        out.append(write_varint(number << 3 | kind))
+        if isinstance(value, int):
+            out.append(write_varint(value))
+        else:
+            out += [write_varint(len(value)), value] if kind == BYTES else [value]
+    return b"".join(out)
+
+
+def _within(change: Callable[[Part, random.Random], None]) -> Callable[..., bytes]:
+    """A change of the fields of one message somewhere in the model, lengths kept right."""
+
+    def apply(data: bytes, rng: random.Random, path: tuple[int, ...] = ()) -> bytes:
+        try:
+            parts = _split(data)
+        except Exception:  # an earlier change spoilt it
+            return _flip(data, rng)
+        inner = [i for i, (n, kind, _) in enumerate(parts) if (*path, n) in _INNER and kind == 2]
+        if inner and rng.random() < 0.8:
+            index = rng.choice(inner)
+            number, kind, value = parts[index]
+            assert isinstance(value, bytes)
+            parts[index] = (number, kind, apply(value, rng, (*path, number)))
+        elif parts:
+            change(parts, rng)
+        return _join(parts)
+
+    return apply
+
+
+def _drop(parts: Part, rng: random.Random) -> None:
+    parts.pop(rng.randrange(len(parts)))
+
+
+def _double(parts: Part, rng: random.Random) -> None:
+    parts.insert(rng.randrange(len(parts) + 1), rng.choice(parts))
+
+
+def _swap(parts: Part, rng: random.Random) -> None:
+    i, j = rng.randrange(len(parts)), rng.randrange(len(parts))
+    parts[i], parts[j] = parts[j], parts[i]
+
+
+def _renumber(parts: Part, rng: random.Random) -> None:
+    i = rng.randrange(len(parts))
+    number = rng.choice((rng.randrange(1, 30), rng.randrange(1, 1 << 29)))
+    parts[i] = (number, *parts[i][1:])
+
+
+def _change_value(parts: Part, rng: random.Random) -> None:
+    i = rng.randrange(len(parts))
+    number, kind, value = parts[i]
+    if isinstance(value, int):
+        value = rng.choice((*_NUMBERS, value + 1, max(0, value - 1)))
+    elif kind == BYTES:
+        value = rng.choice((_flip, _overwrite, _insert, _delete, _cut))(value, rng)
+    parts[i] = (number, kind, value)
+
+
+def _borrow(parts: Part, rng: random.Random) -> None:
+    """One field takes the value of another of the same kind."""
+    i, j = rng.randrange(len(parts)), rng.randrange(len(parts))
+    if parts[i][1] == parts[j][1]:
+        parts[i] = (parts[i][0], *parts[j][1:])
+
+
+_BYTEWISE = (_flip, _flip, _overwrite, _insert, _delete, _repeat, _number, _cut)
+_STRUCTURED = tuple(
+    _within(change) for change in (_drop, _double, _swap, _renumber, _change_value, _borrow)
+)

@@ -1,0 +1,1 @@
+"""Hostile model files, made anew for each run: `cases.CASES` has all of them."""

@@ -1,0 +1,165 @@
+"""The honest artifact that every hostile file starts from, and the ways to spoil it."""
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, helper, numpy_helper
+
+from chargen_ort.artifact import SEAL_KEY, ModelConfig, metadata_bytes, seal
+from chargen_ort.graph_spec import DTYPES, Graph, Node, Sizes, Tensor
+from chargen_ort.variants import VARIANTS
+from chargen_ort.vocabulary import Vocabulary
+from chargen_ort.wire import write_bytes_field, write_varint
+from tests.conftest import ALPHABET, PARITY, PROPERTIES, TRAINING, artifact_bytes, random_model
+
+NUM_LAYERS = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """One hostile file.
+
+    Attributes:
+        name: of the test.
+        make: puts the file into a folder and returns its path.
+        message: what the refusal must say.
+    """
+
+    name: str
+    make: Callable[[Path], Path]
+    message: str
+
+
+@functools.cache
+def honest() -> bytes:
+    """A sealed artifact of two layers with random weights."""
+    return artifact_bytes(random_model(num_layers=NUM_LAYERS))
+
+
+@functools.cache
+def body() -> bytes:
+    """The honest artifact without its seal."""
+    return without_seal(honest())
+
+
+def from_table(precision: str, num_layers: int = NUM_LAYERS) -> bytes:
+    """A sealed artifact of the guard's own table of graphs, with random weights."""
+    sizes = Sizes(len(ALPHABET), 8, 16, num_layers)
+    variant = VARIANTS[precision]
+    proto = helper.make_model(
+        _graph(variant.graph(sizes), np.random.default_rng(0)),
+        producer_name="chargen",
+        ir_version=variant.ir_version,
+        opset_imports=[helper.make_opsetid(*opset) for opset in variant.opsets.items()],
+    )
+    config = ModelConfig(Vocabulary(ALPHABET), 8, 16, num_layers, "\n", precision=precision)
+    history = metadata_bytes(config, TRAINING, PARITY, PROPERTIES)
+    return seal(proto.SerializeToString(deterministic=True) + history)
+
+
+def _graph(spec: Graph, rng: np.random.Generator) -> onnx.GraphProto:
+    def node(index: int, spec: Node) -> onnx.NodeProto:
+        attributes = {
+            key: _graph(value, rng) if isinstance(value, Graph) else value
+            for key, value in spec.attributes.items()
+        }
+        return helper.make_node(
+            spec.op, spec.inputs, spec.outputs, f"n{index}", domain=spec.domain, **attributes
+        )
+
+    def tensor(spec: Tensor) -> onnx.TensorProto:
+        dtype = DTYPES[spec.dtype]
+        if spec.value is not None:
+            array = np.array(spec.value, dtype).reshape(spec.shape)
+        elif dtype.kind == "f":
+            array = rng.uniform(-0.1, 0.1, spec.shape).astype(dtype)
+        else:
+            array = rng.integers(-63, 64, spec.shape).astype(dtype)
+        return numpy_helper.from_array(array, spec.name)
+
+    return helper.make_graph(
+        [node(*item) for item in enumerate(spec.nodes)],
+        "g",
+        [helper.make_tensor_value_info(*value) for value in spec.inputs],
+        [helper.make_tensor_value_info(*value) for value in spec.outputs],
+        [tensor(item) for item in spec.tensors],
+    )
+
+
+def file(name: str, make: Callable[[], bytes], message: str) -> Case:
+    """A file of these bytes as they are."""
+
+    def write(folder: Path) -> Path:
+        path = folder / "hostile.onnx"
+        path.write_bytes(make())
+        return path
+
+    return Case(name, write, message)
+
+
+def sealed(name: str, make: Callable[[bytes], bytes], message: str) -> Case:
+    """The honest body changed as bytes, then sealed as its author could."""
+    return file(name, lambda: seal(make(body())), message)
+
+
+def without_seal(data: bytes) -> bytes:
+    """An artifact without its last entry."""
+    return data[: data.rindex(SEAL_KEY.encode()) - 4]
+
+
+def model(
+    name: str, change: Callable[[ModelProto], object], message: str, precision: str = ""
+) -> Case:
+    """The honest model, or that of a precision, changed through onnx, then sealed."""
+
+    def make() -> bytes:
+        data = without_seal(from_table(precision)) if precision else body()
+        proto = onnx.load_from_string(data)
+        change(proto)
+        return seal(proto.SerializeToString(deterministic=True))
+
+    return file(name, make, message)
+
+
+def metadata(name: str, key: str, value: str | bytes, message: str) -> Case:
+    """The honest model with another value of one metadata key, then sealed."""
+
+    def make(data: bytes) -> bytes:
+        proto = onnx.load_from_string(data)
+        entries = [(p.key, p.value.encode()) for p in proto.metadata_props]
+        del proto.metadata_props[:]
+        text = value if isinstance(value, bytes) else value.encode()
+        return proto.SerializeToString(deterministic=True) + b"".join(
+            entry(k, text if k == key else v) for k, v in entries
+        )
+
+    return sealed(name, make, message)
+
+
+def value_of(key: str) -> str:
+    """The honest artifact's metadata value."""
+    proto = onnx.load_from_string(honest())
+    return next(p.value for p in proto.metadata_props if p.key == key)
+
+
+def changed(key: str, **changes: object) -> str:
+    """The honest JSON value with some keys replaced; `...` takes a key out."""
+    value = json.loads(value_of(key)) | changes
+    return json.dumps({k: v for k, v in value.items() if v is not ...})
+
+
+def entry(key: str, value: str | bytes) -> bytes:
+    """A metadata entry as a field of a model."""
+    text = value if isinstance(value, bytes) else value.encode()
+    pair = write_bytes_field(1, key.encode()) + write_bytes_field(2, text)
+    return write_bytes_field(14, pair)
+
+
+def varint_field(number: int, value: int) -> bytes:
+    """An integer field."""
+    return write_varint(number << 3) + write_varint(value)

@@ -1,0 +1,163 @@
+"""Metadata that lies: keys, sizes, JSON, and configurations that do not fit the weights."""
+
+import json
+
+from chargen_ort.artifact import CONFIG_KEY, FORMAT_KEY, PARITY_KEY, TRAINING_KEY
+from tests.hostile.build import Case, changed, entry, metadata, model, sealed, value_of
+
+
+def config(name: str, message: str, **changes: object) -> Case:
+    return metadata(f"config_{name}", CONFIG_KEY, changed(CONFIG_KEY, **changes), message)
+
+
+def sampling(name: str, message: str, **changes: object) -> Case:
+    options = json.loads(value_of(CONFIG_KEY))["sampling"] | changes
+    options = {k: v for k, v in options.items() if v is not ...}
+    return config(f"sampling_{name}", message, sampling=options)
+
+
+def json_case(name: str, text: str | bytes, message: str, key: str = TRAINING_KEY) -> Case:
+    return metadata(f"json_{name}", key, text, message)
+
+
+CONFIG = value_of(CONFIG_KEY)
+LETTERS = json.loads(CONFIG)["vocabulary"]
+VECTOR = {"tokens": [0], "stride": 1, "logits": [0.0], "greedy": [0]}
+
+
+def parity(name: str, message: str, **changes: object) -> Case:
+    return metadata(f"parity_{name}", PARITY_KEY, changed(PARITY_KEY, **changes), message)
+
+
+ENTRIES = [
+    sealed("metadata_50_mb", lambda b: b + entry("a", "x" * 50_000_000), "more than 2097152 bytes"),
+    sealed(
+        "metadata_300000_keys",
+        lambda b: b + b"".join(entry(f"k{i}", "") for i in range(300_000)),
+        "more than 64 entries",
+    ),
+    sealed("metadata_one_more", lambda b: b + entry("a", "b"), "key that is not known: 'a'"),
+    sealed("metadata_twice", lambda b: b + entry(CONFIG_KEY, CONFIG), "appears twice"),
+    sealed("metadata_empty_key", lambda b: b + entry("", "b"), "key that is not known: ''"),
+    sealed("metadata_empty_entry", lambda b: b + b"\x72\x00", "key that is not known: ''"),
+    sealed("metadata_two_keys", lambda b: b + b"\x72\x08\x0a\x02ab\x0a\x02cd", "key occurs more"),
+    sealed("metadata_third_field", lambda b: b + b"\x72\x02\x18\x01", "field 3"),
+    sealed("metadata_cut_off", lambda b: b + b"\x72\x02\x0a\x09", "the file is cut off"),
+    sealed("metadata_escape_key", lambda b: b + entry("\x1b[31m", ""), r"not known: '\x1b[31m'"),
+    model("metadata_none", lambda m: m.ClearField("metadata_props"), "metadata lacks"),
+    model("metadata_config_missing", lambda m: m.metadata_props.pop(1), "lacks chargen.config"),
+    model("metadata_license_missing", lambda m: m.metadata_props.pop(6), "lacks license"),
+    metadata("format_2", FORMAT_KEY, "2", "format '2' is not known to this version"),
+    metadata("format_empty", FORMAT_KEY, "", "format '' is not known"),
+    metadata("format_long", FORMAT_KEY, "9" * 100_000, "is not known to this version"),
+    metadata("format_padded", FORMAT_KEY, "1 ", "format '1 ' is not known"),
+    metadata("config_not_utf8", CONFIG_KEY, b"\xff\xfe", "not UTF-8"),
+    metadata("config_surrogate_bytes", CONFIG_KEY, b'"\xed\xa0\x80"', "not UTF-8"),
+    metadata("license_not_utf8", "license", b"\x80", "not UTF-8"),
+]
+
+JSON = [
+    json_case("empty", "", "is not JSON"),
+    json_case("not_json", "hello", "is not JSON"),
+    json_case("list", "[]", "is not a JSON object"),
+    json_case("null", "null", "is not a JSON object"),
+    json_case("two_values", "{} {}", "is not JSON"),
+    json_case("python", "{'a': 1}", "is not JSON"),
+    json_case("byte_order_mark", "\ufeff{}", "is not JSON"),
+    json_case("control_character", '{"a": "\n"}', "is not JSON"),
+    json_case("duplicate_key", '{"a": 1, "a": 2}', "the key 'a' appears twice"),
+    json_case("duplicate_inside", '{"a": [{"b": 1, "b": 1}]}', "the key 'b' appears twice"),
+    json_case("nan", '{"a": NaN}', "NaN is not a number"),
+    json_case("infinity", '{"a": -Infinity}', "-Infinity is not a number"),
+    json_case("overflow", '{"a": 1e999}', "too long or too large"),
+    json_case("long_fraction", '{"a": 0.' + "1" * 100_000 + "}", "too long or too large"),
+    json_case("long_integer", '{"a": 1' + "0" * 4_000 + "}", "an integer of 4001 digits"),
+    json_case("longer_integer", '{"a": 1' + "0" * 1_000_000 + "}", "an integer of 1000001 digits"),
+    json_case("lone_surrogate", r'{"a": "\ud800"}', "lone surrogate"),
+    json_case("lone_surrogate_key", r'{"\udfff": 1}', "lone surrogate"),
+    json_case("swapped_surrogates", r'{"a": "\ude00\ud83d"}', "lone surrogate"),
+    json_case("nested_20", '{"a": ' + "[" * 20 + "]" * 20 + "}", "nested more than 16 deep"),
+    json_case("nested_3000", '{"a": ' + "[" * 3000 + "]" * 3000 + "}", "nested more than 16 deep"),
+    json_case("nested_million", "[" * 1_000_000, "more than 4096 lists"),
+    json_case("many_lists", '{"a": [' + "[]," * 400_000 + "[]]}", "more than 4096 lists"),
+    json_case("many_objects", '{"a": [' + "{}," * 400_000 + "{}]}", "more than 4096 lists"),
+    json_case(
+        "many_keys", "{" + ",".join(f'"{i}":1' for i in range(150_000)) + "}", "lacks corpus"
+    ),
+    json_case(
+        "same_key_often", "{" + ",".join(['"a":1'] * 150_000) + "}", "the key 'a' appears twice"
+    ),
+    json_case("training_empty", "{}", "chargen.training lacks corpus"),
+    json_case("parity_empty", "{}", "chargen.parity lacks steps", PARITY_KEY),
+    json_case("config_empty", "{}", "chargen.config lacks embedding_dim", CONFIG_KEY),
+    json_case("training_corpus", changed(TRAINING_KEY, corpus=3), "corpus is 3; it must be object"),
+    json_case("training_steps", changed(TRAINING_KEY, steps=-1), "steps is -1; allowed"),
+    json_case("training_true", changed(TRAINING_KEY, steps=True), "steps is True; it must be int"),
+    json_case("training_half", changed(TRAINING_KEY, steps=0.5), "steps is 0.5; it must be integ"),
+    json_case("training_validation", changed(TRAINING_KEY, validation=[]), "validation is a list"),
+    parity("batches", "batches[0] is 'a'", batches=["a"]),
+    parity("tolerance", "tolerance lacks", tolerance={}),
+    parity("vectors_no_list", "vectors is an object", vectors={}),
+    parity("vectors_17", "vectors has 17 values", vectors=[VECTOR] * 17),
+    parity("vectors_negative_token", "tokens[0] is -1", vectors=[VECTOR | {"tokens": [-1]}]),
+    parity("vectors_no_tokens", "tokens has 0 values", vectors=[VECTOR | {"tokens": []}]),
+    parity("vectors_stride_0", "stride is 0", vectors=[VECTOR | {"stride": 0}]),
+]
+
+CONFIGS = [
+    config("unknown_key", "key that is not known: 'extra'", extra=1),
+    config("no_vocabulary", "lacks vocabulary", vocabulary=...),
+    config("unit", "unit is 'syllable'; it must be one of", unit="syllable"),
+    config("vocabulary_text", "vocabulary is 'abc'; it must be array", vocabulary="abc"),
+    config("vocabulary_empty", "vocabulary has 0 values", vocabulary=[]),
+    config("vocabulary_short", "graph output is", vocabulary=LETTERS[1:]),
+    config("vocabulary_long", "graph output is", vocabulary=[*LETTERS, "é"]),
+    config("vocabulary_duplicate", "has a value twice", vocabulary=[*LETTERS[:-1], "a"]),
+    config("vocabulary_of_words", "has 2 characters", vocabulary=["ab", *LETTERS[1:]]),
+    config("vocabulary_empty_text", "has 0 characters", vocabulary=["", *LETTERS[1:]]),
+    config("vocabulary_numbers", "vocabulary[0] is 1; it must be string", vocabulary=[1] * 29),
+    config("vocabulary_lists", "vocabulary[0] is a list", vocabulary=[[]] * 29),
+    config("vocabulary_null", "vocabulary is None", vocabulary=None),
+    config("vocabulary_surrogate", "lone surrogate", vocabulary=["\ud800", *LETTERS[1:]]),
+    config(
+        "vocabulary_100000", "100000 values", vocabulary=[chr(0x10000 + i) for i in range(100_000)]
+    ),
+    config("hidden_size_0", "hidden_size is 0; allowed is 1 to 65536", hidden_size=0),
+    config("hidden_size_negative", "hidden_size is -1", hidden_size=-1),
+    config("hidden_size_true", "hidden_size is True; it must be integer", hidden_size=True),
+    config("hidden_size_float", "hidden_size is 16.0; it must be integer", hidden_size=16.0),
+    config("hidden_size_text", "hidden_size is '16'", hidden_size="16"),
+    config("hidden_size_huge", "hidden_size is 1000000000000", hidden_size=10**12),
+    config("hidden_size_other", "graph input is", hidden_size=17),
+    config("embedding_dim_other", "tensor embedding: shape is (29, 8)", embedding_dim=9),
+    config("num_layers_other", "node occurs more than", num_layers=1),
+    config("num_layers_more", "graph input is", num_layers=3),
+    config("num_layers_1000", "num_layers is 1000; allowed is 1 to 64", num_layers=1000),
+    config("precision", "precision is none of fp32, fp16, int8, it is 'fp8'", precision="fp8"),
+    config("precision_list", "precision is a list", precision=[]),
+    config("precision_escape", r"it is '\x1b[2J'", precision="\x1b[2J"),
+    config("separator_unknown", "separator is not one character of the vocab", separator="é"),
+    config("separator_two", "separator has 2 characters", separator="ab"),
+    config("separator_empty", "separator has 0 characters", separator=""),
+    config("separator_null", "separator is None", separator=None),
+    config("unknown_policy", "unknown is 'ignore'; it must be one of", unknown="ignore"),
+    config("replacement_unknown", "replacement 'é' is not one character", replacement="é"),
+    config("replacement_list", "replacement is a list", replacement=[]),
+    config("sampling_list", "sampling is a list; it must be object", sampling=[]),
+    sampling("seed", "key that is not known: 'seed'", seed=1),
+    sampling("temperature_negative", "temperature is -1", temperature=-1),
+    sampling("temperature_tiny", "temperature is 1e-300", temperature=1e-300),
+    sampling("temperature_text", "temperature is 'hot'", temperature="hot"),
+    sampling("temperature_missing", "sampling lacks temperature", temperature=...),
+    sampling("top_k_negative", "top_k is -1", top_k=-1),
+    sampling("top_k_fraction", "top_k is 1.5", top_k=1.5),
+    sampling("top_p_0", "top_p is 0; it must be above 0", top_p=0),
+    sampling("min_p_2", "min_p is 2", min_p=2),
+    sampling("penalty_0", "repetition_penalty is 0", repetition_penalty=0),
+    sampling("stop_text", "stop is 'x'; it must be array", stop="x"),
+    sampling("stop_empty", "stop[0] has 0 characters", stop=[""]),
+    sampling("stop_numbers", "stop[0] is 1", stop=[1]),
+    sampling("stop_many", "stop has 100 values", stop=["x"] * 100),
+]
+
+CASES: list[Case] = [*ENTRIES, *JSON, *CONFIGS]

@@ -1,0 +1,118 @@
+"""What ARTIFACT.md says is what the code does."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chargen_ort import guard, strict_json
+from chargen_ort.artifact import FORMAT, KEYS, MAX_FILE_BYTES, seal
+from chargen_ort.guard import MAX_METADATA_BYTES, MAX_WEIGHT
+from chargen_ort.sampling import Sampler, SamplingOptions, uniform_draws
+from chargen_ort.strict_json import schema
+from chargen_ort.variants import VARIANTS
+from tests.hostile.build import honest
+
+TEXT = (Path(__file__).parent.parent / "runtime/ARTIFACT.md").read_text()
+
+
+def test_it_names_every_key_format_and_precision():
+    assert f"format {FORMAT}\n" in TEXT
+    for key in (*KEYS, *VARIANTS):
+        assert f"`{key}`" in TEXT, key
+
+
+@pytest.mark.parametrize("name", ["config", "training", "parity"])
+def test_it_names_every_key_of_the_schemas(name):
+    def keys(value):
+        for key, inner in value.get("properties", {}).items():
+            yield key
+            yield from keys(inner)
+        yield from keys(value["items"]) if "items" in value else ()
+
+    section = TEXT.split(f"### chargen.{name}")[1].split("\n## ")[0].split("\n### ")[0]
+    for key in keys(schema(name)):
+        assert f"`{key}`" in section or f"`tolerance.{key}`" in section, key
+
+
+def test_its_limits_are_the_codes():
+    assert MAX_FILE_BYTES == 1 << 30
+    assert f"{MAX_METADATA_BYTES:,} bytes" in TEXT
+    assert f"{MAX_WEIGHT:,.0f} either way" in TEXT
+    assert f"nested at most {strict_json.MAX_DEPTH} deep" in TEXT
+    assert f"at most {strict_json._MAX_OPENINGS:,} lists and objects" in TEXT
+    assert f"integers of at most {strict_json._MAX_DIGITS} digits" in TEXT
+    config = schema("config")["properties"]
+    assert f"1 to {config['vocabulary']['maxItems']:,}" in TEXT
+    assert f"1 to {config['num_layers']['maximum']}" in TEXT
+
+
+@pytest.mark.parametrize(
+    ("message", "known"),
+    [
+        ("ModelProto", guard._MODEL),
+        ("NodeProto", guard._NODE),
+        ("AttributeProto", guard._ATTRIBUTE),
+        ("TensorProto", guard._TENSOR),
+        ("ValueInfoProto", guard._VALUE),
+    ],
+)
+def test_its_list_of_fields_is_the_guards(message, known):
+    row = re.search(rf"\| {message} \| (.*) \|", TEXT)[1]
+    listed = dict(re.findall(r"(\d+) (\w+)", row))
+    assert listed == {str(number): field.name for number, field in known.items()}
+
+
+def test_the_example_of_the_seal():
+    entry = seal(b"abc")[3:]
+    assert entry.hex() in TEXT
+    assert len(entry) == 84
+    section = TEXT.split("## The seal")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \| `([0-9a-f ]+)` \|", section, re.MULTILINE)
+    assert len(rows) == 5
+    for offset, written in rows:
+        part = bytes.fromhex(written)
+        assert entry[int(offset) : int(offset) + len(part)] == part
+
+
+def test_the_seal_is_checked_as_it_says():
+    data = honest()
+    assert data[-84:-64] == seal(b"")[:20]
+    assert data[-64:].decode() == hashlib.sha256(data[:-84]).hexdigest()
+
+
+def test_the_example_of_the_draws():
+    rows = re.findall(r"^\| (\d) \| `([0-9a-f]{16})` \| (0\.\d+) \|", TEXT, re.MULTILINE)
+    assert len(rows) == 5
+    raw = philox(7, 0, 5)
+    for t, word, u in rows:
+        assert raw[int(t)] == int(word, 16)
+        assert float(u) == (int(word, 16) >> 11) * 2.0**-53 == uniform_draws(7, 0, int(t), 1)[0]
+    u = float(uniform_draws(7, 3, 0, 1)[0])
+    assert f"Seed 7, row 3, t 0: `{philox(7, 3, 1)[0]:016x}`, u = {u!r}." in TEXT
+
+
+def philox(seed, row, count):
+    """Philox-4x64-10 as the paper has it, in plain Python."""
+    mask = (1 << 64) - 1
+    words = []
+    for block in range(-(-count // 4)):
+        c, k0, k1 = [block + 1, 0, 0, 0], seed, row
+        for _ in range(10):
+            a, b = c[0] * 0xD2E7470EE14C6C93, c[2] * 0xCA5A826395121157
+            c = [(b >> 64) ^ c[1] ^ k0, b & mask, (a >> 64) ^ c[3] ^ k1, a & mask]
+            k0, k1 = (k0 + 0x9E3779B97F4A7C15) & mask, (k1 + 0xBB67AE8584CAA73B) & mask
+        words += c
+    return words[:count]
+
+
+def test_the_example_of_a_token():
+    options = SamplingOptions(
+        temperature=0.8, top_k=4, top_p=0.9, min_p=0.05, repetition_penalty=1.2, seed=7
+    )
+    sampler = Sampler(options, 5)
+    sampler.see(0, np.array([0]))
+    token = sampler.sample(np.array([[2, 1, 0.5, -1, 0]], dtype=np.float32))
+    assert f"the token is {token[0]}." in TEXT

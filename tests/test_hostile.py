@@ -1,0 +1,113 @@
+"""No file hurts: each is refused with one helpful line, quickly, in little memory, without a crash.
+
+`make guard-old` runs these with the oldest ONNX Runtime that is supported.
+"""
+
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from chargen_ort.artifact import parse_artifact, seal
+from chargen_ort.errors import ArtifactError
+from chargen_ort.models import DEMO_MODEL
+from tests.hostile.build import body, honest
+from tests.hostile.cases import CASES
+from tests.hostile.worker import Elsewhere, attempt, measure
+
+MAX_SECONDS, MAX_MEGABYTES = 2, 100
+
+
+@pytest.fixture(scope="module")
+def elsewhere():
+    worker = Elsewhere()
+    yield worker
+    assert worker.close() == 0
+
+
+def test_there_are_enough_of_them():
+    assert len(CASES) >= 120
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_the_honest_file_is_accepted(elsewhere, tmp_path):
+    (tmp_path / "honest.onnx").write_bytes(honest())
+    assert elsewhere.ask(tmp_path / "honest.onnx")["outcome"] == "accepted"
+    assert seal(body()) == honest()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_refused(case, elsewhere, tmp_path):
+    found = elsewhere.ask(case.make(tmp_path))
+    assert found["outcome"] == "refused", found
+    assert case.message in found["message"]
+    assert found["message"].isprintable()
+    assert found["seconds"] < MAX_SECONDS
+    assert found["growth"] < MAX_MEGABYTES
+
+
+def test_a_refused_file_never_reaches_onnxruntime(tmp_path):
+    for case in CASES[:: len(CASES) // 20]:
+        (tmp_path / case.name).mkdir()
+        case.make(tmp_path / case.name)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from tests.hostile.worker import attempt\n"
+        "paths = list(Path(sys.argv[1]).glob('*/*.onnx'))\n"
+        "assert len(paths) > 10\n"
+        "assert {attempt(str(path))[0] for path in paths} == {'refused'}\n"
+        "assert 'onnxruntime' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def test_that_check_can_fail(tmp_path):
+    (tmp_path / "honest.onnx").write_bytes(honest())
+    assert attempt(str(tmp_path / "honest.onnx")) == ("accepted", "")
+    assert attempt(b"")[0] == "refused"
+    assert attempt(None)[0] == "another error"
+    with pytest.raises(RuntimeError, match=f"crash: -{int(signal.SIGABRT)}"):
+        Elsewhere(sys.executable, "-c", "import os; input(); os.abort()").ask(tmp_path)
+    with pytest.raises(RuntimeError, match="hang"):
+        Elsewhere(sys.executable, "-c", "import time; time.sleep(60)").ask(tmp_path, seconds=0.1)
+    _, seconds, growth = measure(lambda: len(bytearray(150 << 20)))
+    assert seconds > 0
+    assert growth > MAX_MEGABYTES
+
+
+# Integrity: every bit and every byte counts
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return DEMO_MODEL.read_bytes()
+
+
+def test_any_flipped_bit_is_refused(demo):
+    rng = random.Random(0)
+    bits = {*rng.sample(range(8 * len(demo)), 2_000), *range(8 * (len(demo) - 200), 8 * len(demo))}
+    for bit in bits:
+        flipped = bytearray(demo)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ArtifactError):
+            parse_artifact(bytes(flipped))
+
+
+def test_any_truncation_is_refused(demo):
+    rng = random.Random(0)
+    for size in {
+        *range(200),
+        *range(len(demo) - 200, len(demo)),
+        *rng.sample(range(len(demo)), 500),
+    }:
+        with pytest.raises(ArtifactError):
+            parse_artifact(demo[:size])
+
+
+def test_a_sealed_truncation_is_refused():
+    data = body()
+    for size in [*range(0, len(data), 37), *range(len(data) - 300, len(data))]:
+        with pytest.raises(ArtifactError):
+            parse_artifact(seal(data[:size]))

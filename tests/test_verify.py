@@ -1,0 +1,155 @@
+"""Verification: the test vectors of the certificate, and an artifact against its model."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from chargen_export.parity import verify_parity
+from chargen_export.pipeline import export
+from chargen_export.verify import verify_against_model
+from chargen_ort import Vocabulary, parse_artifact
+from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
+from chargen_ort.verify import verify_artifact, verify_vectors
+from chargen_train.corpus import load_corpus
+from tests.conftest import ALPHABET, PROPERTIES, TRAINING, model_bytes, random_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model(num_layers=2, scale=1.0)
+
+
+@pytest.fixture(scope="module")
+def artifact(model):
+    parity = verify_parity(model_bytes(model), model, np.arange(29))
+    config = ModelConfig(Vocabulary(ALPHABET), 8, 16, 2, "\n")
+    data = model_bytes(model) + metadata_bytes(config, TRAINING, parity, PROPERTIES)
+    return parse_artifact(seal(data), "x.onnx")
+
+
+def test_two_exports_of_one_model_are_the_same_file(model, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text(ALPHABET * 3)
+    corpus = load_corpus(text)
+    first, second = (
+        export(model, corpus, TRAINING, tmp_path / f"{name}.onnx") for name in ("a", "b")
+    )
+    assert first.sha256 == second.sha256
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def with_vector(artifact, **changes):
+    """The artifact with a change in its first test vector."""
+    parity = json.loads(json.dumps(artifact.parity))
+    parity["vectors"][0].update(changes)
+    return dataclasses.replace(artifact, parity=parity)
+
+
+def test_vectors_hold_what_the_model_computes(model, artifact):
+    vectors = artifact.parity["vectors"]
+    assert [len(vector["tokens"]) for vector in vectors] == [1, 16, 64]
+    for vector in vectors:
+        token = torch.tensor([vector["tokens"]])
+        with torch.no_grad():
+            logits, hidden = model(token, model.zero_hidden(1))
+            np.testing.assert_allclose(logits[0, -1], vector["logits"], atol=1e-5)
+            for expected in vector["greedy"]:
+                assert logits[0, -1].argmax() == expected
+                logits, hidden = model(torch.tensor([[expected]]), hidden)
+
+
+def test_vectors_of_a_large_vocabulary_keep_a_share_of_the_logits():
+    model = random_model(vocab_size=5000)
+    parity = verify_parity(model_bytes(model), model, np.arange(100))
+    for vector in parity["vectors"]:
+        assert vector["stride"] == 20
+        assert len(vector["logits"]) == 250
+        assert len(json.dumps(vector)) < 10_000
+
+
+def test_an_honest_artifact_passes(artifact):
+    verdicts = verify_artifact(artifact)
+    assert [v.what for v in verdicts] == ["seal", "graph", "weights", "vectors"]
+    assert all(v.passed for v in verdicts)
+    assert str(verdicts[1]) == (
+        "graph    ok     13 nodes and 10 tensors, as train-export writes them for fp32"
+    )
+    assert "greedy text equal" in str(verdicts[3])
+
+
+def test_a_file_without_vectors_says_so(artifact):
+    parity = {key: value for key, value in artifact.parity.items() if key != "vectors"}
+    verdict = verify_vectors(dataclasses.replace(artifact, parity=parity))
+    assert verdict.passed is None
+    assert "absent" in str(verdict)
+
+
+def test_a_logit_that_differs_fails(artifact):
+    logits = list(artifact.parity["vectors"][0]["logits"])
+    logits[7] += 0.01
+    verdict = verify_vectors(with_vector(artifact, logits=logits))
+    assert verdict.passed is False
+    assert "largest logit difference 1.0e-02 (limit 0.0001)" in str(verdict)
+
+
+def test_greedy_text_that_differs_fails(artifact):
+    greedy = list(artifact.parity["vectors"][0]["greedy"])
+    greedy[5] = (greedy[5] + 1) % 29
+    verdict = verify_vectors(with_vector(artifact, greedy=greedy))
+    assert verdict.passed is False
+    assert "greedy text within" in str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokens": [29]}, "vector 0: a token is not below 29"),
+        ({"greedy": [29]}, "vector 0: a token is not below 29"),
+        ({"logits": [0.0]}, "vector 0: 1 logits; the vocabulary and the stride ask for 29"),
+        ({"stride": 2}, "29 logits; the vocabulary and the stride ask for 15"),
+    ],
+)
+def test_vectors_that_do_not_fit_fail_before_they_run(artifact, changes, message):
+    verdict = verify_vectors(with_vector(artifact, **changes))
+    assert verdict.passed is False
+    assert message in str(verdict)
+
+
+def verdicts_of(artifact, model, characters=ALPHABET):
+    found = verify_against_model(artifact, model, Vocabulary(characters))
+    return {verdict.what: verdict for verdict in found}
+
+
+def test_the_model_that_was_exported_passes(artifact, model):
+    found = verdicts_of(artifact, model)
+    assert list(found) == [
+        "seal", "graph", "weights", "vectors", "vocab", "sizes", "bytes", "parity",
+    ]  # fmt: skip
+    assert all(verdict.passed for verdict in found.values())
+
+
+def test_other_weights_fail(artifact):
+    found = verdicts_of(artifact, random_model(num_layers=2, scale=1.0, seed=1))
+    failed = [what for what, verdict in found.items() if not verdict.passed]
+    assert failed == ["bytes", "parity"]
+    assert "logits at step 0" in str(found["parity"])
+    assert "nothing was written" not in str(found["parity"])
+
+
+def test_one_weight_that_is_a_millionth_off_shows_in_the_bytes(artifact):
+    other = random_model(num_layers=2, scale=1.0)
+    with torch.no_grad():
+        other.output.weight[3, 4] += 1e-6
+    found = verdicts_of(artifact, other)
+    assert [what for what, verdict in found.items() if not verdict.passed] == ["bytes"]
+
+
+def test_other_sizes_fail_and_end_the_comparison(artifact):
+    found = verdicts_of(artifact, random_model(num_layers=1), ALPHABET[::-1])
+    failed = [what for what, verdict in found.items() if not verdict.passed]
+    assert failed == ["vocab", "sizes"]
+    assert "hidden 16, layers 2; checkpoint" in str(found["sizes"])
+    assert "bytes" not in found
