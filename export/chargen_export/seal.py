@@ -30,11 +30,23 @@ def seal_artifact(
     Raises:
         OptionError: the file cannot be written; the old one, if any, is untouched.
     """
+    artifact = assemble_artifact(model_bytes, config, training, parity, properties, str(path))
+    write_atomically(path, artifact.data)
+    return artifact
+
+
+def assemble_artifact(
+    model_bytes: bytes,
+    config: ModelConfig,
+    training: Mapping[str, Any],
+    parity: Mapping[str, Any],
+    properties: Mapping[str, str],
+    name: str = "the model",
+) -> Artifact:
+    """The artifact in memory, checked as a reader checks it; `name` is for messages."""
     data = seal(model_bytes + metadata_bytes(config, training, parity, properties))
     onnx.checker.check_model(data, full_check=True)
-    artifact = parse_artifact(data, str(path))
-    write_atomically(path, data)
-    return artifact
+    return parse_artifact(data, name)
 
 
 def check_writable(path: Path) -> None:

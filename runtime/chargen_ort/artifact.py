@@ -21,6 +21,7 @@ from chargen_ort.wire import BYTES, fields, write_bytes_field
 FORMAT = 1
 TOKEN, HIDDEN, LOGITS, NEXT_HIDDEN = "token", "hidden", "logits", "next_hidden"
 OPSET, IR_VERSION = 17, 8
+PRECISIONS = ("fp32", "fp16", "int8")
 
 FORMAT_KEY = "chargen.format"
 CONFIG_KEY = "chargen.config"
@@ -43,7 +44,7 @@ class ModelConfig:
         embedding_dim, hidden_size, num_layers: sizes of the network.
         separator: one character that stands before a text begins; an empty start feeds it.
         sampling: the options that apply when a call gives none.
-        precision: how the weights are stored.
+        precision: how the weights are stored, one of `PRECISIONS`.
     """
 
     vocabulary: Vocabulary
@@ -270,8 +271,8 @@ def _config_from_json(value: Mapping[str, Any]) -> ModelConfig:
         raise
     except (ChargenError, TypeError, ValueError) as error:
         raise ArtifactError(f"{CONFIG_KEY}: {error}") from None
-    if config.precision != "fp32":
-        raise ArtifactError(f"{CONFIG_KEY}: precision {config.precision!r} is not known")
+    if config.precision not in PRECISIONS:
+        raise ArtifactError(f"{CONFIG_KEY}: precision is none of {PRECISIONS}")
     if not isinstance(config.separator, str) or config.separator not in list(characters):
         raise ArtifactError(f"{CONFIG_KEY}: separator is not one character of the vocabulary")
     return config
