@@ -14,6 +14,7 @@ operators of the standard domain are used. How the numbers are chosen:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -203,7 +204,7 @@ def _table_nodes() -> list[onnx.NodeProto]:
 def _body_nodes(num_layers: int) -> list[onnx.NodeProto]:
     nodes: list[onnx.NodeProto] = []
 
-    def add(op: str, inputs: list[str], *outputs: str, **attributes: int) -> str:
+    def add(op: str, inputs: list[str], *outputs: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(op, inputs, outputs, outputs[0], **attributes))
         return outputs[0]
 

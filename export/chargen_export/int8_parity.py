@@ -20,9 +20,11 @@ from chargen_export.int8 import (
     StepWeights,
     quantise,
 )
-from chargen_export.parity import BATCHES, FLOAT32_TOLERANCE, STEPS, Tolerance
+from chargen_export.parity import BATCHES, FLOAT32_TOLERANCE, Tolerance
 from chargen_ort.errors import ParityError
 from chargen_ort.step import Stepper, open_session, run_steps
+
+STEPS = 250  # each is compared on its own: nothing builds up
 
 _Matrix = NDArray[np.float64]
 Product = Callable[[_Matrix], _Matrix]
@@ -41,9 +43,7 @@ class QuantisedGRU:
         self._output = _quantised_product(weights.output_weight)
         self._output_bias = weights.output_bias.astype(np.float64)
 
-    def layer(
-        self, index: int, below: NDArray[np.generic], hidden: NDArray[np.float32]
-    ) -> _Matrix:
+    def layer(self, index: int, below: NDArray[Any], hidden: NDArray[np.float32]) -> _Matrix:
         """The next state of a layer, ``[batch, hidden]``.
 
         Args:
@@ -87,7 +87,7 @@ def verify_int8(
     text = np.resize(tokens, STEPS + max(BATCHES) * 17).astype(np.int64)
     largest = {"logits": 0.0, "hidden": 0.0, "prefill": 0.0}
 
-    def check(kind: str, ours: NDArray[np.generic], expected: NDArray[np.generic], at: str) -> None:
+    def check(kind: str, ours: NDArray[Any], expected: NDArray[Any], at: str) -> None:
         difference = float(np.abs(ours - expected).max())
         limit = tolerance.hidden if kind == "hidden" else tolerance.logits
         if not difference <= limit:
@@ -106,7 +106,7 @@ def verify_int8(
             old = stepper.hidden.copy()  # [batch, num_layers, hidden]
             stepper.step(token[:, time])
             new = stepper.hidden
-            below: NDArray[np.generic] = token[:, time]
+            below: NDArray[Any] = token[:, time]
             for index in range(weights.sizes[1]):
                 expected = reference.layer(index, below, old[:, index])
                 check("hidden", new[:, index], expected, f"layer {index} at {at}")
@@ -133,7 +133,7 @@ def verify_int8(
 
 
 def _quantised_product(matrix: NDArray[np.float32]) -> Product:
-    """x ``[batch, in]`` of integers times `matrix` ``[in, out]``, back in real units."""
+    """X ``[batch, in]`` of integers times `matrix` ``[in, out]``, back in real units."""
     integers, scale = quantise(np.ascontiguousarray(matrix), 0, WEIGHT_LEVELS)
     whole = integers.astype(np.float64)  # sums below 2**53: exact
     step = (scale[0] / np.float32(ACTIVATION_LEVELS)).astype(np.float64)  # [out]
@@ -142,14 +142,15 @@ def _quantised_product(matrix: NDArray[np.float32]) -> Product:
 
 def _dequantised(matrix: NDArray[np.float32], axis: int, levels: int) -> _Matrix:
     integers, scale = quantise(np.ascontiguousarray(matrix), axis, levels)
-    return integers * scale.astype(np.float64)
+    return integers.astype(np.float64) * scale.astype(np.float64)
 
 
-def _integers(hidden: NDArray[np.generic]) -> _Matrix:
+def _integers(hidden: NDArray[np.float32]) -> _Matrix:
     """States as the integers -128 … 127 that stand for them, ties to even."""
     step = np.float32(1 / ACTIVATION_LEVELS)
-    return np.clip(np.rint(hidden / step), -128, 127).astype(np.float64)
+    integers: _Matrix = np.clip(np.rint(hidden / step), -128, 127).astype(np.float64)
+    return integers
 
 
 def _sigmoid(x: _Matrix) -> _Matrix:
-    return 1 / (1 + np.exp(-x))
+    return np.asarray(1 / (1 + np.exp(-x)))

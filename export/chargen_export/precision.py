@@ -146,11 +146,9 @@ def build_fp16_model(data: bytes) -> onnx.ModelProto:
             )
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16), name + _HALF))
+        half, doc = name + _HALF, "stored in half precision"
         casts.append(
-            helper.make_node(
-                "Cast", [name + _HALF], [name], f"{name}_cast", "stored in half precision",
-                to=TensorProto.FLOAT,
-            )  # fmt: skip
+            helper.make_node("Cast", [half], [name], f"{name}_cast", doc, to=TensorProto.FLOAT)
         )
     nodes = [*casts, *graph.node]
     del graph.node[:]
@@ -183,7 +181,7 @@ def pass_gate(
     return {
         "text": text.name,
         "held_out": text.held_out,
-        "characters": len(tokens),
+        "characters": len(tokens) - 1,
         "protocol": f"mean over consecutive {WINDOW}-character windows, each from a zero state",
         "fp32_nats_per_char": before,
         "nats_per_char": after,
