@@ -153,17 +153,17 @@ def build_int8_model(weights: StepWeights) -> onnx.ModelProto:
     )
     nodes = [
         *_table_nodes(),
+        helper.make_node("Transpose", [TOKEN], ["token_by_time"], "time_first", perm=[1, 0]),
         helper.make_node(
             "Scan",
-            [HIDDEN, TOKEN],
-            [NEXT_HIDDEN, LOGITS],
+            [HIDDEN, "token_by_time"],
+            [NEXT_HIDDEN, "logits_by_time"],
             "steps",
-            "one step after the other along time",
+            "one step after the other",
             body=body,
             num_scan_inputs=1,
-            scan_input_axes=[1],
-            scan_output_axes=[1],
         ),
+        helper.make_node("Transpose", ["logits_by_time"], [LOGITS], "batch_first", perm=[1, 0, 2]),
     ]
     graph = helper.make_graph(
         nodes,
