@@ -100,12 +100,12 @@ def train_export(
         ),
     ] = None,
     max_loss_increase: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Refuse a precision that costs more nats a character.",
+            help="Refuse a precision that costs more nats a character. Default: 0.005.",
             rich_help_panel=_PRECISION,
         ),
-    ] = 0.005,
+    ] = None,
 ) -> None:
     """Train a character model on a text and export it as one sealed .onnx file.
 
@@ -115,6 +115,7 @@ def train_export(
     try:  # here, so that --help is quick
         from chargen_export.display import Display
         from chargen_export.pipeline import train_and_export
+        from chargen_export.precision import MAX_LOSS_INCREASE
         from chargen_export.variants import convert, corpus_gate_text, write_variants
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed; run: pip install 'chargen-ort[train]'", 2)
@@ -133,7 +134,7 @@ def train_export(
         "device": device,
     }
     display = Display(sys.stderr)
-    limit = max_loss_increase
+    limit = MAX_LOSS_INCREASE if max_loss_increase is None else max_loss_increase
     path: Path | None = None
     try:
         _check_source(corpus, source, text_file, {"preset": preset, **settings})

@@ -12,7 +12,6 @@ operators of the standard domain are used. How the numbers are chosen:
   once, on load, from the file's embedding and weights.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +31,6 @@ WEIGHT_LEVELS = 63
 MAX_TABLE = 1 << 26  # numbers in the first layer's table, 256 MB once loaded
 
 TABLE_ARRAYS = ("embedding", "embedding_scale", "layer_0_W", "layer_0_W_scale", "layer_0_bias")
-
-Arrays = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def int8_arrays(weights: StepWeights) -> dict[str, NDArray[np.generic]]:
         inner = b[:gates].copy()  # [3 hidden]
         inner[: 2 * hidden_size] += b[gates : gates + 2 * hidden_size]
         recurrent_bias[index, 2 * hidden_size :] = b[gates + 2 * hidden_size :]
-        levels = WEIGHT_LEVELS if index else ACTIVATION_LEVELS
+        levels = WEIGHT_LEVELS if index else ACTIVATION_LEVELS  # the table is no integer product
         integers, scale = quantise(np.ascontiguousarray(w.T), 0, levels)
         arrays[f"layer_{index}_W"] = integers
         if index == 0:
