@@ -197,7 +197,7 @@ def test_the_runtime_need_not_know(precision):
 def test_an_unknown_precision_is_refused():
     data = artifact_bytes(random_model())
     changed = seal(data.replace(b'"precision":"fp32"', b'"precision":"fp99"')[: -len(seal(b""))])
-    with pytest.raises(ArtifactError, match="precision is none of"):
+    with pytest.raises(ArtifactError, match="precision"):
         parse_artifact(changed)
 
 

@@ -138,11 +138,11 @@ def make_artifacts(hidden_size: int, num_layers: int) -> dict[str, Artifact]:
         "fp16": build_fp16_model(base.data),
         "int8": build_int8_model(read_weights(base.data)),
     }
-    artifacts = {"fp32": base}
+    artifacts, history = {"fp32": base}, (base.training, base.parity, PROPERTIES)
     for name, graph in graphs.items():
         data = graph.SerializeToString(deterministic=True)
         config = replace(base.config, precision=name)
-        artifacts[name] = assemble_artifact(data, config, {}, {}, PROPERTIES)
+        artifacts[name] = assemble_artifact(data, config, *history)
     return artifacts
 
 
