@@ -84,7 +84,8 @@ guard-old: $(INSTALLED)
 	build/guard-old/bin/python -m pytest tests/test_hostile.py
 
 demo-model: $(INSTALLED)
-	$(BIN)/train-export train/hello.txt --out runtime/chargen_ort/demo.onnx
+	$(BIN)/train-export train/hello.txt --out build/demo.onnx
+	cp build/demo.onnx runtime/chargen_ort/demo.onnx
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,22 +3,25 @@
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from chargen_ort.errors import ChargenError, ParityError, TrainingError
+from chargen_ort.errors import ChargenError, OptionError, ParityError, TrainingError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
-_MODEL, _TRAINING, _OUTPUT = "Model", "Training", "Run"
+_MODEL, _TRAINING, _OUTPUT, _FILES = "Model", "Training", "Run", "Other files than the trained one"
 
 
 @app.command(no_args_is_help=True)
 def train_export(
-    corpus: Annotated[Path, typer.Argument(help="A UTF-8 text file, 2 characters or more.")],
+    corpus: Annotated[
+        Path | None, typer.Argument(help="A UTF-8 text file, 2 characters or more.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -87,6 +90,50 @@ def train_export(
             help="Where to train. Default: auto, a GPU if there is one.", rich_help_panel=_OUTPUT
         ),
     ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8", "all"] | None,
+        typer.Option(
+            help="fp16 and int8 are written next to the fp32 file they are made of. Default: fp32.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="A checkpoint or an fp32 artifact to export, instead of training.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    text_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--text",
+            help="With --from: the text to score on, such as the corpus.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    max_loss_increase: Annotated[
+        float | None,
+        typer.Option(
+            help="Refuse a precision that costs more nats a character. Default: 0.005.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    verify: Annotated[
+        Path | None,
+        typer.Option(
+            help="Train nothing; prove this artifact against --checkpoint.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --verify: the checkpoint that it was exported from.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
 ) -> None:
     """Train a character model on a text and export it as one sealed .onnx file.
 
@@ -97,40 +144,56 @@ def train_export(
     try:  # here, so that --help is quick
         from chargen_export.display import Display
         from chargen_export.pipeline import DEFAULT_FOLDER, train_and_export
+        from chargen_export.precision import MAX_LOSS_INCREASE
         from chargen_export.signals import StopSignals
+        from chargen_export.variants import convert, corpus_gate_text, write_variants
         from chargen_train.progress import TrainingStoppedError
         from chargen_train.run_folder import RunFolder
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed; run: pip install 'chargen-ort[train]'", 2)
 
+    settings = {
+        "minutes": minutes,
+        "epochs": epochs,
+        "hidden_size": hidden_size,
+        "num_layers": num_layers,
+        "embedding_dim": embedding_dim,
+        "dropout": dropout,
+        "seq_length": seq_length,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "device": device,
+    }
+    only_training = {"preset": preset, **settings, "resume": resume or None}
+    limit = MAX_LOSS_INCREASE if max_loss_increase is None else max_loss_increase
     display = Display(sys.stderr)
-    path = out or DEFAULT_FOLDER / f"{corpus.stem}.onnx"
     signals = StopSignals()
     events = replace(
         display.events, should_stop=signals.should_stop, on_last_step=signals.no_more_steps
     )
+    run: RunFolder | None = None
     try:
-        with signals, display:
-            artifact, path, text = train_and_export(
-                corpus,
-                out,
-                preset,
-                events,
-                resume,
-                checkpoint_minutes,
-                begun,
-                minutes=minutes,
-                epochs=epochs,
-                hidden_size=hidden_size,
-                num_layers=num_layers,
-                embedding_dim=embedding_dim,
-                dropout=dropout,
-                seq_length=seq_length,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                seed=seed,
-                device=device,
-            )
+        if verify or checkpoint:
+            others = {"corpus": corpus, "from": source, "precision": precision, **only_training}
+            _verify(verify, checkpoint, others)
+            return
+        _check_source(corpus, source, text_file, only_training)
+        if source:
+            for artifact, path in convert(source, precision or "fp32", text_file, out, limit):
+                display.finish(artifact, path, _run_command(path))
+        if corpus:
+            run = RunFolder(out or DEFAULT_FOLDER / f"{corpus.stem}.onnx")
+            with signals, display:
+                artifact, path, text = train_and_export(
+                    corpus, out, preset, events, resume, checkpoint_minutes, begun, **settings
+                )
+            start = text.vocabulary.decode(text.tokens[:40]).strip().split("\n")[0][:4]
+            display.finish(artifact, path, _run_command(path, start))
+            gate_text = corpus_gate_text(text)
+            variants = write_variants(artifact, path, precision or "fp32", gate_text, limit)
+            for variant, path in variants:
+                display.finish(variant, path, _run_command(path, start))
     except TrainingStoppedError as error:
         _fail(f"{error}; go on with: {_resume_command(corpus, out)}", signals.status)
     except (ParityError, TrainingError) as error:
@@ -139,19 +202,59 @@ def train_export(
         _fail(error, 2)
     except KeyboardInterrupt:
         hint = ""
-        if RunFolder(path).unfinished:
+        if run is not None and run.unfinished:
             hint = f"; go on with: {_resume_command(corpus, out)}"
         _fail(f"interrupted; no artifact was written{hint}", signals.status)
-    start = text.vocabulary.decode(text.tokens[:40]).strip().split("\n")[0][:4]
-    command = f"chargen-ort --model {shlex.quote(str(path))} --start {shlex.quote(start)}"
-    display.finish(artifact, path, command)
     if not sys.stdout.isatty():
         print(path)  # for scripts: model=$(train-export corpus.txt)
 
 
-def _resume_command(corpus: Path, out: Path | None) -> str:
+def _resume_command(corpus: Path | None, out: Path | None) -> str:
     words = ["train-export", str(corpus), *(["--out", str(out)] if out else []), "--resume"]
     return shlex.join(words)
+
+
+def _check_source(
+    corpus: Path | None, source: Path | None, text: Path | None, training: Mapping[str, object]
+) -> None:
+    if (corpus is None) == (source is None):
+        raise OptionError(
+            "give a corpus to train on, or --from with a checkpoint or an fp32 artifact, one of "
+            "them"
+        )
+    if text and not source:
+        raise OptionError("--text goes with --from; a corpus is scored on its own held-out tail")
+    if source:
+        _refuse(training, "--from trains nothing")
+
+
+def _verify(artifact: Path | None, checkpoint: Path | None, others: Mapping[str, object]) -> None:
+    from chargen_export.verify import verify_against_checkpoint
+
+    if artifact is None or checkpoint is None:
+        raise OptionError(
+            "--verify takes an artifact and --checkpoint what it was exported from, give both; "
+            "without a checkpoint, chargen-ort verify checks all that it can"
+        )
+    _refuse(others, "--verify only reads")
+    verdicts = verify_against_checkpoint(artifact, checkpoint)
+    for verdict in verdicts:
+        print(verdict)
+    if any(verdict.passed is False for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+def _refuse(given: Mapping[str, object], reason: str) -> None:
+    """Refuse options that do not go with the work asked for."""
+    for name, value in given.items():
+        if value is not None:
+            option = "a corpus" if name == "corpus" else f"--{name.replace('_', '-')}"
+            raise OptionError(f"{option} is of no use here: {reason}; leave it out")
+
+
+def _run_command(path: Path, start: str | None = None) -> str:
+    command = f"chargen-ort --model {shlex.quote(str(path))}"
+    return command if start is None else f"{command} --start {shlex.quote(start)}"
 
 
 def _fail(message: object, status: int) -> NoReturn:

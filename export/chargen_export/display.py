@@ -2,11 +2,11 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -119,14 +119,20 @@ class Display:
     def finish(self, artifact: Artifact, path: Path, command: str) -> None:
         """Say what was written and how to run it."""
         parity = artifact.parity
-        ties = parity["greedy"]["near_ties"] + parity["seeded"]["near_ties"]
-        text = "equal" if not ties else f"equal but for {ties} ties within the tolerance"
         self._line(
             "parity",
             f"largest logit difference {parity['largest_logits_difference']:.1e} over "
-            f"{parity['steps']:,} steps (limit {parity['tolerance']['logits']:g}); "
-            f"greedy and seeded text {text}",
+            f"{parity['steps']:,} steps (limit {parity['tolerance']['logits']:g})"
+            f"{_describe_texts(parity)}",
         )
+        if gate := parity.get("gate"):
+            self._line(
+                "gate",
+                f"{artifact.config.precision} {gate['nats_per_char']:.4f} nats a character, fp32 "
+                f"{gate['fp32_nats_per_char']:.4f}: {gate['loss_increase']:+.4f} (limit "
+                f"{gate['max_loss_increase']:g}); the likeliest character is the same at "
+                f"{gate['greedy_agreement']:.1%} of {gate['characters']:,}",
+            )
         self._line("artifact", str(path))
         self._line("size", f"{len(artifact.data):,} bytes")
         self._line("sha256", artifact.sha256)
@@ -180,6 +186,14 @@ def parameter_count(vocab_size: int, recipe: Recipe) -> int:
     e, h = recipe.embedding_dim, recipe.hidden_size
     layers = sum(3 * h * ((h if layer else e) + h + 2) for layer in range(recipe.num_layers))
     return vocab_size * e + layers + h * vocab_size + vocab_size
+
+
+def _describe_texts(parity: Mapping[str, Any]) -> str:
+    if "greedy" not in parity:  # int8 is compared step by step
+        return ""
+    ties = parity["greedy"]["near_ties"] + parity["seeded"]["near_ties"]
+    equal = "equal" if not ties else f"equal but for {ties} ties within the tolerance"
+    return f"; greedy and seeded text {equal}"
 
 
 def _visible(progress: Progress) -> str:

@@ -11,18 +11,19 @@ import torch
 from chargen_export.graph import build_step_model
 from chargen_export.parity import verify_parity
 from chargen_export.run import RunKeeper
-from chargen_export.seal import check_writable, seal_artifact
+from chargen_export.seal import seal_artifact
 from chargen_ort import __version__
 from chargen_ort.artifact import Artifact, ModelConfig
+from chargen_ort.files import check_writable, write_atomically
 from chargen_ort.sampling import SamplingOptions
-from chargen_train.checkpoint import Checkpoint
+from chargen_train.checkpoint import Checkpoint, refuse_other
 from chargen_train.corpus import Corpus, load_corpus
 from chargen_train.device import choose_device
 from chargen_train.model import CharGRU
 from chargen_train.progress import Progress, Supervision, TrainedModel
 from chargen_train.recipe import Recipe, choose_recipe
 from chargen_train.run_folder import RunFolder
-from chargen_train.training import build_model, choose_separator, train
+from chargen_train.training import build_model, choose_separator, train, trained_so_far
 
 DEFAULT_FOLDER = Path("artifacts")
 _LEAVING = 0.6  # seconds that sealing, the report and the end of a process with PyTorch take
@@ -130,11 +131,37 @@ def rehearse(corpus: Corpus, recipe: Recipe) -> float:
 
 
 def export(model: CharGRU, corpus: Corpus, training: dict[str, Any], out: Path) -> Artifact:
-    """Build the graph, prove parity on the corpus's text, seal and write.
+    """Make the artifact and write it.
 
     Raises:
         ParityError: the graph and the model disagree; nothing was written.
         OptionError: `out` cannot be written; an old file there is untouched.
+    """
+    artifact = make_artifact(model, corpus, training, str(out))
+    write_atomically(out, artifact.data)
+    return artifact
+
+
+def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_path: Path) -> Artifact:
+    """The artifact of the best weights that a checkpoint holds, in memory.
+
+    Raises:
+        OptionError: `corpus_path` is not the text that the run reads.
+        ParityError: the graph and the model disagree.
+    """
+    corpus = load_corpus(corpus_path)
+    refuse_other(checkpoint, corpus.sha256, {})
+    trained = trained_so_far(corpus, checkpoint)
+    return make_artifact(trained.model, corpus, trained.summary)
+
+
+def make_artifact(
+    model: CharGRU, corpus: Corpus, training: dict[str, Any], name: str = "the model"
+) -> Artifact:
+    """Build the graph, prove parity on the corpus's text, and seal; `name` is for messages.
+
+    Raises:
+        ParityError: the graph and the model disagree.
     """
     model_bytes = _graph(model)
     text = corpus.validation if len(corpus.validation) else corpus.tokens
@@ -155,7 +182,7 @@ def export(model: CharGRU, corpus: Corpus, training: dict[str, Any], out: Path) 
         "version": "1",
         "task": "text-generation",
     }
-    return seal_artifact(out, model_bytes, config, training, parity, properties)
+    return seal_artifact(model_bytes, config, training, parity, properties, name)
 
 
 def _graph(model: CharGRU) -> bytes:

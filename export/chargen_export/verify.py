@@ -1,14 +1,29 @@
 """The rest of verification: an artifact against the PyTorch model that it was exported from."""
 
+from pathlib import Path
+
 import numpy as np
 
 from chargen_export.graph import build_step_model
 from chargen_export.parity import STEPS, Tolerance, verify_parity
-from chargen_ort.artifact import Artifact
+from chargen_ort.artifact import Artifact, read_artifact
 from chargen_ort.errors import ParityError
 from chargen_ort.verify import Verdict, verify_artifact
 from chargen_ort.vocabulary import Vocabulary
+from chargen_train.checkpoint import load_checkpoint
 from chargen_train.model import CharGRU
+
+
+def verify_against_checkpoint(artifact: Path, checkpoint: Path) -> list[Verdict]:
+    """`verify_against_model`, from files.
+
+    Raises:
+        ArtifactError: the artifact is missing or damaged.
+        OptionError: the checkpoint is.
+    """
+    found = read_artifact(artifact)
+    run = load_checkpoint(checkpoint)
+    return verify_against_model(found, run.model, run.vocabulary)
 
 
 def verify_against_model(

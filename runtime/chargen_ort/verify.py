@@ -58,7 +58,8 @@ def verify_vectors(artifact: Artifact) -> Verdict:
     vectors = artifact.parity.get("vectors")
     if not vectors:
         return Verdict("vectors", None, "no test vectors are stored; nothing was run")
-    tolerance = float(artifact.parity["tolerance"]["logits"])
+    limits = artifact.parity["tolerance"]
+    tolerance = float(limits.get("vectors", limits["logits"]))
     difference = margin = 0.0
     for index, vector in enumerate(vectors):
         problem = _misfit(vector, len(artifact.config.vocabulary))

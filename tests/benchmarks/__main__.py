@@ -6,10 +6,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks.measure import Row, machine, table
+from tests.benchmarks.measure import Row, describe_ratio, machine, table
 
 RESULTS = Path("build/bench.json")
-SUITES = ("runtime",)
+SUITES = ("runtime", "precision", "training")
 
 
 def main(names: list[str]) -> None:
@@ -18,10 +18,10 @@ def main(names: list[str]) -> None:
     for name in names or SUITES:
         for row in importlib.import_module(f"tests.benchmarks.{name}").rows():
             rows.append(row)
-            print(f"{row.work}: {row.ratio:.2f} x against {row.against}", file=sys.stderr)
+            print(f"{row.work}: {describe_ratio(row)} against {row.against}", file=sys.stderr)
     facts = machine()
     print("  ".join(f"{key} {value}" for key, value in facts.items()))
-    print("one thread; medians of interleaved runs\n")
+    print("one thread but for training; medians of interleaved runs\n")
     print(table(rows))
     RESULTS.parent.mkdir(exist_ok=True)
     figures = [{**asdict(row), "ratio": row.ratio, "met": row.met} for row in rows]

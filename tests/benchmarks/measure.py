@@ -15,30 +15,32 @@ RUNS = 7
 class Row:
     """One comparison: how many times faster `work` is than `against`, and what is asked for.
 
-    `ours` and `theirs` are medians in the unit that `unit` names. `at_least` is the ratio asked
-    for, or None; for costs (`smaller_is_better`) the ratio is ours to theirs and `at_least` is the
-    most that is allowed.
+    `ours` and `theirs` are medians in the unit that `unit` names; `theirs` is None where the peer
+    is not there, and `against` says why. `at_least` is the ratio asked for, or None; for costs
+    (`smaller_is_better`) the ratio is ours to theirs and `at_least` is the most that is allowed.
     """
 
     work: str
     against: str
     ours: float
-    theirs: float
+    theirs: float | None
     unit: str
     at_least: float | None
     smaller_is_better: bool = False
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float | None:
+        if self.theirs is None:
+            return None
         return self.ours / self.theirs if self.smaller_is_better else self.theirs / self.ours
 
     @property
     def met(self) -> bool:
-        if self.at_least is None:
+        if self.at_least is None or self.ratio is None:
             return True
-        return (
-            self.ratio <= self.at_least if self.smaller_is_better else (self.ratio >= self.at_least)
-        )
+        if self.smaller_is_better:
+            return self.ratio <= self.at_least
+        return self.ratio >= self.at_least
 
 
 def side_by_side(
@@ -75,6 +77,11 @@ def machine() -> dict[str, str]:
     }
 
 
+def describe_ratio(row: Row) -> str:
+    """The ratio as text."""
+    return "-" if row.ratio is None else f"{row.ratio:.2f} x"
+
+
 def table(rows: list[Row]) -> str:
     """The rows as text, widths aligned."""
     cells = [("work", "against", "ours", "theirs", "", "ratio", "asked", "")]
@@ -86,9 +93,9 @@ def table(rows: list[Row]) -> str:
                 row.work,
                 row.against,
                 f"{row.ours:,.1f}",
-                f"{row.theirs:,.1f}",
+                "-" if row.theirs is None else f"{row.theirs:,.1f}",
                 row.unit,
-                f"{row.ratio:.2f} x",
+                describe_ratio(row),
                 asked,
                 "" if row.met else "not met",
             )

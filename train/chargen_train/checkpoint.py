@@ -170,6 +170,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return checkpoint
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether the file begins as a checkpoint of any version does."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_MAGIC)).startswith(_MAGIC[:18])
+    except OSError:
+        return False
+
+
 def load_latest(path: Path) -> tuple[Checkpoint, str | None]:
     """The checkpoint at `path`; if it cannot be read, the previous one and a line that says why.
 

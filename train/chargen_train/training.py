@@ -94,6 +94,14 @@ def train(
         return run.finish()
 
 
+def trained_so_far(corpus: Corpus, checkpoint: Checkpoint) -> TrainedModel:
+    """The best weights that a checkpoint holds, measured as at the end of a run, on the CPU."""
+    plan = replace(checkpoint.plan, device="cpu")
+    run = _Run(build_model(corpus, checkpoint.recipe), corpus, checkpoint.recipe, plan)
+    run.restore(replace(checkpoint, cuda_random=None))
+    return run.finish()
+
+
 def build_model(corpus: Corpus, recipe: Recipe) -> CharGRU:
     """A model of the recipe's sizes with start weights drawn from torch's generator."""
     model = CharGRU(
