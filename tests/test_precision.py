@@ -313,9 +313,15 @@ def train_export(*arguments):
         ([], "give a corpus to train on, or --from"),
         (["t.txt", "--from", "m.onnx"], "one of them"),
         (["t.txt", "--text", "t.txt"], "--text goes with --from"),
-        (["--from", "m.onnx", "--text", "t.txt"], "give fp16, int8 or all"),
+        (
+            ["--from", "m.onnx", "--text", "t.txt"],
+            "m.onnx is fp32 already; give --precision fp16, int8 or all",
+        ),
         (["--from", "m.onnx", "--precision", "int8"], "give one with --text"),
-        (["--from", "m.onnx", "--precision", "int8", "--epochs", "1"], "--epochs is for training"),
+        (
+            ["--from", "m.onnx", "--precision", "int8", "--epochs", "1"],
+            "--epochs is of no use here",
+        ),
         (["--from", "no.onnx", "--precision", "int8"], "no such model file: no.onnx"),
         (["--from", "m.onnx", "--precision", "int8", "--text", "one.txt"], "at least 2"),
         (
@@ -364,5 +370,5 @@ def test_the_command_trains_and_writes_every_precision(folder):
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "artifacts/t.int8.onnx\n"
     names = sorted(path.name for path in (folder / "artifacts").iterdir())
-    assert names == ["t.fp16.onnx", "t.int8.onnx", "t.onnx"]
+    assert names == ["t.fp16.onnx", "t.int8.onnx", "t.onnx", "t.run"]
     assert "the likeliest character is the same at" in result.stderr

@@ -250,9 +250,8 @@ def start(times, folder, *options):
 
 def start_endless(times, folder):
     """A run that has made some steps and would last for hours."""
-    process = start(times, folder, "--epochs", 100_000)
-    wait_for(folder / "a b.run/config.json")
-    time.sleep(1.5)
+    process = start(times, folder, "--epochs", 100_000, "--checkpoint-minutes", 0.01)
+    wait_for(folder / "a b.run/checkpoint.pt")
     assert process.poll() is None, process.stderr.read()
     return process
 

@@ -2,19 +2,22 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from chargen_export.cli import app
 from chargen_export.parity import verify_parity
-from chargen_export.pipeline import export
+from chargen_export.pipeline import export, train_and_export
 from chargen_export.verify import verify_against_model
 from chargen_ort import Vocabulary, parse_artifact
 from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
 from chargen_ort.verify import verify_artifact, verify_vectors
 from chargen_train.corpus import load_corpus
-from tests.conftest import ALPHABET, PROPERTIES, TRAINING, model_bytes, random_model
+from tests.conftest import ALPHABET, HELLO, PROPERTIES, TRAINING, model_bytes, random_model
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +156,78 @@ def test_other_sizes_fail_and_end_the_comparison(artifact):
     assert failed == ["vocab", "sizes"]
     assert "hidden 16, layers 2; checkpoint" in str(found["sizes"])
     assert "bytes" not in found
+
+
+# Files: a checkpoint and what was exported from it
+
+
+@pytest.fixture(scope="module")
+def run_of_hello(tmp_path_factory):
+    """A folder with a corpus, its artifact and the checkpoint that the artifact came from."""
+    folder = tmp_path_factory.mktemp("run")
+    corpus = folder / "t.txt"
+    corpus.write_text(HELLO * 3)
+    train_and_export(corpus, folder / "t.onnx", hidden_size=16, num_layers=2, steps=3)
+    return folder
+
+
+def train_export(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_checkpoint_exports_to_what_it_verifies(run_of_hello, tmp_path, precision):
+    out, checkpoint = tmp_path / "x.onnx", run_of_hello / "t.run/checkpoint.pt"
+    options = ("--precision", precision, "--text", run_of_hello / "t.txt", "--out", out)
+    made = train_export("--from", checkpoint, *options, "--max-loss-increase", 1)
+    assert made.exit_code == 0, made.stderr
+    assert made.stdout == f"{out}\n"
+    if precision == "fp32":
+        assert out.read_bytes() == (run_of_hello / "t.onnx").read_bytes()
+    verified = train_export("--verify", out, "--checkpoint", checkpoint)
+    assert verified.exit_code == 0, verified.stdout
+    assert [line.split()[:2] for line in verified.stdout.splitlines()] == [
+        [check, "ok"]
+        for check in ("seal", "graph", "weights", "vectors", "vocab", "sizes", "bytes", "parity")
+    ]
+
+
+def test_all_of_a_checkpoint_go_beside_its_artifact(run_of_hello, tmp_path):
+    shutil.copytree(run_of_hello, tmp_path / "run")
+    (tmp_path / "run/t.onnx").unlink()
+    checkpoint, text = tmp_path / "run/t.run/checkpoint.pt", tmp_path / "run/t.txt"
+    options = ("--precision", "all", "--text", text, "--max-loss-increase", 1)
+    assert train_export("--from", checkpoint, *options).exit_code == 0
+    names = {path.name for path in (tmp_path / "run").glob("*.onnx")}
+    assert names == {"t.onnx", "t.fp16.onnx", "t.int8.onnx"}
+
+
+def test_another_checkpoint_fails_with_status_1(run_of_hello, tmp_path):
+    corpus = run_of_hello / "t.txt"
+    train_and_export(corpus, tmp_path / "u.onnx", hidden_size=16, num_layers=2, steps=3, seed=1)
+    checkpoint = tmp_path / "u.run/checkpoint.pt"
+    result = train_export("--verify", run_of_hello / "t.onnx", "--checkpoint", checkpoint)
+    assert result.exit_code == 1
+    assert "bytes    FAILED" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--verify", "t.onnx"], "chargen-ort verify"),
+        (["--checkpoint", "t.run/checkpoint.pt"], "give both"),
+        (["--verify", "t.onnx", "--checkpoint", "t.onnx"], "t.onnx is not a checkpoint"),
+        (["--verify", "t.txt", "--checkpoint", "t.run/checkpoint.pt"], "t.txt: no seal"),
+        (["--verify", "t.onnx", "--checkpoint", "c", "--steps"], "No such option"),
+        (["t.txt", "--verify", "t.onnx", "--checkpoint", "c"], "a corpus is of no use here"),
+        (["--from", "t.run/checkpoint.pt"], "name the corpus with --text"),
+        (["--from", "t.run/checkpoint.pt", "--text", "t.onnx"], "t.onnx"),
+        (["--from", "t.run/config.json", "--text", "t.txt"], "t.run/config.json"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_status_2(run_of_hello, monkeypatch, arguments, message):
+    monkeypatch.chdir(run_of_hello)
+    result = train_export(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""

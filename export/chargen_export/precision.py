@@ -4,6 +4,7 @@ The fp32 artifact alone suffices: its weights are its initializers. Every varian
 with an independent account of what it should compute, then scored against fp32 on a text.
 """
 
+import copy
 import hashlib
 import math
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from chargen_export.int8 import StepWeights, build_int8_model
 from chargen_export.int8_parity import verify_int8
-from chargen_export.parity import verify_parity
+from chargen_export.parity import FLOAT32_TOLERANCE, Tolerance, verify_parity
 from chargen_export.seal import seal_artifact
 from chargen_ort.artifact import Artifact, read_artifact
 from chargen_ort.errors import OptionError, ParityError
@@ -70,22 +71,55 @@ def derive_variant(
         raise OptionError(f"max_loss_increase is {max_loss_increase:g}; give 0 to 10")
     if base.config.precision != "fp32":
         raise OptionError(f"{name} cannot be made of {base.config.precision}; give an fp32 file")
-    if precision == "fp16":
-        model_bytes = _serialise(build_fp16_model(base.data))
-        parity = verify_parity(model_bytes, rounded_to_half(read_model(base)), text.tokens)
-        parity["against"] = "the PyTorch model with its weights rounded to half precision"
-    elif precision == "int8":
-        weights = read_weights(base.data)
-        model_bytes = _serialise(build_int8_model(weights))
-        parity = verify_int8(model_bytes, weights, text.tokens)
-    else:
+    if precision not in ("fp16", "int8"):
         raise OptionError(f"precision is {precision!r}; give fp16 or int8")
+    model_bytes = build_variant(base.data, precision)
+    parity = verify_variant(model_bytes, precision, base.data, read_model(base), text.tokens)
     config = replace(base.config, precision=precision)
     parity["fp32"] = {"sha256": base.sha256}
     history = base.training, parity, base.properties
     draft = seal_artifact(model_bytes, config, *history, name)
     parity["gate"] = pass_gate(base, draft, text, max_loss_increase)
     return seal_artifact(model_bytes, config, *history, name)
+
+
+def build_variant(single: bytes, precision: str) -> bytes:
+    """The graph of `precision` that the fp32 graph in `single` becomes; fp32 is `single` itself."""
+    if precision == "fp16":
+        return _serialise(build_fp16_model(single))
+    if precision == "int8":
+        return _serialise(build_int8_model(read_weights(single)))
+    return single
+
+
+def verify_variant(
+    model_bytes: bytes,
+    precision: str,
+    single: bytes,
+    model: CharGRU,
+    tokens: NDArray[np.integer],
+    tolerance: Tolerance = FLOAT32_TOLERANCE,
+) -> dict[str, Any]:
+    """The parity certificate of `model_bytes`, from what its precision should compute.
+
+    Args:
+        model_bytes: the graph of `precision`.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        single: the fp32 graph it was made of.
+        model: the PyTorch model of `single`.
+        tokens: a text ``[characters]``.
+        tolerance: largest differences that count as equal.
+
+    Raises:
+        ParityError: a difference above the tolerance.
+    """
+    if precision == "int8":
+        return verify_int8(model_bytes, read_weights(single), tokens, tolerance)
+    if precision == "fp32":
+        return verify_parity(model_bytes, model, tokens, tolerance)
+    half = rounded_to_half(copy.deepcopy(model))
+    against = "the PyTorch model with its weights rounded to half precision"
+    return verify_parity(model_bytes, half, tokens, tolerance) | {"against": against}
 
 
 def read_weights(data: bytes) -> StepWeights:

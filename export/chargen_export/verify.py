@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from chargen_export.graph import build_step_model
-from chargen_export.parity import STEPS, Tolerance, verify_parity
+from chargen_export.parity import STEPS, Tolerance
+from chargen_export.precision import build_variant, verify_variant
 from chargen_ort.artifact import Artifact, read_artifact
 from chargen_ort.errors import ParityError
 from chargen_ort.verify import Verdict, verify_artifact
@@ -53,22 +54,21 @@ def verify_against_model(
         finding = f"artifact: {sizes(*ours)}; checkpoint: {sizes(*theirs)}"
         return [*verdicts, Verdict("sizes", False, finding)]
     verdicts.append(Verdict("sizes", True, sizes(*ours)))
-    if config.precision == "fp32":
-        graph = build_step_model(model).SerializeToString(deterministic=True)
-        same = artifact.data.startswith(graph)
-        finding = "equal, byte for byte" if same else "not those that this checkpoint exports to"
-        verdicts.append(
-            Verdict("bytes", same, f"{len(graph):,} bytes of graph and weights {finding}")
-        )
-    return [*verdicts, _verify_parity(artifact, model)]
+    single = build_step_model(model).SerializeToString(deterministic=True)
+    graph = build_variant(single, config.precision)
+    same = artifact.data.startswith(graph)
+    finding = "equal, byte for byte" if same else "not those that this checkpoint exports to"
+    verdicts.append(Verdict("bytes", same, f"{len(graph):,} bytes of graph and weights {finding}"))
+    return [*verdicts, _verify_parity(artifact, model, single)]
 
 
-def _verify_parity(artifact: Artifact, model: CharGRU) -> Verdict:
+def _verify_parity(artifact: Artifact, model: CharGRU, single: bytes) -> Verdict:
     limits = artifact.parity["tolerance"]
+    tolerance = Tolerance(limits["logits"], limits["hidden"])
     tokens = np.random.default_rng(0).integers(0, model.vocab_size, STEPS)
     try:
-        found = verify_parity(
-            artifact.data, model, tokens, Tolerance(limits["logits"], limits["hidden"])
+        found = verify_variant(
+            artifact.data, artifact.config.precision, single, model, tokens, tolerance
         )
     except ParityError as error:
         return Verdict("parity", False, str(error).removesuffix("; nothing was written"))
