@@ -295,3 +295,16 @@ def test_the_version_is_printed():
     from chargen_ort import __version__
 
     assert run("chargen-ort", "--version").stdout == f"chargen-ort {__version__}\n"
+
+
+def test_a_model_that_no_reader_would_open_is_refused_before_training(tmp_path):
+    text = tmp_path / "t.txt"
+    text.write_text("".join(map(chr, range(0x10000, 0x10000 + 70_000))))
+    result = run("train-export", text, "--hidden-size", 4, "--epochs", 1, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.endswith("vocabulary has 70000 values; allowed is 1 to 65536\n")
+    text.write_text(HELLO)
+    result = run("train-export", text, "--hidden-size", 8192, "--num-layers", 4, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "a file at most 1,073,741,824; give a --hidden-size below 8192" in result.stderr
+    assert not list((tmp_path / "artifacts").glob("*.onnx"))

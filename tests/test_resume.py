@@ -37,9 +37,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe(corpus):
-    return choose_recipe(
-        corpus.cut, steps=12, hidden_size=16, num_layers=2, dropout=0.2, weight_drop=0.2
-    )
+    return choose_recipe(corpus.cut, steps=12, hidden_size=16, num_layers=2, dropout=0.2)
 
 
 @pytest.fixture
@@ -96,7 +94,7 @@ def test_windows_from_anywhere_resume_too(corpus, path):
 
 
 def test_a_wide_model_resumes_in_the_number_format_it_began_with(corpus, path):
-    recipe = choose_recipe(corpus.cut, steps=3, hidden_size=160, weight_drop=0.2)
+    recipe = choose_recipe(corpus.cut, steps=3, hidden_size=160, dropout=0.2)
     for bf16 in (False, True):
         first = train_until(1, corpus, recipe, path)
         first = dataclasses.replace(first, plan=dataclasses.replace(first.plan, bf16=bf16))

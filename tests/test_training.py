@@ -12,8 +12,8 @@ from chargen_ort.sampling import SamplingOptions
 from chargen_train.corpus import load_corpus
 from chargen_train.evaluate import mean_loss, sample_text
 from chargen_train.model import CharGRU
-from chargen_train.recipe import LESSON, choose_recipe
-from chargen_train.training import train
+from chargen_train.recipe import LESSON, choose_recipe, parameter_count
+from chargen_train.training import measure_speed, train
 from chargen_train.windows import Windows
 from tests.conftest import HELLO, random_model
 
@@ -92,6 +92,47 @@ def test_overrides_win_and_a_length_replaces_another():
     assert (recipe.hidden_size, recipe.epochs, recipe.minutes, recipe.steps) == (64, 2, None, None)
 
 
+def test_dropout_rises_with_the_times_that_the_corpus_is_read():
+    by_epochs = [choose_recipe(1_000_000, epochs=n).dropout for n in (1, 4, 15, 80, 1000)]
+    assert by_epochs == sorted(by_epochs)
+    assert by_epochs[0] == 0
+    assert 0.2 <= by_epochs[-1] < 0.5
+    assert choose_recipe(1_000_000, epochs=1000, dropout=0.1).dropout == 0.1
+
+
+def test_dropout_follows_the_speed_of_the_machine_if_minutes_are_given():
+    def dropout(speed):
+        return choose_recipe(1_000_000, None, lambda recipe: speed, minutes=10).dropout
+
+    epochs = {speed: 600 * speed / 1_000_000 for speed in (1_000, 20_000, 500_000)}
+    assert {speed: dropout(speed) for speed in epochs} == {
+        speed: choose_recipe(1_000_000, epochs=n).dropout for speed, n in epochs.items()
+    }
+
+
+def test_the_speed_is_measured_only_where_it_matters():
+    def never(recipe):
+        raise AssertionError
+
+    choose_recipe(23, "lesson", never)
+    choose_recipe(1_000, None, never)
+    choose_recipe(1_000_000, None, never, epochs=3)
+    choose_recipe(1_000_000, None, never, minutes=3, dropout=0.2)
+
+
+def test_the_measured_speed_is_about_that_of_training(corpus_of):
+    corpus = corpus_of("the quick brown fox jumps over the lazy dog. " * 600)
+    recipe = choose_recipe(corpus.cut, hidden_size=64, steps=60)
+    measured = measure_speed(corpus, recipe)
+    progress = []
+    train(corpus, recipe, progress.append)
+    assert measured == pytest.approx(progress[-1].chars_per_second, rel=0.8)
+
+
+def test_the_default_for_a_million_characters_is_a_file_of_ten_megabytes_at_most():
+    assert 9.5e6 < 4 * parameter_count(65, choose_recipe(1_000_000)) < 9.95e6
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -150,7 +191,7 @@ def test_random_windows_begin_anew_and_reach_both_ends():
 
 def test_two_runs_with_one_seed_give_the_same_weights(corpus_of):
     corpus = corpus_of("the quick brown fox jumps over the lazy dog. " * 20)
-    recipe = choose_recipe(corpus.cut, steps=5, dropout=0.2, weight_drop=0.2)
+    recipe = choose_recipe(corpus.cut, steps=5, dropout=0.2)
     first, second = (train(corpus, recipe).model.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = train(corpus, dataclasses.replace(recipe, seed=1)).model.state_dict()

@@ -19,7 +19,7 @@ from chargen_train.corpus import Corpus
 from chargen_train.device import choose_device
 from chargen_train.evaluate import bits_per_char
 from chargen_train.progress import Progress, TrainedModel
-from chargen_train.recipe import Recipe
+from chargen_train.recipe import Recipe, parameter_count
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SAMPLE_SHOWN = 72  # characters
@@ -85,7 +85,7 @@ class Display:
         self._line(
             "training",
             f"{length}: {recipe.batch_size} x {recipe.seq_length} characters a step, "
-            f"rate {recipe.learning_rate:g}, seed {recipe.seed}",
+            f"rate {recipe.learning_rate:g}, dropout {recipe.dropout:g}, seed {recipe.seed}",
         )
         if self._is_live:
             self._live = Live(console=self._console, refresh_per_second=_REFRESH, transient=True)
@@ -179,13 +179,6 @@ def describe_progress(progress: Progress) -> str:
         f"step {progress.step:,}  loss {progress.loss:.3f}  {validation}  "
         f"{progress.chars_per_second:,.0f} chars/s  {minutes}:{seconds:02d} left"
     )
-
-
-def parameter_count(vocab_size: int, recipe: Recipe) -> int:
-    """Weights and biases of the model that a recipe makes."""
-    e, h = recipe.embedding_dim, recipe.hidden_size
-    layers = sum(3 * h * ((h if layer else e) + h + 2) for layer in range(recipe.num_layers))
-    return vocab_size * e + layers + h * vocab_size + vocab_size
 
 
 def _describe_texts(parity: Mapping[str, Any]) -> str:

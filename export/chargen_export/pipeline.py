@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from chargen_export.parity import verify_parity
 from chargen_export.run import RunKeeper
 from chargen_export.seal import seal_artifact
 from chargen_ort import __version__
-from chargen_ort.artifact import Artifact, ModelConfig
+from chargen_ort.artifact import MAX_FILE_BYTES, Artifact, ModelConfig
+from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.files import check_writable, write_atomically
 from chargen_ort.sampling import SamplingOptions
 from chargen_train.checkpoint import Checkpoint, refuse_other
@@ -21,9 +23,15 @@ from chargen_train.corpus import Corpus, load_corpus
 from chargen_train.device import choose_device
 from chargen_train.model import CharGRU
 from chargen_train.progress import Progress, Supervision, TrainedModel
-from chargen_train.recipe import Recipe, choose_recipe
+from chargen_train.recipe import Recipe, choose_recipe, parameter_count, typical_speed
 from chargen_train.run_folder import RunFolder
-from chargen_train.training import build_model, choose_separator, train, trained_so_far
+from chargen_train.training import (
+    build_model,
+    choose_separator,
+    measure_speed,
+    train,
+    trained_so_far,
+)
 
 DEFAULT_FOLDER = Path("artifacts")
 _LEAVING = 0.6  # seconds that sealing, the report and the end of a process with PyTorch take
@@ -73,7 +81,8 @@ def train_and_export(
     """
     begun = time.monotonic() if begun is None else begun
     corpus = load_corpus(corpus_path)
-    recipe = choose_recipe(corpus.cut, preset, **overrides)
+    speed = partial(measure_speed, corpus) if not resume else typical_speed
+    recipe = choose_recipe(corpus.cut, preset, speed, **overrides)
     out = out or DEFAULT_FOLDER / f"{corpus.name}.onnx"
     keeper = RunKeeper(RunFolder(out), events.on_warning)
     checkpoint = None
@@ -102,7 +111,7 @@ def train_and_export(
         checkpoint=keeper.folder.checkpoint,
         checkpoint_minutes=checkpoint_minutes,
         begun=begun,
-        export_seconds=rehearse(corpus, recipe) if recipe.minutes and not resume else 0.0,
+        export_seconds=0.0 if resume else rehearse(corpus, recipe),
         should_stop=events.should_stop,
         on_last_step=events.on_last_step,
         on_warning=events.on_warning,
@@ -116,17 +125,35 @@ def train_and_export(
 
 
 def rehearse(corpus: Corpus, recipe: Recipe) -> float:
-    """Build and prove a model of the recipe's sizes; returns the seconds an export takes.
+    """Make an artifact of an untrained model; returns the seconds an export takes.
 
-    An environment that cannot export is so found before training.
+    A model that no reader would open, and an environment that cannot export, are so found before
+    training.
 
     Raises:
+        OptionError: the artifact would be too large, or have too many distinct characters.
         ParityError: the graph and the model disagree.
     """
     begun = time.monotonic()
+    size = 4 * parameter_count(len(corpus.vocabulary), recipe)
+    if size > MAX_FILE_BYTES:
+        raise OptionError(
+            f"the model would have {size:,} bytes, a file at most {MAX_FILE_BYTES:,}; "
+            f"give a --hidden-size below {recipe.hidden_size}"
+        )
     with torch.random.fork_rng():
         model = build_model(corpus, recipe)
-    verify_parity(_graph(model), model, corpus.tokens)
+    facts = {
+        "name": corpus.name,
+        "sha256": corpus.sha256,
+        "characters": len(corpus),
+        "training_characters": corpus.cut,
+    }
+    untrained = {"corpus": facts, "validation": None, "steps": 0, "versions": {}}
+    try:
+        make_artifact(model, corpus, untrained)
+    except ArtifactError as error:
+        raise OptionError(f"no artifact can be made of {corpus.name}: {error}") from None
     return time.monotonic() - begun + _LEAVING
 
 

@@ -101,7 +101,7 @@ class Checkpoint:
                 recipe.hidden_size,
                 recipe.num_layers,
                 recipe.dropout,
-                recipe.weight_drop,
+                recipe.dropout,
             )
         model.load_state_dict(self.average if self.best is None else self.best)
         return model.eval()

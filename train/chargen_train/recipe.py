@@ -1,7 +1,11 @@
-"""How to train: every setting, the defaults by corpus size, and the presets."""
+"""How to train: every setting, the defaults by corpus size and time, and the presets."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from chargen_ort.errors import OptionError
 
@@ -15,7 +19,7 @@ class Recipe:
         seq_length: characters a window, and steps of back-propagation through time.
         batch_size: windows a step.
         learning_rate: its peak.
-        dropout, weight_drop: see `CharGRU`.
+        dropout: see `CharGRU`; its `weight_drop` is the same number.
         weight_decay: of AdamW, on matrices only.
         gradient_clip: largest gradient norm; 0 does not clip.
         average: decay of the exponential average of the weights; 0 does not average.
@@ -31,18 +35,17 @@ class Recipe:
 
     hidden_size: int = 512
     num_layers: int = 2
-    embedding_dim: int = 64
+    embedding_dim: int = 48
     seq_length: int = 64
     batch_size: int = 32
     learning_rate: float = 3e-3
     dropout: float = 0.0
-    weight_drop: float = 0.0
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     average: float = 0.99
     schedule: Literal["cosine", "constant"] = "cosine"
     windows: Literal["stateful", "random"] = "stateful"
-    reset: float = 0.02
+    reset: float = 0.15
     steps: int | None = None
     epochs: float | None = None
     minutes: float | None = None
@@ -68,7 +71,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "batch_size": (1, 4096),
     "learning_rate": (1e-7, 1.0),
     "dropout": (0.0, 0.9),
-    "weight_drop": (0.0, 0.9),
     "weight_decay": (0.0, 10.0),
     "gradient_clip": (0.0, 1e6),
     "average": (0.0, 0.99999),
@@ -123,15 +125,56 @@ _BY_SIZE: tuple[tuple[float, Recipe], ...] = (
             steps=1000,
         ),
     ),
-    (100_000, Recipe(hidden_size=256, num_layers=1, dropout=0.3, minutes=1.0)),
-    (500_000, Recipe(num_layers=1, dropout=0.3, minutes=2.0)),
+    (100_000, Recipe(hidden_size=256, num_layers=1, minutes=1.0)),
+    (500_000, Recipe(num_layers=1, minutes=2.0)),
     (5_000_000, Recipe(minutes=5.0)),
     (float("inf"), Recipe(minutes=20.0)),
 )
 
 
-def choose_recipe(characters: int, preset: str | None = None, **overrides: Any) -> Recipe:
-    """The recipe for a corpus of so many training characters; overrides of None are left out.
+_TABLE_HAS_DROPOUT = 20_000  # characters, up to which it does
+_DROPOUT_BY_EPOCHS = ((4.0, 0.0), (15.0, 0.1), (80.0, 0.25))
+_DROPOUT_STEP = 0.05
+_TYPICAL_RATE = 5e10  # weights times characters a second, of two cores
+
+
+def suitable_dropout(epochs: float) -> float:
+    """The dropout for a run that reads its corpus so many times.
+
+    One that reads it two or three times learns nothing by heart; one that reads it often does.
+    Measured on Tiny Shakespeare, see EXPERIMENTS.md; between the measurements it is linear in the
+    logarithm of `epochs`. In coarse steps, so that a repeated run chooses the same.
+    """
+    epochs_seen, best = zip(*_DROPOUT_BY_EPOCHS, strict=True)
+    between = float(np.interp(math.log(epochs), np.log(epochs_seen), best))
+    return round(round(between / _DROPOUT_STEP) * _DROPOUT_STEP, 2)
+
+
+def parameter_count(vocab_size: int, recipe: Recipe) -> int:
+    """Weights and biases of the model that a recipe makes."""
+    e, h = recipe.embedding_dim, recipe.hidden_size
+    layers = sum(3 * h * ((h if layer else e) + h + 2) for layer in range(recipe.num_layers))
+    return vocab_size * e + layers + h * vocab_size + vocab_size
+
+
+def typical_speed(recipe: Recipe) -> float:
+    """A guess at the characters a second that a laptop trains."""
+    return _TYPICAL_RATE / parameter_count(64, recipe)
+
+
+def choose_recipe(
+    characters: int,
+    preset: str | None = None,
+    measure_speed: Callable[[Recipe], float] = typical_speed,
+    **overrides: Any,
+) -> Recipe:
+    """The recipe for a corpus and a time.
+
+    Args:
+        characters: that are trained on.
+        preset: a name in `PRESETS`.
+        measure_speed: gives the characters a second that are trained here; called if it matters.
+        overrides: fields of `Recipe` that are fixed; None leaves one to the recipe.
 
     Raises:
         OptionError: an unknown preset, or a setting out of its range.
@@ -154,4 +197,13 @@ def choose_recipe(characters: int, preset: str | None = None, **overrides: Any) 
     batch_size = recipe.batch_size
     if recipe.windows == "stateful":
         batch_size = min(batch_size, max(1, (characters - 1) // (2 * seq_length)))
-    return replace(recipe, seq_length=seq_length, batch_size=batch_size)
+    recipe = replace(recipe, seq_length=seq_length, batch_size=batch_size)
+    if preset or "dropout" in given or characters <= _TABLE_HAS_DROPOUT:
+        return recipe
+    epochs = recipe.epochs
+    if recipe.steps is not None:
+        epochs = recipe.steps * batch_size * seq_length / characters
+    if recipe.minutes is not None:
+        epochs = recipe.minutes * 60 * measure_speed(recipe) / characters
+    assert epochs is not None
+    return replace(recipe, dropout=suitable_dropout(epochs))

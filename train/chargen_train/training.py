@@ -39,6 +39,7 @@ _WARM_UP = 0.02  # of the run
 _BETAS = (0.9, 0.99)
 _LAST_VALIDATION = 0.1  # of the minutes given, at most
 _RESERVE = 0.3  # of the minutes given, at most
+_SPEED_STEPS = (2, 6)  # to warm up with, and to measure
 _DISK_SPEED = 1e8  # bytes a second: a guess that the last checkpoint is planned with
 
 
@@ -110,7 +111,7 @@ def build_model(corpus: Corpus, recipe: Recipe) -> CharGRU:
         recipe.hidden_size,
         recipe.num_layers,
         recipe.dropout,
-        recipe.weight_drop,
+        weight_drop=recipe.dropout,
     )
     initialise(model)
     return model
@@ -289,6 +290,27 @@ class _Run:
         tail = self.corpus.validation[: self.plan.validation_characters]
         loss = mean_loss(best, tail) if len(tail) else None
         return TrainedModel(best, _summary(self, loss, len(tail)))
+
+
+def measure_speed(corpus: Corpus, recipe: Recipe) -> float:
+    """Characters a second that this machine trains with `recipe`, from a few steps.
+
+    Raises:
+        OptionError: the device is not there.
+    """
+    device = choose_device(recipe.device)
+    recipe = replace(recipe, dropout=max(recipe.dropout, 0.1))  # whether it costs time or not
+    with torch.random.fork_rng(), threads(choose_threads(recipe, device)):
+        plan = Plan(device.type, choose_bf16(recipe, device), torch.get_num_threads(), 0.0, 0)
+        run = _Run(build_model(corpus, recipe).to(device), corpus, recipe, plan)
+        run.start(time.monotonic(), None)
+        warm_up, steps = _SPEED_STEPS
+        for step in range(warm_up + steps):
+            if step == warm_up:
+                begun = time.monotonic()
+            run.take_step()
+        seconds = time.monotonic() - begun
+    return steps * recipe.batch_size * recipe.seq_length / seconds
 
 
 def _make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, supervision: Supervision) -> Plan:
