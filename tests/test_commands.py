@@ -302,7 +302,9 @@ def test_a_model_that_no_reader_would_open_is_refused_before_training(tmp_path):
     text.write_text("".join(map(chr, range(0x10000, 0x10000 + 70_000))))
     result = run("train-export", text, "--hidden-size", 4, "--epochs", 1, cwd=tmp_path)
     assert result.returncode == 2
-    assert result.stderr.endswith("vocabulary has 70000 values; allowed is 1 to 65536\n")
+    assert result.stderr.endswith(
+        "70,000 distinct characters, a model at most 65,536; leave the rarest out\n"
+    )
     text.write_text(HELLO)
     result = run("train-export", text, "--hidden-size", 8192, "--num-layers", 4, cwd=tmp_path)
     assert result.returncode == 2

@@ -15,9 +15,10 @@ from chargen_export.run import RunKeeper
 from chargen_export.seal import seal_artifact
 from chargen_ort import __version__
 from chargen_ort.artifact import MAX_FILE_BYTES, Artifact, ModelConfig
-from chargen_ort.errors import ArtifactError, OptionError
+from chargen_ort.errors import OptionError
 from chargen_ort.files import check_writable, write_atomically
 from chargen_ort.sampling import SamplingOptions
+from chargen_ort.strict_json import schema
 from chargen_train.checkpoint import Checkpoint, refuse_other
 from chargen_train.corpus import Corpus, load_corpus
 from chargen_train.device import choose_device
@@ -135,7 +136,14 @@ def rehearse(corpus: Corpus, recipe: Recipe) -> float:
         ParityError: the graph and the model disagree.
     """
     begun = time.monotonic()
-    size = 4 * parameter_count(len(corpus.vocabulary), recipe)
+    distinct = len(corpus.vocabulary)
+    most: int = schema("config")["properties"]["vocabulary"]["maxItems"]
+    if distinct > most:
+        raise OptionError(
+            f"{corpus.name} has {distinct:,} distinct characters, a model at most {most:,}; "
+            "leave the rarest out"
+        )
+    size = 4 * parameter_count(distinct, recipe)
     if size > MAX_FILE_BYTES:
         raise OptionError(
             f"the model would have {size:,} bytes, a file at most {MAX_FILE_BYTES:,}; "
@@ -149,11 +157,7 @@ def rehearse(corpus: Corpus, recipe: Recipe) -> float:
         "characters": len(corpus),
         "training_characters": corpus.cut,
     }
-    untrained = {"corpus": facts, "validation": None, "steps": 0, "versions": {}}
-    try:
-        make_artifact(model, corpus, untrained)
-    except ArtifactError as error:
-        raise OptionError(f"no artifact can be made of {corpus.name}: {error}") from None
+    make_artifact(model, corpus, {"corpus": facts, "validation": None, "steps": 0, "versions": {}})
     return time.monotonic() - begun + _LEAVING
 
 
