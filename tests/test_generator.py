@@ -19,7 +19,7 @@ from chargen_ort import (
     SamplingOptions,
     UnknownCharacterError,
 )
-from chargen_ort.generator import _hold_back
+from chargen_ort.stream import _hold_back
 from tests.conftest import artifact_bytes, random_model
 
 

@@ -29,7 +29,7 @@ from chargen_ort.step import run_steps
 from chargen_ort.text import read_text
 from chargen_train.evaluate import WINDOW
 from chargen_train.model import CharGRU, gru_parameters
-from chargen_train.training import MAX_VALIDATION
+from chargen_train.planning import MAX_VALIDATION
 
 MAX_LOSS_INCREASE = 0.005  # nats a character
 _HALF = "_fp16"

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
         TrainingError,
         UnknownCharacterError,
     )
-    from chargen_ort.generator import CharGenerator, TextStream
+    from chargen_ort.generator import CharGenerator
     from chargen_ort.sampling import SamplingOptions
     from chargen_ort.scoring import Score
     from chargen_ort.state import TextState
+    from chargen_ort.stream import TextStream
     from chargen_ort.vocabulary import Vocabulary
 
 __all__ = [
@@ -55,10 +56,11 @@ __all__ = [
 
 _MODULE_OF = {
     "artifact": ("Artifact", "ModelConfig", "parse_artifact", "read_artifact"),
-    "generator": ("CharGenerator", "TextStream"),
+    "generator": ("CharGenerator",),
     "sampling": ("SamplingOptions",),
     "scoring": ("Score",),
     "state": ("TextState",),
+    "stream": ("TextStream",),
     "vocabulary": ("Vocabulary",),
 }
 

@@ -4,8 +4,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -16,11 +15,11 @@ from chargen_ort.sampling import (
     SamplingOptions,
     SamplingOverrides,
     fresh_seed,
-    longest_partial_stop,
 )
 from chargen_ort.scoring import Score, score_text, score_texts
 from chargen_ort.state import TextState
 from chargen_ort.step import Stepper, default_threads, open_session
+from chargen_ort.stream import TextStream
 from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
 
 if TYPE_CHECKING:
@@ -318,87 +317,6 @@ class CharGenerator:
         texts = _list_of_texts("texts", texts)
         whole_number("batch_size", batch_size, 1, 1 << 16)
         return score_texts(self, texts, batch_size, unknown)
-
-
-class TextStream:
-    """An iterator of the characters of one text; `close` ends it, from any thread.
-
-    Attributes:
-        seed: the seed of its draws; with the same seed the text can be made again.
-        state: the state behind it.
-    """
-
-    def __init__(
-        self,
-        state: TextState,
-        start: "np.ndarray[tuple[int], np.dtype[np.int64]]",
-        length: int | None,
-        stops: tuple[str, ...],
-        deadline: float | None,
-    ) -> None:
-        self.state = state
-        self.seed = state.seed
-        self._closed = False  # set once, by any thread
-        self._deadline = deadline
-        self._texts = (
-            _hold_back(self._characters(start, length), stops)
-            if stops
-            else (self._characters(start, length))
-        )
-
-    def __iter__(self) -> Iterator[str]:
-        return self._texts
-
-    def __next__(self) -> str:
-        return next(self._texts)
-
-    def close(self) -> None:
-        """End the stream: the next character is its last, or none comes any more."""
-        self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _over(self) -> bool:
-        return self._closed or (self._deadline is not None and time.monotonic() >= self._deadline)
-
-    def _characters(
-        self, start: "np.ndarray[tuple[int], np.dtype[np.int64]]", length: int | None
-    ) -> Iterator[str]:
-        size = self.state.piece_size
-        for begin in range(0, len(start), size):
-            if self._over():
-                return
-            self.state.feed_piece(start[begin : begin + size])
-        made, draw, deadline = 0, self.state.draw, self._deadline
-        while made != length and not self._closed:
-            if deadline is not None and time.monotonic() >= deadline:
-                return
-            yield draw()
-            made += 1
-
-
-def _hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
-    """Pass characters on as soon as they cannot become part of a stop string; end at one."""
-    held = ""
-    for character in characters:
-        held += character
-        if any(held.endswith(stop) for stop in stops):
-            longest = max((stop for stop in stops if held.endswith(stop)), key=len)
-            yield from held[: len(held) - len(longest)]
-            return
-        keep = longest_partial_stop(held, stops)
-        yield from held[: len(held) - keep]
-        held = held[len(held) - keep :]
-    yield from held
 
 
 def _list_of_texts(name: str, texts: Iterable[str]) -> list[str]:

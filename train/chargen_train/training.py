@@ -20,6 +20,7 @@ from chargen_train.device import autocast, choose_bf16, choose_device, choose_th
 from chargen_train.evaluate import WINDOW, bits_per_char, mean_loss, sample_texts
 from chargen_train.keeper import Keeper
 from chargen_train.model import CharGRU, initialise
+from chargen_train.planning import make_plan
 from chargen_train.progress import (
     SAMPLE_TEMPERATURES,
     Evaluation,
@@ -32,15 +33,11 @@ from chargen_train.recipe import Recipe
 from chargen_train.windows import Windows
 
 EVALUATIONS = 10  # during a run
-MAX_VALIDATION = 1_000_000  # characters of the tail that the last evaluation reads
 _MAX_QUICK_VALIDATION = 32_768  # and those during the run
 _SAMPLE_LENGTH = 160
 _WARM_UP = 0.02  # of the run
 _BETAS = (0.9, 0.99)
-_LAST_VALIDATION = 0.1  # of the minutes given, at most
-_RESERVE = 0.3  # of the minutes given, at most
 _SPEED_STEPS = (2, 6)  # to warm up with, and to measure
-_DISK_SPEED = 1e8  # bytes a second: a guess that the last checkpoint is planned with
 
 
 def train(
@@ -69,7 +66,7 @@ def train(
     with torch.random.fork_rng(), threads(count):
         torch.manual_seed(recipe.seed)
         model = build_model(corpus, recipe).to(device)
-        plan = resume.plan if resume else _make_plan(model, corpus, recipe, supervision)
+        plan = resume.plan if resume else make_plan(model, corpus, recipe, supervision)
         run = _Run(model, corpus, recipe, plan)
         if resume is not None:
             run.restore(resume)
@@ -311,36 +308,6 @@ def measure_speed(corpus: Corpus, recipe: Recipe) -> float:
             run.take_step()
         seconds = time.monotonic() - begun
     return steps * recipe.batch_size * recipe.seq_length / seconds
-
-
-def _make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, supervision: Supervision) -> Plan:
-    """Measure what the run depends on."""
-    device = model.output.weight.device
-    reserve, characters = 0.0, min(len(corpus.validation), MAX_VALIDATION)
-    if recipe.minutes is not None:
-        limit = recipe.minutes * 60
-        per_character = _evaluation_seconds(model, corpus)
-        characters = min(characters, round(_LAST_VALIDATION * limit / per_character))
-        checkpoint = 20 * sum(p.numel() for p in model.parameters())  # bytes: five times float32
-        reserve = per_character * characters + checkpoint / _DISK_SPEED
-        reserve += supervision.export_seconds
-        reserve = min(reserve, _RESERVE * limit)
-    return Plan(
-        device=device.type,
-        bf16=choose_bf16(recipe, device),
-        threads=torch.get_num_threads(),
-        reserve=reserve,
-        validation_characters=characters,
-    )
-
-
-def _evaluation_seconds(model: CharGRU, corpus: Corpus) -> float:
-    """Seconds a character of the float32 evaluation on the CPU that ends a run."""
-    cpu = copy.deepcopy(model).to("cpu")
-    mean_loss(cpu, np.resize(corpus.tokens, 4 * WINDOW))
-    begun = time.monotonic()
-    mean_loss(cpu, np.resize(corpus.tokens, 64 * WINDOW))
-    return (time.monotonic() - begun) / (64 * WINDOW)
 
 
 def choose_separator(corpus: Corpus) -> str:
