@@ -14,7 +14,7 @@ from chargen_ort.errors import ChargenError, OptionError, ParityError, TrainingE
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
-_MODEL, _TRAINING, _OUTPUT, _FILES = "Model", "Training", "Run", "Other files than the trained one"
+_MODEL, _TRAINING, _OUTPUT, _FILES = "Model", "Training", "Run", "Smaller files, and proof"
 
 
 @app.command(no_args_is_help=True)
@@ -57,7 +57,10 @@ def train_export(
     ] = None,
     dropout: Annotated[
         float | None,
-        typer.Option(help="Probability, 0 to 0.9.", rich_help_panel=_TRAINING),
+        typer.Option(
+            help="Probability, 0 to 0.9. Default: by how often the corpus is read.",
+            rich_help_panel=_TRAINING,
+        ),
     ] = None,
     seq_length: Annotated[
         int | None, typer.Option(help="Characters a window.", rich_help_panel=_TRAINING)
