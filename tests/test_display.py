@@ -53,3 +53,17 @@ def test_a_terminal_gets_a_live_line_but_not_in_ci(times, tmp_path, monkeypatch,
         train_and_export(times, tmp_path / "a.onnx", None, display.events, steps=30, **SMALL)
     assert ("\x1b[?25l" in file.getvalue()) is not ci  # the cursor is hidden while it lives
     assert ("▁" in file.getvalue()) is not ci
+
+
+def test_it_says_which_model_is_being_trained(times, tmp_path):
+    shown = io.StringIO()
+    with Display(shown) as display:
+        options = {"steps": 30, "teachers": 2, **SMALL}
+        train_and_export(times, tmp_path / "t.onnx", None, display.events, **options)
+    text = shown.getvalue()
+    assert "2 teachers first, then the model, which learns from them" in text
+    for phase in ("teacher 1 of 2", "teacher 2 of 2", "student of 2"):
+        assert f"{phase}  step" in text
+    report = (tmp_path / "t.run/report.html").read_text()
+    assert "Last: student of 2." in report
+    assert ", teacher 1 of 2)" in report

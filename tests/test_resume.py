@@ -58,6 +58,15 @@ def train_until(steps, corpus, recipe, path, resume=None):
     return load_checkpoint(path)
 
 
+def train_until_step(step, corpus, recipe, path):
+    """The checkpoint after this step, however often the run was asked to stop before."""
+    done = []
+    supervision = Supervision(path, should_stop=lambda: len(done) == step)
+    with pytest.raises(TrainingStoppedError):
+        train(corpus, recipe, lambda progress: done.append(progress.step), supervision)
+    return load_checkpoint(path)
+
+
 def assert_same(a, b):
     assert a.keys() == b.keys()
     for name in a:
@@ -72,6 +81,17 @@ def test_stopped_and_resumed_is_as_never_stopped(corpus, recipe, path, steps):
     whole = train(corpus, recipe)
     checkpoint = train_until(steps, corpus, recipe, path)
     assert checkpoint.step == steps
+    resumed = train(corpus, recipe, resume=checkpoint)
+    assert_same(resumed.model.state_dict(), whole.model.state_dict())
+    assert resumed.summary == whole.summary
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_a_run_with_teachers_resumes_in_every_phase(corpus, recipe, path, steps):
+    recipe = dataclasses.replace(recipe, teachers=2)
+    whole = train(corpus, recipe)
+    checkpoint = train_until_step(steps, corpus, recipe, path)
+    assert len(checkpoint.teachers) == min(2, (steps - 1) // 3)
     resumed = train(corpus, recipe, resume=checkpoint)
     assert_same(resumed.model.state_dict(), whole.model.state_dict())
     assert resumed.summary == whole.summary

@@ -93,11 +93,22 @@ def test_overrides_win_and_a_length_replaces_another():
 
 
 def test_dropout_rises_with_the_times_that_the_corpus_is_read():
-    by_epochs = [choose_recipe(1_000_000, epochs=n).dropout for n in (1, 4, 15, 80, 1000)]
+    by_epochs = [choose_recipe(400_000, epochs=n).dropout for n in (1, 4, 15, 80, 1000)]
     assert by_epochs == sorted(by_epochs)
     assert by_epochs[0] == 0
     assert 0.2 <= by_epochs[-1] < 0.5
-    assert choose_recipe(1_000_000, epochs=1000, dropout=0.1).dropout == 0.1
+    assert choose_recipe(400_000, epochs=1000, dropout=0.1).dropout == 0.1
+
+
+def test_a_long_run_has_teachers():
+    recipes = [choose_recipe(1_000_000, epochs=n) for n in (1, 10, 20, 30, 60, 90, 1000)]
+    assert [recipe.teachers for recipe in recipes] == [0, 0, 0, 2, 4, 6, 8]
+    assert len({recipe.dropout for recipe in recipes if recipe.teachers}) == 1
+    assert choose_recipe(1_000_000, epochs=90, teachers=0).teachers == 0
+    given = choose_recipe(1_000_000, epochs=90, dropout=0.3)
+    assert (given.teachers, given.dropout) == (6, 0.3)
+    for characters in (400_000, 10_000_000):  # not measured, or too much memory
+        assert choose_recipe(characters, epochs=90).teachers == 0
 
 
 def test_dropout_follows_the_speed_of_the_machine_if_minutes_are_given():
@@ -117,7 +128,7 @@ def test_the_speed_is_measured_only_where_it_matters():
     choose_recipe(23, "lesson", never)
     choose_recipe(1_000, None, never)
     choose_recipe(1_000_000, None, never, epochs=3)
-    choose_recipe(1_000_000, None, never, minutes=3, dropout=0.2)
+    choose_recipe(1_000_000, None, never, minutes=3, dropout=0.2, teachers=0)
 
 
 def test_the_measured_speed_is_about_that_of_training(corpus_of):
@@ -158,20 +169,21 @@ def test_stateful_windows_read_the_text_on():
     recipe = choose_recipe(1_000, batch_size=4, seq_length=10, steps=1)
     tokens = np.arange(1_000, dtype=np.uint16)
     windows = Windows(tokens, recipe, CPU)
-    token, target, keep = windows.next()
-    assert torch.equal(target, token + 1)
-    assert keep.sum() == 0
+    batch = windows.next()
+    assert torch.equal(batch.target, batch.token + 1)
+    assert batch.keep.sum() == 0
     for _ in range(5):
-        following, target, _ = windows.next()
-        assert torch.equal(following[:, 0], token[:, -1] + 1)
-        assert torch.equal(target, following + 1)
-        token = following
+        following = windows.next()
+        assert torch.equal(following.token[:, 0], batch.token[:, -1] + 1)
+        assert torch.equal(following.target, following.token + 1)
+        assert following.token[:, 0].tolist() == following.starts.tolist()
+        batch = following
 
 
 def test_a_pass_reads_no_character_twice():
     recipe = choose_recipe(1_000, batch_size=4, seq_length=10, steps=1)
     windows = Windows(np.arange(1_000, dtype=np.uint16), recipe, CPU)
-    seen = torch.cat([windows.next()[0].flatten() for _ in range(23)])
+    seen = torch.cat([windows.next().token.flatten() for _ in range(23)])
     assert len(seen.unique()) == len(seen)
 
 
@@ -179,10 +191,11 @@ def test_random_windows_begin_anew_and_reach_both_ends():
     windows = Windows(np.arange(8, dtype=np.uint8), choose_recipe(8, "lesson", seq_length=3), CPU)
     begins, ends = set(), set()
     for _ in range(100):
-        token, target, keep = windows.next()
-        assert keep.item() == 0
-        begins.add(token[0, 0].item())
-        ends.add(target[0, -1].item())
+        batch = windows.next()
+        assert batch.keep.item() == 0
+        assert batch.token[0, 0].item() == batch.starts[0]
+        begins.add(batch.token[0, 0].item())
+        ends.add(batch.target[0, -1].item())
     assert (min(begins), max(ends)) == (0, 7)
 
 

@@ -87,6 +87,10 @@ class Display:
             f"{length}: {recipe.batch_size} x {recipe.seq_length} characters a step, "
             f"rate {recipe.learning_rate:g}, dropout {recipe.dropout:g}, seed {recipe.seed}",
         )
+        if recipe.teachers:
+            self._line(
+                "", f"{recipe.teachers} teachers first, then the model, which learns from them"
+            )
         if self._is_live:
             self._live = Live(console=self._console, refresh_per_second=_REFRESH, transient=True)
             self._live.start()
@@ -168,15 +172,16 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
 
 
 def describe_progress(progress: Progress) -> str:
-    """One line: step, loss, validation, speed, time left."""
+    """One line: which model, step, loss, validation, speed, time left."""
     validation = (
         f"validation {bits_per_char(progress.validation):.3f} bits/char"
         if progress.validation is not None
         else "no validation yet"
     )
     minutes, seconds = divmod(round(progress.seconds_left), 60)
+    phase = f"{progress.phase}  " if progress.phase else ""
     return (
-        f"step {progress.step:,}  loss {progress.loss:.3f}  {validation}  "
+        f"{phase}step {progress.step:,}  loss {progress.loss:.3f}  {validation}  "
         f"{progress.chars_per_second:,.0f} chars/s  {minutes}:{seconds:02d} left"
     )
 

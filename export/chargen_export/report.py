@@ -130,6 +130,11 @@ def _curves(metrics: Sequence[Json]) -> str:
         )
     else:
         legend += " &nbsp; (the corpus is too short to hold any text out)"
+    if phase := next((line["phase"] for line in reversed(metrics) if "phase" in line), ""):
+        legend += (
+            f"<br>Several models take turns, each begins anew: teachers first, then the model that "
+            f"is kept, which learns from them. Last: {escape(phase)}."
+        )
     chart = render_chart(curves, "step", "bits per character")
     return f'<div class="panel">{chart}</div><p class="soft">{legend}</p>'
 
@@ -146,10 +151,12 @@ def _samples(metrics: Sequence[Json]) -> str:
             for temperature, text in line["samples"].items()
         )
         measured = f", {line['bits_per_char']:.3f} bits/char" if "bits_per_char" in line else ""
+        phase = f", {escape(line['phase'])}" if "phase" in line else ""
         is_open = " open" if line in (lines[-1], lines[0]) else ""
         parts.append(
             f"<details{is_open}><summary>step {line['step']:,} "
-            f'<span class="soft">({line["fraction"]:.0%} of the run{measured})</span></summary>'
+            f'<span class="soft">({line["fraction"]:.0%} of the run{measured}{phase})</span>'
+            f"</summary>"
             f'<div class="samples">{columns}</div></details>'
         )
     return "".join(parts)

@@ -66,6 +66,9 @@ class Checkpoint:
         weights: of the model being trained, by name.
         average: their exponential average.
         best: the average when `best_loss` was measured; None before.
+        phase_begun: the fraction of the run at which the model being trained began.
+        phase_step: steps that it has done.
+        teachers: the weights of those that are trained.
         optimizer: its state.
         hidden: state carried into the next window, ``[batch, num_layers, hidden_size]``.
         torch_random, cuda_random: states of PyTorch's generators.
@@ -85,6 +88,9 @@ class Checkpoint:
     weights: Weights
     average: Weights
     best: Weights | None
+    phase_begun: float
+    phase_step: int
+    teachers: list[Weights]
     optimizer: dict[str, Any]
     hidden: Tensor
     torch_random: Tensor
@@ -108,7 +114,7 @@ class Checkpoint:
 
 
 _TENSORS = (
-    "weights", "average", "best", "optimizer", "hidden", "torch_random", "cuda_random",
+    "weights", "average", "best", "teachers", "optimizer", "hidden", "torch_random", "cuda_random",
 )  # fmt: skip
 
 

@@ -20,12 +20,14 @@ class Progress:
         step: steps done.
         fraction: of the run that is done, 0 to 1.
         loss: of the last step, nats a character.
-        validation: best mean loss on held-out text so far, nats a character; None before the first.
+        validation: best mean loss of this model on held-out text so far, nats a character; None
+            before the first.
         chars_per_second: training speed, since the start or the resumption.
         seconds: since the first step; in a resumed run, with those of its earlier parts.
         seconds_left: estimated.
         learning_rate: of the last step.
         evaluation: what the model is worth now; only at evaluations.
+        phase: which model is being trained, in words; empty if there is only one.
     """
 
     step: int
@@ -37,6 +39,7 @@ class Progress:
     seconds_left: float
     learning_rate: float
     evaluation: "Evaluation | None" = None
+    phase: str = ""
 
     @property
     def sample(self) -> str | None:

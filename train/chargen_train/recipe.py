@@ -26,6 +26,8 @@ class Recipe:
         schedule: ``cosine`` warms up and decays to zero, ``constant`` does not.
         windows: ``stateful`` reads the corpus on, carrying the state; ``random`` takes windows
             from anywhere, each from a zero state.
+        teachers: models that are trained one after the other before the one that is kept, which
+            then learns from them; see `chargen_train.distillation`.
         reset: probability that a row's carried state is set to zero before a window, so that the
             model also learns to begin a text.
         steps, epochs, minutes: how long, exactly one of them.
@@ -46,6 +48,7 @@ class Recipe:
     schedule: Literal["cosine", "constant"] = "cosine"
     windows: Literal["stateful", "random"] = "stateful"
     reset: float = 0.15
+    teachers: int = 0
     steps: int | None = None
     epochs: float | None = None
     minutes: float | None = None
@@ -75,6 +78,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "gradient_clip": (0.0, 1e6),
     "average": (0.0, 0.99999),
     "reset": (0.0, 1.0),
+    "teachers": (0, 32),
     "steps": (1, 10**9),
     "epochs": (1e-3, 1e6),
     "minutes": (0.01, 100_000.0),
@@ -133,8 +137,12 @@ _BY_SIZE: tuple[tuple[float, Recipe], ...] = (
 
 
 _TABLE_HAS_DROPOUT = 20_000  # characters, up to which it does
-_DROPOUT_BY_EPOCHS = ((4.0, 0.0), (15.0, 0.1), (80.0, 0.25))
+_DROPOUT_BY_EPOCHS = ((4.0, 0.0), (15.0, 0.1), (32.0, 0.2), (100.0, 0.25))
 _DROPOUT_STEP = 0.05
+_TAUGHT = (500_000, 5_000_000)  # characters; measured at a million, and memory grows with them
+_TAUGHT_DROPOUT = 0.15
+_EPOCHS_A_TEACHER = 7.5  # enough for a good one
+_MAX_TEACHERS = 8
 _TYPICAL_RATE = 5e10  # weights times characters a second, of two cores
 
 
@@ -148,6 +156,15 @@ def suitable_dropout(epochs: float) -> float:
     epochs_seen, best = zip(*_DROPOUT_BY_EPOCHS, strict=True)
     between = float(np.interp(math.log(epochs), np.log(epochs_seen), best))
     return round(round(between / _DROPOUT_STEP) * _DROPOUT_STEP, 2)
+
+
+def suitable_teachers(epochs: float) -> int:
+    """How many teachers a run of so many epochs has time for in its first half; fewer than 2: 0.
+
+    A single model gains next to nothing from reading a text more than 15 times; see EXPERIMENTS.md.
+    """
+    teachers = min(_MAX_TEACHERS, round(epochs / 2 / _EPOCHS_A_TEACHER))
+    return teachers if teachers >= 2 else 0
 
 
 def parameter_count(vocab_size: int, recipe: Recipe) -> int:
@@ -198,7 +215,7 @@ def choose_recipe(
     if recipe.windows == "stateful":
         batch_size = min(batch_size, max(1, (characters - 1) // (2 * seq_length)))
     recipe = replace(recipe, seq_length=seq_length, batch_size=batch_size)
-    if preset or "dropout" in given or characters <= _TABLE_HAS_DROPOUT:
+    if preset or characters <= _TABLE_HAS_DROPOUT or {"dropout", "teachers"} <= given.keys():
         return recipe
     epochs = recipe.epochs
     if recipe.steps is not None:
@@ -206,4 +223,8 @@ def choose_recipe(
     if recipe.minutes is not None:
         epochs = recipe.minutes * 60 * measure_speed(recipe) / characters
     assert epochs is not None
-    return replace(recipe, dropout=suitable_dropout(epochs))
+    suitable: dict[str, Any] = {"dropout": suitable_dropout(epochs)}
+    teachers = suitable_teachers(epochs)
+    if teachers and _TAUGHT[0] <= characters <= _TAUGHT[1]:
+        suitable = {"teachers": teachers, "dropout": _TAUGHT_DROPOUT}
+    return replace(recipe, **(suitable | given))

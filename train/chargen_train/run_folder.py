@@ -113,6 +113,8 @@ class RunFolder:
             "learning_rate": progress.learning_rate,
             "chars_per_second": progress.chars_per_second,
         }
+        if progress.phase:
+            line["phase"] = progress.phase
         if evaluation is not None:
             if evaluation.validation is not None:
                 line["validation"] = evaluation.validation

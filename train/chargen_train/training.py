@@ -17,6 +17,7 @@ from chargen_ort.sampling import SamplingOptions
 from chargen_train.checkpoint import Checkpoint, Plan, refuse_other
 from chargen_train.corpus import Corpus
 from chargen_train.device import autocast, choose_bf16, choose_device, choose_threads, threads
+from chargen_train.distillation import SOFT_SHARE, SoftTargets, describe_phase, phase_end
 from chargen_train.evaluate import WINDOW, bits_per_char, mean_loss, sample_texts
 from chargen_train.keeper import Keeper
 from chargen_train.model import CharGRU, initialise
@@ -74,15 +75,16 @@ def train(
         keeper = Keeper(supervision, run.checkpoint, resume.step if resume else None)
         done = run.fraction() >= 1
         while not done:
-            try:
-                run.take_step()
-            except TrainingError as error:
-                raise TrainingError(f"{error}; {keeper.describe()}") from None
-            done = run.fraction() >= 1
-            evaluation = run.evaluate() if done or run.evaluation_due() else None
-            if on_progress:
-                on_progress(run.progress(evaluation))
-            keeper.save_if_due(run.step, at_best=run.is_best(evaluation))
+            if run.prepare():
+                try:
+                    run.take_step()
+                except TrainingError as error:
+                    raise TrainingError(f"{error}; {keeper.describe()}") from None
+                done = run.fraction() >= 1
+                evaluation = run.evaluate() if done or run.evaluation_due() else None
+                if on_progress:
+                    on_progress(run.progress(evaluation))
+                keeper.save_if_due(run.step, at_best=run.is_best(evaluation))
             if not done and supervision.should_stop and supervision.should_stop():
                 keeper.save(run.step)
                 raise TrainingStoppedError(f"stopped after step {run.step:,}; {keeper.describe()}")
@@ -118,17 +120,14 @@ class _Run:
     """All that changes while training."""
 
     def __init__(self, model: CharGRU, corpus: Corpus, recipe: Recipe, plan: Plan) -> None:
-        self.model = model
         self.corpus = corpus
         self.recipe = recipe
         self.plan = plan
         self.device = torch.device(plan.device)
         self.windows = Windows(corpus.training, recipe, self.device)
-        self.average = copy.deepcopy(model)
-        self.best = model  # until the first evaluation
-        self.best_loss: float | None = None
-        self.optimizer = _optimizer(model, recipe)
-        self.hidden = model.zero_hidden(recipe.batch_size)
+        self.teachers: list[CharGRU] = []
+        self.soft_targets: SoftTargets | None = None
+        self._begin_phase(model)
         self.steps = _steps(recipe, self.windows.per_epoch)
         self.step = 0
         self.loss = math.nan
@@ -153,6 +152,34 @@ class _Run:
             reserve = self.plan.reserve + self.started - begun
             self.plan = replace(self.plan, reserve=reserve)
 
+    def _begin_phase(self, model: CharGRU) -> None:
+        self.model = model
+        self.average = copy.deepcopy(model)
+        self.best = model  # until the first evaluation
+        self.best_loss: float | None = None
+        self.optimizer = _optimizer(model, self.recipe)
+        self.hidden = model.zero_hidden(self.recipe.batch_size)
+        self.phase_begun, self.phase_step = 0.0, 0
+
+    def prepare(self) -> bool:
+        """Do a piece of what must come before the next step; returns whether nothing is left.
+
+        A model whose time has come becomes a teacher, and the next one begins. Before the last one
+        does, the teachers' predictions are computed.
+        """
+        if self.fraction() >= phase_end(self.recipe, len(self.teachers)):
+            self.teachers.append(self.average.eval())
+            self._begin_phase(build_model(self.corpus, self.recipe).to(self.device))
+        if self.teachers and len(self.teachers) == self.recipe.teachers:
+            if self.soft_targets is None:
+                self.soft_targets = SoftTargets(self.teachers, self.corpus.training, self.plan.bf16)
+            if not self.soft_targets.ready:
+                self.soft_targets.prepare()
+                return False
+        if self.phase_step == 0:
+            self.phase_begun = self.fraction()
+        return True
+
     def checkpoint(self) -> Checkpoint:
         """Everything that `restore` needs; it shares memory with the run."""
         cuda = self.device.type == "cuda"
@@ -171,6 +198,9 @@ class _Run:
             weights=self.model.state_dict(),
             average=self.average.state_dict(),
             best=None if self.best_loss is None else self.best.state_dict(),
+            phase_begun=self.phase_begun,
+            phase_step=self.phase_step,
+            teachers=[teacher.state_dict() for teacher in self.teachers],
             optimizer=self.optimizer.state_dict(),
             hidden=self.hidden,
             torch_random=torch.random.get_rng_state(),
@@ -187,6 +217,10 @@ class _Run:
         if checkpoint.best is not None:
             self.best = copy.deepcopy(self.average)
             self.best.load_state_dict(checkpoint.best)
+        self.phase_begun, self.phase_step = checkpoint.phase_begun, checkpoint.phase_step
+        for weights in checkpoint.teachers:
+            self.teachers.append(copy.deepcopy(self.average).eval())
+            self.teachers[-1].load_state_dict(weights)
         self.optimizer.load_state_dict(copy.deepcopy(checkpoint.optimizer))  # else shared
         self.hidden = checkpoint.hidden.to(self.device)
         torch.random.set_rng_state(checkpoint.torch_random)
@@ -201,21 +235,31 @@ class _Run:
         available = self.recipe.minutes * 60 - self.plan.reserve
         return (time.monotonic() - self.begun) / max(0.1, available)
 
+    def _phase_fraction(self) -> float:
+        """How much of the time of the model being trained is used up."""
+        end = phase_end(self.recipe, len(self.teachers))
+        return min(1.0, (self.fraction() - self.phase_begun) / max(1e-9, end - self.phase_begun))
+
     def take_step(self) -> None:
         recipe = self.recipe
-        token, target, keep = self.windows.next()  # [batch, time] twice, [batch, 1, 1]
-        self.learning_rate = recipe.learning_rate * _schedule(recipe, min(1.0, self.fraction()))
+        batch = self.windows.next()
+        self.learning_rate = recipe.learning_rate * _schedule(recipe, self._phase_fraction())
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         with autocast(self.device, self.plan.bf16):
-            logits, hidden = self.model(token, self.hidden * keep)  # [batch, time, vocab_size]
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten())
+            logits, hidden = self.model(batch.token, self.hidden * batch.keep)
+            logits = logits.float()  # [batch, time, vocab_size]
+            text_loss = F.cross_entropy(logits.flatten(0, 1), batch.target.flatten())
+            loss = text_loss
+            if self.soft_targets is not None:
+                soft_loss = self.soft_targets.loss(logits, batch.starts)
+                loss = (1 - SOFT_SHARE) * text_loss + SOFT_SHARE * soft_loss
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(
             self.model.parameters(), recipe.gradient_clip or math.inf, foreach=True
         )
-        self.loss = loss.item()
+        self.loss = text_loss.item()
         if not math.isfinite(self.loss) or not math.isfinite(norm.item()):
             raise TrainingError(
                 f"the loss is {self.loss} and the gradient norm {norm.item()} at step "
@@ -224,11 +268,12 @@ class _Run:
         self.optimizer.step()
         self.hidden = hidden.detach().float()  # [batch, num_layers, hidden_size]
         self.step += 1
+        self.phase_step += 1
         self._update_average()
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        decay = min(self.recipe.average, (1 + self.phase_step) / (10 + self.phase_step))
         if self.recipe.average == 0:
             decay = 0.0
         torch._foreach_lerp_(
@@ -278,6 +323,7 @@ class _Run:
             seconds_left=seconds * (1 - fraction) / fraction,
             learning_rate=self.learning_rate,
             evaluation=evaluation,
+            phase=describe_phase(self.recipe, len(self.teachers)),
         )
 
     def finish(self) -> TrainedModel:

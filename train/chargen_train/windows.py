@@ -1,6 +1,7 @@
 """Batches for truncated back-propagation through time."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,24 @@ from chargen_train.evaluate import as_tensor
 from chargen_train.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class Batch:
+    """One window of each row.
+
+    Attributes:
+        token, target: int64 ``[batch, time]``.
+        keep: ``[batch, 1, 1]``, 0 where a row begins anew, else 1.
+        starts: where in the text each row's window begins, ``[batch]``.
+    """
+
+    token: Tensor
+    target: Tensor
+    keep: Tensor
+    starts: NDArray[np.int64]
+
+
 class Windows:
-    """Yields (token, target), int64 ``[batch, time]`` each, and says which rows begin anew.
+    """Yields windows of a text, and says which rows begin anew.
 
     Stateful: the text is cut into `batch_size` columns that are read on from window to window,
     each pass from another random offset, so that windows fall differently every time. Random: each
@@ -38,13 +55,12 @@ class Windows:
         """Steps in which as many characters are read as the text has."""
         return max(1.0, len(self._tokens) / (self._batch * self._time))
 
-    def next(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Token and target ``[batch, time]``, and keep ``[batch, 1, 1]``: 0 where a row begins."""
+    def next(self) -> Batch:
+        """The next window of each row."""
         batch, time = self._batch, self._time
         if not self._stateful:
-            begins = self._rng.integers(0, len(self._tokens) - time, batch)
-            window = np.stack([self._tokens[b : b + time + 1] for b in begins])  # [batch, time + 1]
-            return self._tensors(window, np.zeros(batch, dtype=np.float32))
+            starts = self._rng.integers(0, len(self._tokens) - time, batch)
+            return self._batch_at(starts, np.zeros(batch, dtype=np.float32))
         if self._index % self._per_pass == 0:
             used = batch * time * self._per_pass + 1
             self._offset = int(self._rng.integers(0, len(self._tokens) - used + 1))
@@ -53,9 +69,8 @@ class Windows:
             keep = (self._rng.random(batch) >= self._reset).astype(np.float32)
         begin = self._index % self._per_pass * time
         starts = self._offset + np.arange(batch) * (self._per_pass * time) + begin
-        window = np.stack([self._tokens[s : s + time + 1] for s in starts])  # [batch, time + 1]
         self._index += 1
-        return self._tensors(window, keep)
+        return self._batch_at(starts, keep)
 
     def state(self) -> dict[str, Any]:
         """Where it stands, ready for JSON: `restore` makes the same windows follow."""
@@ -70,8 +85,8 @@ class Windows:
         self._index, self._offset = state["index"], state["offset"]
         self._rng.bit_generator.state = state["generator"]
 
-    def _tensors(
-        self, window: NDArray[np.unsignedinteger], keep: NDArray[np.float32]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        tokens = as_tensor(window, self._device)
-        return tokens[:, :-1], tokens[:, 1:], torch.from_numpy(keep).to(self._device)[:, None, None]
+    def _batch_at(self, starts: NDArray[np.int64], keep: NDArray[np.float32]) -> Batch:
+        window = np.stack([self._tokens[s : s + self._time + 1] for s in starts])
+        tokens = as_tensor(window, self._device)  # [batch, time + 1]
+        rows = torch.from_numpy(keep).to(self._device)[:, None, None]  # [batch, 1, 1]
+        return Batch(tokens[:, :-1], tokens[:, 1:], rows, starts)

@@ -1,0 +1,106 @@
+"""Learning from teachers: several models of one size, and then one that learns from them all.
+
+Models that began with different weights predict better together than any of them alone. A student
+that is trained towards their average prediction, besides the text itself, keeps much of that in a
+single model (Hinton et al. 2015, "Distilling the knowledge in a neural network"; Furlanello et al.
+2018, "Born-again neural networks"). It is still a plain GRU. What the teachers predict after each
+character of the text is computed once.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from chargen_train.device import autocast
+from chargen_train.evaluate import as_tensor
+from chargen_train.model import CharGRU
+from chargen_train.recipe import Recipe
+
+TEACHING_SHARE = 0.5  # of a run, for all teachers together
+SOFT_SHARE = 0.7  # of the student's loss
+_KEPT = 32  # likeliest tokens after each character; the rest hardly weighs anything
+_ROWS = 64  # columns of the text that the teachers read side by side
+_PIECE = 128  # steps a call
+
+
+def phase_end(recipe: Recipe, phase: int) -> float:
+    """The fraction of a run at which phase 0, 1, … ends: one for each teacher, then the student."""
+    if phase >= recipe.teachers:
+        return 1.0
+    return TEACHING_SHARE * (phase + 1) / recipe.teachers
+
+
+def describe_phase(recipe: Recipe, phase: int) -> str:
+    """A phase in words; empty if a run has only one."""
+    if not recipe.teachers:
+        return ""
+    if phase < recipe.teachers:
+        return f"teacher {phase + 1} of {recipe.teachers}"
+    return f"student of {recipe.teachers}"
+
+
+class SoftTargets:
+    """The average prediction of `teachers` after each character of a text.
+
+    `prepare` computes it a piece at a time, so that a run can be stopped in between.
+
+    Args:
+        teachers: on one device.
+        tokens: the text, ``[characters]``.
+        bf16: whether they run under bfloat16 autocast.
+    """
+
+    def __init__(
+        self, teachers: Sequence[CharGRU], tokens: NDArray[np.unsignedinteger], bf16: bool
+    ) -> None:
+        self._teachers = teachers
+        self._bf16 = bf16
+        self._device = teachers[0].output.weight.device
+        self._length = -(-len(tokens) // _ROWS)
+        self._columns = np.resize(tokens, (_ROWS, self._length))  # [rows, length]
+        self._hidden = [teacher.zero_hidden(_ROWS) for teacher in teachers]
+        kept = min(_KEPT, teachers[0].vocab_size)
+        shape = _ROWS, self._length, kept
+        self._tokens = np.zeros(shape, dtype=np.uint16)  # a vocabulary has at most 65,536
+        self._probabilities = np.zeros(shape, dtype=np.float16)
+        self._prepared = 0  # steps of the columns
+
+    @property
+    def ready(self) -> bool:
+        """Whether the whole text is prepared."""
+        return self._prepared == self._length
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Compute the next piece."""
+        piece = slice(self._prepared, min(self._prepared + _PIECE, self._length))
+        token = as_tensor(self._columns[:, piece], self._device)  # [rows, time]
+        average: Tensor | None = None  # [rows, time, vocab_size]
+        for index, teacher in enumerate(self._teachers):
+            with autocast(self._device, self._bf16):
+                logits, hidden = teacher.eval()(token, self._hidden[index])
+            self._hidden[index] = hidden.float()
+            prediction = logits.float().softmax(-1) / len(self._teachers)
+            average = prediction if average is None else average.add_(prediction)
+        assert average is not None
+        likeliest = average.topk(self._tokens.shape[-1])
+        mass = likeliest.values.sum(-1, keepdim=True)  # [rows, time, 1]
+        self._tokens[:, piece] = likeliest.indices.cpu().numpy()
+        self._probabilities[:, piece] = (likeliest.values / mass).cpu().numpy()
+        self._prepared = piece.stop
+
+    def loss(self, logits: Tensor, starts: NDArray[np.int64]) -> Tensor:
+        """Mean cross-entropy of the average prediction and `logits`, nats.
+
+        Args:
+            logits: float32 ``[batch, time, vocab_size]``.
+            starts: where in the text each row's window begins, ``[batch]``.
+        """
+        at = starts[:, None] + np.arange(logits.shape[1])  # [batch, time]
+        row, step = np.divmod(at, self._length)
+        tokens = as_tensor(self._tokens[row, step], self._device)  # [batch, time, kept]
+        soft = torch.from_numpy(self._probabilities[row, step]).to(self._device, torch.float32)
+        return -(soft * logits.log_softmax(-1).gather(-1, tokens)).sum(-1).mean()
