@@ -42,6 +42,7 @@ def main(rounds: int) -> int:
             batch_size=4,
             seq_length=16,
             dropout=0.2,
+            teachers=1,
         )
         saving = Supervision(checkpoint=folder / "alone.pt", checkpoint_minutes=0)
         train(corpus, recipe)  # what is loaded once is not part of the time below

@@ -28,7 +28,8 @@ def make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, supervision: Super
         limit = recipe.minutes * 60
         per_character = _evaluation_seconds(model, corpus)
         characters = min(characters, round(_LAST_VALIDATION * limit / per_character))
-        checkpoint = 20 * sum(p.numel() for p in model.parameters())  # bytes: five times float32
+        copies = 5 + recipe.teachers  # of the weights: model, average, best, two of the optimizer
+        checkpoint = 4 * copies * sum(p.numel() for p in model.parameters())  # bytes
         reserve = per_character * characters + checkpoint / _DISK_SPEED
         reserve += supervision.export_seconds
         reserve = min(reserve, _RESERVE * limit)
