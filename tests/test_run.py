@@ -209,11 +209,11 @@ def test_a_signal_saves_the_run_and_says_how_to_go_on(times, tmp_path, number, s
 def test_a_second_signal_ends_at_once(times, tmp_path):
     # the first is held up by a step that does not end
     code = (
-        "import time, chargen_train.training as t\n"
-        "t._Run.take_step = lambda self: (print('stuck', flush=True), time.sleep(60))\n"
+        "import time, chargen_train.run as t\n"
+        "t.Run.take_step = lambda self: (print('stuck', flush=True), time.sleep(60))\n"
         "import sys; from chargen_export.signals import StopSignals\n"
         "StopSignals.should_stop(s := StopSignals())\n"
-        "with s: t._Run.take_step(None); time.sleep(60)"
+        "with s: t.Run.take_step(None); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "stuck\n"

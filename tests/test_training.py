@@ -264,7 +264,7 @@ def test_a_clock_bound_run_ends_in_time(corpus_of):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(corpus_of, monkeypatch):
-    monkeypatch.setattr("chargen_train.training.initialise", poison)
+    monkeypatch.setattr("chargen_train.run.initialise", poison)
     with pytest.raises(TrainingError, match="not finite; try a --learning-rate below"):
         train(corpus_of(HELLO), choose_recipe(23, steps=2))
 

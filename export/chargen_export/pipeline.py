@@ -25,14 +25,9 @@ from chargen_train.device import choose_device
 from chargen_train.model import CharGRU
 from chargen_train.progress import Progress, Supervision, TrainedModel
 from chargen_train.recipe import Recipe, choose_recipe, parameter_count, typical_speed
+from chargen_train.run import build_model, choose_separator
 from chargen_train.run_folder import RunFolder
-from chargen_train.training import (
-    build_model,
-    choose_separator,
-    measure_speed,
-    train,
-    trained_so_far,
-)
+from chargen_train.training import measure_speed, train, trained_so_far
 
 DEFAULT_FOLDER = Path("artifacts")
 _LEAVING = 0.6  # seconds that sealing, the report and the end of a process with PyTorch take

@@ -1,43 +1,26 @@
 """The training loop: truncated back-propagation through time, the best weights kept."""
 
-import copy
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from chargen_ort.errors import TrainingError
-from chargen_ort.sampling import SamplingOptions
 from chargen_train.checkpoint import Checkpoint, Plan, refuse_other
 from chargen_train.corpus import Corpus
-from chargen_train.device import autocast, choose_bf16, choose_device, choose_threads, threads
-from chargen_train.distillation import SOFT_SHARE, SoftTargets, describe_phase, phase_end
-from chargen_train.evaluate import WINDOW, bits_per_char, mean_loss, sample_texts
+from chargen_train.device import choose_bf16, choose_device, choose_threads, threads
 from chargen_train.keeper import Keeper
-from chargen_train.model import CharGRU, initialise
 from chargen_train.planning import make_plan
 from chargen_train.progress import (
-    SAMPLE_TEMPERATURES,
-    Evaluation,
     Progress,
     Supervision,
     TrainedModel,
     TrainingStoppedError,
 )
 from chargen_train.recipe import Recipe
-from chargen_train.windows import Windows
+from chargen_train.run import Run, build_model
 
-EVALUATIONS = 10  # during a run
-_MAX_QUICK_VALIDATION = 32_768  # and those during the run
-_SAMPLE_LENGTH = 160
-_WARM_UP = 0.02  # of the run
-_BETAS = (0.9, 0.99)
 _SPEED_STEPS = (2, 6)  # to warm up with, and to measure
 
 
@@ -68,7 +51,7 @@ def train(
         torch.manual_seed(recipe.seed)
         model = build_model(corpus, recipe).to(device)
         plan = resume.plan if resume else make_plan(model, corpus, recipe, supervision)
-        run = _Run(model, corpus, recipe, plan)
+        run = Run(model, corpus, recipe, plan)
         if resume is not None:
             run.restore(resume)
         run.start(begun, resume.seconds if resume else None)
@@ -97,242 +80,9 @@ def train(
 def trained_so_far(corpus: Corpus, checkpoint: Checkpoint) -> TrainedModel:
     """The best weights that a checkpoint holds, measured as at the end of a run, on the CPU."""
     plan = replace(checkpoint.plan, device="cpu")
-    run = _Run(build_model(corpus, checkpoint.recipe), corpus, checkpoint.recipe, plan)
+    run = Run(build_model(corpus, checkpoint.recipe), corpus, checkpoint.recipe, plan)
     run.restore(replace(checkpoint, cuda_random=None))
     return run.finish()
-
-
-def build_model(corpus: Corpus, recipe: Recipe) -> CharGRU:
-    """A model of the recipe's sizes with start weights drawn from torch's generator."""
-    model = CharGRU(
-        len(corpus.vocabulary),
-        recipe.embedding_dim,
-        recipe.hidden_size,
-        recipe.num_layers,
-        recipe.dropout,
-        weight_drop=recipe.dropout,
-    )
-    initialise(model)
-    return model
-
-
-class _Run:
-    """All that changes while training."""
-
-    def __init__(self, model: CharGRU, corpus: Corpus, recipe: Recipe, plan: Plan) -> None:
-        self.corpus = corpus
-        self.recipe = recipe
-        self.plan = plan
-        self.device = torch.device(plan.device)
-        self.windows = Windows(corpus.training, recipe, self.device)
-        self.teachers: list[CharGRU] = []
-        self.soft_targets: SoftTargets | None = None
-        self._begin_phase(model)
-        self.steps = _steps(recipe, self.windows.per_epoch)
-        self.step = 0
-        self.loss = math.nan
-        self.learning_rate = 0.0
-        self.evaluations = 0
-        self.begun = self.started = 0.0  # on the clock, see `start`
-        self.started_step = 0
-
-    def start(self, begun: float, used: float | None) -> None:
-        """Start the clock of the steps.
-
-        Args:
-            begun: when the work as a whole began; what it took until now is part of the minutes.
-            used: seconds that the steps of a resumed run had used up; None is a new run.
-        """
-        self.started, self.started_step = time.monotonic(), self.step
-        if used is not None:
-            self.begun = begun - used
-            return
-        self.begun = self.started
-        if self.recipe.minutes is not None:
-            reserve = self.plan.reserve + self.started - begun
-            self.plan = replace(self.plan, reserve=reserve)
-
-    def _begin_phase(self, model: CharGRU) -> None:
-        self.model = model
-        self.average = copy.deepcopy(model)
-        self.best = model  # until the first evaluation
-        self.best_loss: float | None = None
-        self.optimizer = _optimizer(model, self.recipe)
-        self.hidden = model.zero_hidden(self.recipe.batch_size)
-        self.phase_begun, self.phase_step = 0.0, 0
-
-    def prepare(self) -> bool:
-        """Do a piece of what must come before the next step; returns whether nothing is left.
-
-        A model whose time has come becomes a teacher, and the next one begins. Before the last one
-        does, the teachers' predictions are computed.
-        """
-        if self.fraction() >= phase_end(self.recipe, len(self.teachers)):
-            self.teachers.append(self.average.eval())
-            self._begin_phase(build_model(self.corpus, self.recipe).to(self.device))
-        if self.teachers and len(self.teachers) == self.recipe.teachers:
-            if self.soft_targets is None:
-                self.soft_targets = SoftTargets(self.teachers, self.corpus.training, self.plan.bf16)
-            if not self.soft_targets.ready:
-                self.soft_targets.prepare()
-                return False
-        if self.phase_step == 0:
-            self.phase_begun = self.fraction()
-        return True
-
-    def checkpoint(self) -> Checkpoint:
-        """Everything that `restore` needs; it shares memory with the run."""
-        cuda = self.device.type == "cuda"
-        return Checkpoint(
-            vocabulary=self.corpus.vocabulary,
-            corpus_name=self.corpus.name,
-            corpus_sha256=self.corpus.sha256,
-            recipe=self.recipe,
-            plan=self.plan,
-            step=self.step,
-            evaluations=self.evaluations,
-            seconds=time.monotonic() - self.begun,
-            loss=self.loss,
-            best_loss=self.best_loss,
-            windows=self.windows.state(),
-            weights=self.model.state_dict(),
-            average=self.average.state_dict(),
-            best=None if self.best_loss is None else self.best.state_dict(),
-            phase_begun=self.phase_begun,
-            phase_step=self.phase_step,
-            teachers=[teacher.state_dict() for teacher in self.teachers],
-            optimizer=self.optimizer.state_dict(),
-            hidden=self.hidden,
-            torch_random=torch.random.get_rng_state(),
-            cuda_random=torch.cuda.get_rng_state() if cuda else None,
-        )
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on where `checkpoint` was taken."""
-        self.step, self.evaluations = checkpoint.step, checkpoint.evaluations
-        self.loss, self.best_loss = checkpoint.loss, checkpoint.best_loss
-        self.windows.restore(checkpoint.windows)
-        self.model.load_state_dict(checkpoint.weights)
-        self.average.load_state_dict(checkpoint.average)
-        if checkpoint.best is not None:
-            self.best = copy.deepcopy(self.average)
-            self.best.load_state_dict(checkpoint.best)
-        self.phase_begun, self.phase_step = checkpoint.phase_begun, checkpoint.phase_step
-        for weights in checkpoint.teachers:
-            self.teachers.append(copy.deepcopy(self.average).eval())
-            self.teachers[-1].load_state_dict(weights)
-        self.optimizer.load_state_dict(copy.deepcopy(checkpoint.optimizer))  # else shared
-        self.hidden = checkpoint.hidden.to(self.device)
-        torch.random.set_rng_state(checkpoint.torch_random)
-        if checkpoint.cuda_random is not None:
-            torch.cuda.set_rng_state(checkpoint.cuda_random)
-
-    def fraction(self) -> float:
-        """How much of the run is done: by steps, or by the clock."""
-        if self.steps is not None:
-            return self.step / self.steps
-        assert self.recipe.minutes is not None
-        available = self.recipe.minutes * 60 - self.plan.reserve
-        return (time.monotonic() - self.begun) / max(0.1, available)
-
-    def _phase_fraction(self) -> float:
-        """How much of the time of the model being trained is used up."""
-        end = phase_end(self.recipe, len(self.teachers))
-        return min(1.0, (self.fraction() - self.phase_begun) / max(1e-9, end - self.phase_begun))
-
-    def take_step(self) -> None:
-        recipe = self.recipe
-        batch = self.windows.next()
-        self.learning_rate = recipe.learning_rate * _schedule(recipe, self._phase_fraction())
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        with autocast(self.device, self.plan.bf16):
-            logits, hidden = self.model(batch.token, self.hidden * batch.keep)
-            logits = logits.float()  # [batch, time, vocab_size]
-            text_loss = F.cross_entropy(logits.flatten(0, 1), batch.target.flatten())
-            loss = text_loss
-            if self.soft_targets is not None:
-                soft_loss = self.soft_targets.loss(logits, batch.starts)
-                loss = (1 - SOFT_SHARE) * text_loss + SOFT_SHARE * soft_loss
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(
-            self.model.parameters(), recipe.gradient_clip or math.inf, foreach=True
-        )
-        self.loss = text_loss.item()
-        if not math.isfinite(self.loss) or not math.isfinite(norm.item()):
-            raise TrainingError(
-                f"the loss is {self.loss} and the gradient norm {norm.item()} at step "
-                f"{self.step}: not finite; try a --learning-rate below {recipe.learning_rate:g}"
-            )
-        self.optimizer.step()
-        self.hidden = hidden.detach().float()  # [batch, num_layers, hidden_size]
-        self.step += 1
-        self.phase_step += 1
-        self._update_average()
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.recipe.average, (1 + self.phase_step) / (10 + self.phase_step))
-        if self.recipe.average == 0:
-            decay = 0.0
-        torch._foreach_lerp_(
-            list(self.average.parameters()), list(self.model.parameters()), 1 - decay
-        )
-
-    def evaluation_due(self) -> bool:
-        return self.fraction() >= (self.evaluations + 1) / EVALUATIONS
-
-    def evaluate(self) -> Evaluation:
-        """Measure the averaged weights, and keep them if they are the best so far."""
-        self.evaluations = math.floor(self.fraction() * EVALUATIONS)
-        tail = self.corpus.validation[:_MAX_QUICK_VALIDATION]
-        loss = None
-        if len(tail):
-            with autocast(self.device, self.plan.bf16):
-                loss = mean_loss(self.average, tail)
-            if self.best_loss is None or loss < self.best_loss:
-                self.best_loss = loss
-                self.best = copy.deepcopy(self.average)
-        options = [
-            SamplingOptions(temperature=t, seed=self.recipe.seed) for t in SAMPLE_TEMPERATURES
-        ]
-        start = choose_separator(self.corpus)
-        texts = sample_texts(self.average, self.corpus.vocabulary, start, _SAMPLE_LENGTH, options)
-        return Evaluation(loss, dict(zip(SAMPLE_TEMPERATURES, texts, strict=True)))
-
-    def is_best(self, evaluation: Evaluation | None) -> bool:
-        """Whether the weights that were just measured are the best so far."""
-        if evaluation is None or evaluation.validation is None:
-            return False
-        return evaluation.validation == self.best_loss
-
-    def progress(self, evaluation: Evaluation | None) -> Progress:
-        seconds = time.monotonic() - self.begun
-        fraction = min(1.0, self.fraction())
-        characters = (
-            (self.step - self.started_step) * self.recipe.batch_size * self.recipe.seq_length
-        )
-        return Progress(
-            step=self.step,
-            fraction=fraction,
-            loss=self.loss,
-            validation=self.best_loss,
-            chars_per_second=characters / (time.monotonic() - self.started),
-            seconds=seconds,
-            seconds_left=seconds * (1 - fraction) / fraction,
-            learning_rate=self.learning_rate,
-            evaluation=evaluation,
-            phase=describe_phase(self.recipe, len(self.teachers)),
-        )
-
-    def finish(self) -> TrainedModel:
-        """The best weights, measured in float32 on the held-out tail."""
-        best = self.best if self.best_loss is not None else self.average
-        best = copy.deepcopy(best).to("cpu", torch.float32).eval()
-        tail = self.corpus.validation[: self.plan.validation_characters]
-        loss = mean_loss(best, tail) if len(tail) else None
-        return TrainedModel(best, _summary(self, loss, len(tail)))
 
 
 def measure_speed(corpus: Corpus, recipe: Recipe) -> float:
@@ -345,7 +95,7 @@ def measure_speed(corpus: Corpus, recipe: Recipe) -> float:
     recipe = replace(recipe, dropout=max(recipe.dropout, 0.1))  # whether it costs time or not
     with torch.random.fork_rng(), threads(choose_threads(recipe, device)):
         plan = Plan(device.type, choose_bf16(recipe, device), torch.get_num_threads(), 0.0, 0)
-        run = _Run(build_model(corpus, recipe).to(device), corpus, recipe, plan)
+        run = Run(build_model(corpus, recipe).to(device), corpus, recipe, plan)
         run.start(time.monotonic(), None)
         warm_up, steps = _SPEED_STEPS
         for step in range(warm_up + steps):
@@ -354,68 +104,3 @@ def measure_speed(corpus: Corpus, recipe: Recipe) -> float:
             run.take_step()
         seconds = time.monotonic() - begun
     return steps * recipe.batch_size * recipe.seq_length / seconds
-
-
-def choose_separator(corpus: Corpus) -> str:
-    """The character that stands before a text begins.
-
-    A line end, else a space, else the corpus's last character: what would stand before its first
-    one if it were read again.
-    """
-    characters = corpus.vocabulary.characters
-    last = characters[int(corpus.tokens[-1])]
-    return next((c for c in "\n " if c in characters), last)
-
-
-def _summary(run: _Run, loss: float | None, characters: int) -> dict[str, Any]:
-    recipe, corpus = run.recipe, run.corpus
-    settings = {k: v for k, v in asdict(recipe).items() if v is not None and k != "device"}
-    return {
-        "corpus": {
-            "name": corpus.name,
-            "sha256": corpus.sha256,
-            "characters": len(corpus),
-            "training_characters": corpus.cut,
-        },
-        "validation": None
-        if loss is None
-        else {
-            "nats_per_char": loss,
-            "bits_per_char": bits_per_char(loss),
-            "characters": characters,
-            "protocol": f"mean over consecutive {WINDOW}-character windows of the held-out tail, "
-            "each from a zero state",
-        },
-        "steps": run.step,
-        "epochs": run.step / run.windows.per_epoch,
-        "device": run.device.type,
-        "settings": settings,
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
-    }
-
-
-def _schedule(recipe: Recipe, fraction: float) -> float:
-    if recipe.schedule == "constant":
-        return 1.0
-    warm_up = min(1.0, (fraction + 1e-3) / _WARM_UP)
-    return warm_up * 0.5 * (1 + math.cos(math.pi * fraction))
-
-
-def _steps(recipe: Recipe, per_epoch: float) -> int | None:
-    if recipe.epochs is not None:
-        return max(1, round(recipe.epochs * per_epoch))
-    return recipe.steps
-
-
-def _optimizer(model: CharGRU, recipe: Recipe) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in model.parameters() if p.ndim > 1]},
-        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups,
-        lr=recipe.learning_rate,
-        betas=_BETAS,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
