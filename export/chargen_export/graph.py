@@ -185,5 +185,11 @@ def _wrap(
     )
 
 
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """The same bytes for the same model every time."""
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
 def _array(tensor: Tensor) -> NDArray[np.float32]:
     return np.ascontiguousarray(tensor.detach().to("cpu", torch.float32).numpy())

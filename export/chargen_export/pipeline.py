@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from chargen_export.graph import build_step_model
+from chargen_export.graph import build_step_model, to_bytes
 from chargen_export.parity import verify_parity
 from chargen_export.run import RunKeeper
 from chargen_export.seal import seal_artifact
@@ -189,7 +189,7 @@ def make_artifact(
     Raises:
         ParityError: the graph and the model disagree.
     """
-    model_bytes = _graph(model)
+    model_bytes = to_bytes(build_step_model(model))
     text = corpus.validation if len(corpus.validation) else corpus.tokens
     parity = verify_parity(model_bytes, model, text)
     config = ModelConfig(
@@ -209,8 +209,3 @@ def make_artifact(
         "task": "text-generation",
     }
     return seal_artifact(model_bytes, config, training, parity, properties, name)
-
-
-def _graph(model: CharGRU) -> bytes:
-    data: bytes = build_step_model(model).SerializeToString(deterministic=True)
-    return data

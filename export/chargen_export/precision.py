@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from chargen_export.graph import to_bytes
 from chargen_export.int8 import StepWeights, build_int8_model
 from chargen_export.int8_parity import verify_int8
 from chargen_export.parity import FLOAT32_TOLERANCE, Tolerance, verify_parity
@@ -86,9 +87,9 @@ def derive_variant(
 def build_variant(single: bytes, precision: str) -> bytes:
     """The graph of `precision` that the fp32 graph in `single` becomes; fp32 is `single` itself."""
     if precision == "fp16":
-        return _serialise(build_fp16_model(single))
+        return to_bytes(build_fp16_model(single))
     if precision == "int8":
-        return _serialise(build_int8_model(read_weights(single)))
+        return to_bytes(build_int8_model(read_weights(single)))
     return single
 
 
@@ -302,8 +303,3 @@ def load_gate_text(artifact: Artifact, path: Path) -> GateText:
     if len(tokens) < 2:
         raise OptionError(f"{path} has {len(tokens)} characters; a score needs at least 2")
     return GateText(path.stem, tokens, held_out)
-
-
-def _serialise(model: onnx.ModelProto) -> bytes:
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data

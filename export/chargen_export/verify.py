@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chargen_export.graph import build_step_model
+from chargen_export.graph import build_step_model, to_bytes
 from chargen_export.parity import STEPS, Tolerance
 from chargen_export.precision import build_variant, verify_variant
 from chargen_ort.artifact import Artifact, read_artifact
@@ -54,7 +54,7 @@ def verify_against_model(
         finding = f"artifact: {sizes(*ours)}; checkpoint: {sizes(*theirs)}"
         return [*verdicts, Verdict("sizes", False, finding)]
     verdicts.append(Verdict("sizes", True, sizes(*ours)))
-    single = build_step_model(model).SerializeToString(deterministic=True)
+    single = to_bytes(build_step_model(model))
     graph = build_variant(single, config.precision)
     same = artifact.data.startswith(graph)
     finding = "equal, byte for byte" if same else "not those that this checkpoint exports to"
