@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -239,6 +240,81 @@ def test_verify_prints_a_verdict_a_line(hello_path, tmp_path):
 def test_verify_refuses_what_is_no_artifact(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"")
     assert_refused(run("chargen-ort", "verify", "x.onnx", cwd=tmp_path), "the file is empty")
+
+
+def test_score_prints_the_figures_of_the_library(hello_path):
+    expected = CharGenerator.load(hello_path).score("hello world", window=4)
+    arguments = ("--model", hello_path, "score", "-", "--window", "4")
+    rows = dict(
+        re.split(r"  +", line, maxsplit=1)
+        for line in run("chargen-ort", *arguments, stdin="hello world").stdout.splitlines()
+    )
+    assert rows == {
+        "characters": "10",
+        "log prob": f"{expected.total:.4f} nats",
+        "nats per char": f"{expected.nats_per_char:.4f}",
+        "bits per char": f"{expected.bits_per_char:.4f}",
+        "perplexity": f"{expected.perplexity:.4f}",
+    }
+    figures = json.loads(run("chargen-ort", *arguments, "--json", stdin="hello world").stdout)
+    assert figures == {
+        "characters": 10,
+        "log_probability": expected.total,
+        "nats_per_char": expected.nats_per_char,
+        "bits_per_char": expected.bits_per_char,
+        "perplexity": expected.perplexity,
+    }
+
+
+def test_score_lines_prints_one_for_each_line(hello_path, tmp_path):
+    (tmp_path / "lines.txt").write_text("hello\n\nwörld\nwwww\n")
+    scores = CharGenerator.load(hello_path).score_batch(["hello", "wrld", "wwww"])
+    arguments = ("--model", hello_path, "score", tmp_path / "lines.txt", "--lines")
+    result = run("chargen-ort", *arguments, "--unknown", "skip")
+    hello, world, ws = (f"{s.total:.4f}\t{s.bits_per_char:.4f}" for s in scores)
+    assert result.stdout.splitlines() == [
+        f"{hello}\thello", "0.0000\t-\t", f"{world}\twörld", f"{ws}\twwww",
+    ]  # fmt: skip
+    parsed = [
+        json.loads(line)
+        for line in run(
+            "chargen-ort", *arguments, "--unknown", "skip", "--json"
+        ).stdout.splitlines()
+    ]
+    assert [p["line"] for p in parsed] == ["hello", "", "wörld", "wwww"]
+    assert [p["log_probability"] for p in parsed] == pytest.approx(
+        [scores[0].total, 0, scores[1].total, scores[2].total]
+    )
+    assert len({tuple(p) for p in parsed}) == 1, "the same keys in each"
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--lines"], ["line 3", "'ö' (U+00F6)"]),
+        (["--lines", "--window", "5"], ["window is for a whole text"]),
+        (["--window", "0"], ["window is 0"]),
+    ],
+)
+def test_score_refuses_with_one_line(hello_path, tmp_path, options, parts):
+    (tmp_path / "lines.txt").write_text("hello\n\nwörld\n")
+    result = run("chargen-ort", "--model", hello_path, "score", tmp_path / "lines.txt", *options)
+    assert (result.returncode, result.stdout) == (2, "")
+    *before, message = result.stderr.splitlines()
+    assert before in ([], [f"model {hello_path}"])
+    assert all(part in message for part in parts), message
+
+
+def test_info_tells_what_is_in_the_file(hello_path):
+    artifact = read_artifact(hello_path)
+    shown = run("chargen-ort", "info", hello_path).stdout
+    for fact in (artifact.sha256, "GRU 1 x 32", "8 characters: ' dehlorw'", "parity"):
+        assert fact in shown
+    facts = json.loads(run("chargen-ort", "info", hello_path, "--json").stdout)
+    assert facts["sha256"] == artifact.sha256
+    assert facts["bytes"] == hello_path.stat().st_size
+    assert "".join(facts["config"]["vocabulary"]) == " dehlorw"
+    assert facts["training"] == artifact.training
 
 
 def test_a_changed_artifact_is_refused(hello_path, tmp_path):

@@ -198,7 +198,11 @@ def score(
         ),
     ] = None,
     lines: Annotated[
-        bool, typer.Option("--lines", help="One score a line: nats, bits per character, the line.")
+        bool,
+        typer.Option(
+            "--lines",
+            help="One score a line: log probability (nats), bits per character, the line.",
+        ),
     ] = False,
     unknown: Annotated[
         Unknown | None, typer.Option(help="What to do with a character that is not known.")

@@ -31,7 +31,7 @@ def text_score(
         yield json.dumps(figures) + "\n"
         return
     yield f"characters     {score.characters:,}\n"
-    yield f"nats           {score.total:.4f}\n"
+    yield f"log prob       {score.total:.4f} nats\n"
     yield f"nats per char  {score.nats_per_char:.4f}\n"
     yield f"bits per char  {score.bits_per_char:.4f}\n"
     yield f"perplexity     {score.perplexity:.4f}\n"
@@ -40,9 +40,10 @@ def text_score(
 def line_scores(
     generator: "CharGenerator", text: str, unknown: UnknownPolicy | None, as_json: bool
 ) -> Iterator[str]:
-    """A line for each line of `text`: nats, bits per character, the line; tabs between.
+    """A line for each line of `text`, tabs between: log probability, bits per character, the line.
 
-    A line without known characters has 0 nats and no bits per character.
+    Log probabilities are in nats. A line without known characters has 0, and no bits per
+    character.
 
     Raises:
         ChargenError: a character that the model does not know, with the number of its line.
@@ -76,10 +77,16 @@ def _has_known(
 
 def _figures(score: Score | None) -> dict[str, float | int | None]:
     if score is None:
-        return {"characters": 0, "nats": 0.0, "nats_per_char": None, "bits_per_char": None}
+        return {
+            "characters": 0,
+            "log_probability": 0.0,
+            "nats_per_char": None,
+            "bits_per_char": None,
+            "perplexity": None,
+        }
     return {
         "characters": score.characters,
-        "nats": score.total,
+        "log_probability": score.total,
         "nats_per_char": score.nats_per_char,
         "bits_per_char": score.bits_per_char,
         "perplexity": score.perplexity,
