@@ -23,7 +23,8 @@ TEACHING_SHARE = 0.5  # of a run, for all teachers together
 SOFT_SHARE = 0.7  # of the student's loss
 _KEPT = 32  # likeliest tokens after each character; the rest hardly weighs anything
 _ROWS = 64  # columns of the text that the teachers read side by side
-_PIECE = 128  # steps a call
+_PIECE = 128  # steps a call, at most
+_LOGITS_AT_ONCE = 1 << 22  # numbers in one call's logits: 16 MB, whatever the vocabulary
 
 
 def phase_end(recipe: Recipe, phase: int) -> float:
@@ -66,6 +67,7 @@ class SoftTargets:
         shape = _ROWS, self._length, kept
         self._tokens = np.zeros(shape, dtype=np.uint16)  # a vocabulary has at most 65,536
         self._probabilities = np.zeros(shape, dtype=np.float16)
+        self._piece = max(1, min(_PIECE, _LOGITS_AT_ONCE // (_ROWS * teachers[0].vocab_size)))
         self._prepared = 0  # steps of the columns
 
     @property
@@ -76,7 +78,7 @@ class SoftTargets:
     @torch.no_grad()
     def prepare(self) -> None:
         """Compute the next piece."""
-        piece = slice(self._prepared, min(self._prepared + _PIECE, self._length))
+        piece = slice(self._prepared, min(self._prepared + self._piece, self._length))
         token = as_tensor(self._columns[:, piece], self._device)  # [rows, time]
         average: Tensor | None = None  # [rows, time, vocab_size]
         for index, teacher in enumerate(self._teachers):
