@@ -357,6 +357,28 @@ def test_the_report_of_a_run_that_has_just_begun(finished, lines):
     assert ("just begun" if lines == 0 else "% done") in "".join(page.text)
 
 
+def test_each_of_several_models_has_a_curve_of_its_own(finished):
+    config = finished.read_config() | {"finished": False}
+    for name in ("training", "parity", "artifact_bytes"):
+        del config[name]
+    phases = ["teacher 1 of 2"] * 20 + ["teacher 2 of 2"] * 15
+    metrics = finished.read_metrics()
+    lines = [
+        line | {"phase": phase}
+        for line, phase in zip(metrics, phases + ["student of 2"] * 99, strict=False)
+    ]
+    page = render_report(config, lines)
+    measured = [line for line in lines if "validation" in line]
+    curves = curve_paths(page, "validation")
+    assert len(curves) == 3
+    assert sum(len(curve.split("L")) for curve in curves) == len(measured)
+    of_student = [line for line in measured if line["phase"] == "student of 2"]
+    best = min(line["bits_per_char"] for line in of_student)
+    text = "".join(Page(page).text)
+    assert f"{best:.3f}bits per character, best so far" in text
+    assert "Last: student of 2." in text
+
+
 def test_a_loss_that_is_not_finite_does_not_break_the_curve(finished):
     lines = finished.read_metrics()
     lines[3] = lines[3] | {"loss": float("nan")}

@@ -60,7 +60,7 @@ def render_chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
             parts += [
                 f'<circle class="{curve.name}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in placed
             ]
-    names = " and ".join(curve.name for curve in curves if curve.points)
+    names = " and ".join(dict.fromkeys(curve.name for curve in curves if curve.points))
     return (
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{escape(y_label)} by {escape(x_label)}: {names}">{"".join(parts)}</svg>'

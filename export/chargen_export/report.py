@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import groupby
 from typing import Any
 
 from chargen_export.chart import Curve, render_chart
@@ -92,7 +93,9 @@ def _heading(config: Json, metrics: Sequence[Json]) -> str:
         f"embedding {settings['embedding_dim']}"
     )
     cards: list[tuple[str, str]] = []
-    measured = [line["validation"] for line in metrics if "validation" in line]
+    # each model of a run with teachers begins anew
+    now = [line for line in metrics if _phase(line) == _phase(metrics[-1])]
+    measured = [line["validation"] for line in now if "validation" in line]
     if training and training["validation"]:
         loss = training["validation"]["nats_per_char"]
         cards.append((f"{bits_per_char(loss):.3f}", "bits per character, held-out text"))
@@ -118,10 +121,14 @@ def _heading(config: Json, metrics: Sequence[Json]) -> str:
 
 def _curves(metrics: Sequence[Json]) -> str:
     train = [(line["step"], bits_per_char(line["loss"])) for line in metrics]
-    validation = [(x["step"], bits_per_char(x["validation"])) for x in metrics if "validation" in x]
+    measured = (line for line in metrics if "validation" in line)
+    validation = [
+        Curve("validation", [(line["step"], bits_per_char(line["validation"])) for line in lines])
+        for _, lines in groupby(measured, key=_phase)
+    ]
     if not train:
         return '<p class="soft">No step has been recorded yet.</p>'
-    curves = [Curve("train", train), Curve("validation", validation)]
+    curves = [Curve("train", train), *validation]
     legend = '<span style="color:var(--train)"><i class="key"></i></span>training'
     if validation:
         legend += (
@@ -130,13 +137,19 @@ def _curves(metrics: Sequence[Json]) -> str:
         )
     else:
         legend += " &nbsp; (the corpus is too short to hold any text out)"
-    if phase := next((line["phase"] for line in reversed(metrics) if "phase" in line), ""):
+    if phase := _phase(metrics[-1]):
         legend += (
             f"<br>Several models take turns, each begins anew: teachers first, then the model that "
             f"is kept, which learns from them. Last: {escape(phase)}."
         )
     chart = render_chart(curves, "step", "bits per character")
     return f'<div class="panel">{chart}</div><p class="soft">{legend}</p>'
+
+
+def _phase(line: Json) -> str:
+    """Which of several models a line is about; empty if the run has one."""
+    phase: str = line.get("phase", "")
+    return phase
 
 
 def _samples(metrics: Sequence[Json]) -> str:
@@ -151,7 +164,7 @@ def _samples(metrics: Sequence[Json]) -> str:
             for temperature, text in line["samples"].items()
         )
         measured = f", {line['bits_per_char']:.3f} bits/char" if "bits_per_char" in line else ""
-        phase = f", {escape(line['phase'])}" if "phase" in line else ""
+        phase = f", {escape(_phase(line))}" if _phase(line) else ""
         is_open = " open" if line in (lines[-1], lines[0]) else ""
         parts.append(
             f"<details{is_open}><summary>step {line['step']:,} "
