@@ -10,9 +10,11 @@ import torch
 from chargen_ort import CorpusError, OptionError, TrainingError
 from chargen_ort.sampling import SamplingOptions
 from chargen_train.corpus import load_corpus
+from chargen_train.device import ThreadSwitch, threads
 from chargen_train.evaluate import mean_loss, sample_text
 from chargen_train.model import CharGRU
-from chargen_train.recipe import LESSON, choose_recipe, parameter_count
+from chargen_train.recipe import LESSON, Recipe, choose_recipe, parameter_count
+from chargen_train.run import evaluation_count
 from chargen_train.training import measure_speed, train
 from chargen_train.windows import Windows
 from tests.conftest import HELLO, random_model
@@ -220,6 +222,37 @@ def test_training_leaves_the_global_generator_and_threads_alone(corpus_of):
     train(corpus, choose_recipe(23, steps=2))
     assert torch.equal(torch.rand(1), expected)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("length", "count"),
+    [({"steps": 9}, 10), ({"minutes": 0.5}, 10), ({"minutes": 20}, 20), ({"minutes": 60}, 30)],
+)
+def test_a_run_is_measured_once_a_minute_within_limits(length, count):
+    assert evaluation_count(Recipe(**length)) == count
+
+
+def test_one_thread_works_on_while_another_program_keeps_a_core_busy():
+    def counts_used(switch, seconds_by_count, steps):
+        nonlocal now
+        used = []
+        for _ in range(steps):
+            seconds = seconds_by_count[switch.count]
+            now += seconds
+            used.append(switch.count)
+            switch.after_step(seconds, now)
+            assert torch.get_num_threads() == switch.count
+        return used
+
+    now = 0.0
+    with threads(2):
+        switch = ThreadSwitch(2)
+        quiet = counts_used(switch, {2: 0.1, 1: 0.15}, 1000)
+        assert quiet.count(1) <= 8, "each count is tried once"
+        busy = counts_used(switch, {2: 0.4, 1: 0.16}, 1000)
+        assert busy.count(2) < 60, "all are tried again twice a minute"
+        both_slow = counts_used(switch, {2: 0.2, 1: 0.3}, 1000)
+        assert both_slow.count(1) <= 24
 
 
 @pytest.mark.parametrize("preset", ["lesson", None])

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import statistics
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,8 @@ from chargen_train.recipe import Recipe
 
 _NARROW = 128  # up to this hidden size one thread and float32 are the fastest
 _BF16_GAIN = 1.3  # bf16 must be so much faster to be taken
+_TIMED_STEPS = 8  # that the speed of a number of threads is judged by
+_ONE_THREAD_SECONDS = 30.0  # until all threads are tried again
 
 
 def choose_device(name: str) -> torch.device:
@@ -45,6 +48,44 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class ThreadSwitch:
+    """Lets PyTorch compute with one thread while that is faster than with all of them.
+
+    Threads that share a step wait for each other at every product. While another program keeps
+    a core busy, all of them wait for the one that has to share it. How long the last few steps took
+    is compared, and all threads are tried again now and then. Which is used changes the weights'
+    last bits.
+
+    Args:
+        most: all threads.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.count = most
+        self._most = most
+        self._recent: list[float] = []  # seconds of the steps since the last change or comparison
+        self._seconds = {most: 0.0, 1: 0.0}  # the median of a step, when last measured; 0 not yet
+        self._until = 0.0
+
+    def after_step(self, seconds: float, now: float) -> None:
+        """Take account of a step that took `seconds` and ended at the time `now`."""
+        self._recent.append(seconds)
+        if len(self._recent) < _TIMED_STEPS:
+            return
+        self._seconds[self.count] = statistics.median(self._recent)
+        self._recent.clear()
+        one_is_faster = self._seconds[1] < self._seconds[self._most]
+        if self.count == self._most and one_is_faster:
+            self._change(1)
+            self._until = now + _ONE_THREAD_SECONDS
+        elif self.count == 1 and (not one_is_faster or now >= self._until):
+            self._change(self._most)
+
+    def _change(self, count: int) -> None:
+        self.count = count
+        torch.set_num_threads(count)
 
 
 def choose_bf16(recipe: Recipe, device: torch.device) -> bool:

@@ -28,7 +28,7 @@ from chargen_train.progress import (
 from chargen_train.recipe import Recipe
 from chargen_train.windows import Windows
 
-EVALUATIONS = 10  # during a run
+_EVALUATIONS = (10, 30)  # during a run, at least and at most
 _MAX_QUICK_VALIDATION = 32_768  # and those during the run
 _SAMPLE_LENGTH = 160
 _WARM_UP = 0.02  # of the run
@@ -220,11 +220,11 @@ class Run:
 
     def evaluation_due(self) -> bool:
         """Whether it is time to measure and to sample."""
-        return self.fraction() >= (self.evaluations + 1) / EVALUATIONS
+        return self.fraction() >= (self.evaluations + 1) / evaluation_count(self.recipe)
 
     def evaluate(self) -> Evaluation:
         """Measure the averaged weights, and keep them if they are the best so far."""
-        self.evaluations = math.floor(self.fraction() * EVALUATIONS)
+        self.evaluations = math.floor(self.fraction() * evaluation_count(self.recipe))
         tail = self.corpus.validation[:_MAX_QUICK_VALIDATION]
         loss = None
         if len(tail):
@@ -318,6 +318,12 @@ def _schedule(recipe: Recipe, fraction: float) -> float:
         return 1.0
     warm_up = min(1.0, (fraction + 1e-3) / _WARM_UP)
     return warm_up * 0.5 * (1 + math.cos(math.pi * fraction))
+
+
+def evaluation_count(recipe: Recipe) -> int:
+    """How many evaluations a run has: one a minute, within limits."""
+    least, most = _EVALUATIONS
+    return min(most, max(least, round(recipe.minutes or 0)))
 
 
 def _steps(recipe: Recipe, per_epoch: float) -> int | None:

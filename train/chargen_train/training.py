@@ -9,7 +9,13 @@ import torch
 from chargen_ort.errors import TrainingError
 from chargen_train.checkpoint import Checkpoint, Plan, refuse_other
 from chargen_train.corpus import Corpus
-from chargen_train.device import choose_bf16, choose_device, choose_threads, threads
+from chargen_train.device import (
+    ThreadSwitch,
+    choose_bf16,
+    choose_device,
+    choose_threads,
+    threads,
+)
 from chargen_train.keeper import Keeper
 from chargen_train.planning import make_plan
 from chargen_train.progress import (
@@ -35,7 +41,7 @@ def train(
 
     A run that is resumed on a CPU has the weights, bit for bit, of one that never stopped, if
     steps or epochs bound it. If minutes do, the clock goes on from what the checkpoint had used,
-    and the learning rate with it.
+    and the learning rate with it; and it computes with one thread while that is faster.
 
     Raises:
         TrainingError: the loss or the gradient is not finite; names the last good checkpoint.
@@ -56,13 +62,20 @@ def train(
             run.restore(resume)
         run.start(begun, resume.seconds if resume else None)
         keeper = Keeper(supervision, run.checkpoint, resume.step if resume else None)
+        switch = None
+        if recipe.minutes is not None and device.type == "cpu" and count > 1:
+            switch = ThreadSwitch(count)
         done = run.fraction() >= 1
         while not done:
             if run.prepare():
+                step_begun = time.monotonic()
                 try:
                     run.take_step()
                 except TrainingError as error:
                     raise TrainingError(f"{error}; {keeper.describe()}") from None
+                if switch:
+                    now = time.monotonic()
+                    switch.after_step(now - step_begun, now)
                 done = run.fraction() >= 1
                 evaluation = run.evaluate() if done or run.evaluation_due() else None
                 if on_progress:
