@@ -64,6 +64,26 @@ def test_training_and_evaluation_compute_the_same():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_path_of_a_gpu_has_the_same_values_and_gradients(monkeypatch, dropout):
+    """A GPU runs nn.GRU in training too, with the weights that were not dropped."""
+    torch.manual_seed(0)
+    model = CharGRU(7, 5, 12, 2, dropout, weight_drop=dropout)
+    token, hidden = torch.randint(7, (3, 10)), torch.randn(3, 2, 12)
+
+    def results():
+        torch.manual_seed(1)  # of what is dropped
+        logits, last = model(token, hidden)
+        loss = logits.square().sum() + last.square().sum()
+        return [logits, last, *torch.autograd.grad(loss, list(model.parameters()))]
+
+    expected = results()
+    monkeypatch.setattr("chargen_train.model.run_layer", None)
+    monkeypatch.setattr(torch, "is_grad_enabled", lambda: False)  # what `CharGRU` asks
+    for a, b in zip(results(), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_a_backward_pass_that_comes_too_late_is_refused():
     model = CharGRU(5, 4, 8, 1)
     token = torch.zeros(2, 3, dtype=torch.int64)

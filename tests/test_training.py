@@ -224,6 +224,15 @@ def test_training_leaves_the_global_generator_and_threads_alone(corpus_of):
     assert torch.get_num_threads() == threads
 
 
+def test_a_run_on_the_cpu_touches_no_gpu(corpus_of, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", None)  # would start a driver
+    corpus = corpus_of(HELLO)
+    recipe = choose_recipe(23, steps=2, device="cpu")
+    assert measure_speed(corpus, recipe) > 0
+    assert train(corpus, recipe).summary["device"] == "cpu"
+
+
 @pytest.mark.parametrize(
     ("length", "count"),
     [({"steps": 9}, 10), ({"minutes": 0.5}, 10), ({"minutes": 20}, 20), ({"minutes": 60}, 30)],

@@ -50,6 +50,11 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def own_randomness(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """A context that leaves PyTorch's generators as they were, and touches no GPU but `device`."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
 class ThreadSwitch:
     """Lets PyTorch compute with one thread while that is faster than with all of them.
 

@@ -14,6 +14,7 @@ from chargen_train.device import (
     choose_bf16,
     choose_device,
     choose_threads,
+    own_randomness,
     threads,
 )
 from chargen_train.keeper import Keeper
@@ -53,7 +54,7 @@ def train(
         refuse_other(resume, corpus.sha256, asdict(recipe))
     device = choose_device(resume.plan.device if resume else recipe.device)
     count = resume.plan.threads if resume else choose_threads(recipe, device)
-    with torch.random.fork_rng(), threads(count):
+    with own_randomness(device), threads(count):
         torch.manual_seed(recipe.seed)
         model = build_model(corpus, recipe).to(device)
         plan = resume.plan if resume else make_plan(model, corpus, recipe, supervision)
@@ -106,7 +107,7 @@ def measure_speed(corpus: Corpus, recipe: Recipe) -> float:
     """
     device = choose_device(recipe.device)
     recipe = replace(recipe, dropout=max(recipe.dropout, 0.1))  # whether it costs time or not
-    with torch.random.fork_rng(), threads(choose_threads(recipe, device)):
+    with own_randomness(device), threads(choose_threads(recipe, device)):
         plan = Plan(device.type, choose_bf16(recipe, device), torch.get_num_threads(), 0.0, 0)
         run = Run(build_model(corpus, recipe).to(device), corpus, recipe, plan)
         run.start(time.monotonic(), None)
