@@ -1,14 +1,15 @@
 """Line charts as SVG."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 860, 340
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 34, 14, 46
 _TICKS = 6  # about so many on an axis
-_FEW = 40  # curves of so many points or fewer get dots
+_FEW = 40  # curves of one name that have so many points or fewer get dots
 
 Point = tuple[float, float]
 
@@ -51,12 +52,13 @@ def render_chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
         f'<text transform="translate(15 {(_TOP + _HEIGHT - _BOTTOM) / 2}) rotate(-90)" '
         f'text-anchor="middle">{escape(y_label)}</text>'
     )
+    counts = Counter(curve.name for curve in curves for _ in curve.points)
     for curve in curves:
         placed = [place((x, min(y, high))) for x, y in curve.points if math.isfinite(y)]
         line = " L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
         if line:
             parts.append(f'<path class="{curve.name}" d="M{line}"/>')
-        if len(placed) <= _FEW:
+        if counts[curve.name] <= _FEW:
             parts += [
                 f'<circle class="{curve.name}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in placed
             ]

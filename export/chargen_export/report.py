@@ -46,7 +46,8 @@ svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft);
   font: 12px system-ui, "DejaVu Sans", sans-serif; }
 svg .grid { stroke: var(--line); } svg path { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg .train { stroke: var(--train); } svg .validation { stroke: var(--validation); }
-svg circle.validation { fill: var(--validation); } svg rect.train { fill: var(--train); }
+svg circle.validation { fill: var(--validation); }
+svg circle.train, svg rect.train { fill: var(--train); }
 .samples { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); }
 .samples h3 { font-size: .8rem; font-weight: 500; color: var(--soft); margin: 0 0 .3rem; }
 details { margin: .6rem 0; } summary { cursor: pointer; padding: .2rem 0; }
@@ -120,15 +121,10 @@ def _heading(config: Json, metrics: Sequence[Json]) -> str:
 
 
 def _curves(metrics: Sequence[Json]) -> str:
-    train = [(line["step"], bits_per_char(line["loss"])) for line in metrics]
-    measured = (line for line in metrics if "validation" in line)
-    validation = [
-        Curve("validation", [(line["step"], bits_per_char(line["validation"])) for line in lines])
-        for _, lines in groupby(measured, key=_phase)
-    ]
-    if not train:
+    if not metrics:
         return '<p class="soft">No step has been recorded yet.</p>'
-    curves = [Curve("train", train), *validation]
+    train = _curve_of_each_phase("train", "loss", metrics)
+    validation = _curve_of_each_phase("validation", "validation", metrics)
     legend = '<span style="color:var(--train)"><i class="key"></i></span>training'
     if validation:
         legend += (
@@ -142,8 +138,16 @@ def _curves(metrics: Sequence[Json]) -> str:
             f"<br>Several models take turns, each begins anew: teachers first, then the model that "
             f"is kept, which learns from them. Last: {escape(phase)}."
         )
-    chart = render_chart(curves, "step", "bits per character")
+    chart = render_chart([*train, *validation], "step", "bits per character")
     return f'<div class="panel">{chart}</div><p class="soft">{legend}</p>'
+
+
+def _curve_of_each_phase(name: str, key: str, metrics: Sequence[Json]) -> list[Curve]:
+    lines = (line for line in metrics if key in line)
+    return [
+        Curve(name, [(line["step"], bits_per_char(line[key])) for line in phase])
+        for _, phase in groupby(lines, key=_phase)
+    ]
 
 
 def _phase(line: Json) -> str:
