@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from chargen_export import int8, int8_parity
 from chargen_export.cli import app
+from chargen_export.convert import convert
 from chargen_export.int8 import WEIGHT_LEVELS, build_int8_model, quantise
 from chargen_export.int8_parity import verify_int8
 from chargen_export.precision import (
@@ -23,7 +24,7 @@ from chargen_export.precision import (
     read_weights,
     rounded_to_half,
 )
-from chargen_export.variants import convert, variant_path
+from chargen_export.variants import rehearse_variants, variant_path
 from chargen_ort import CharGenerator, parse_artifact, read_artifact
 from chargen_ort.artifact import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN, seal
 from chargen_ort.errors import ArtifactError, OptionError, ParityError, UnknownCharacterError
@@ -372,3 +373,54 @@ def test_the_command_trains_and_writes_every_precision(folder):
     names = sorted(path.name for path in (folder / "artifacts").iterdir())
     assert names == ["t.fp16.onnx", "t.int8.onnx", "t.onnx", "t.run"]
     assert "the likeliest character is the same at" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-loss-increase", "nan"], "max_loss_increase is nan; give 0 to 10"),
+        ([], "cannot write artifacts/t.int8.onnx: it is a directory"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_training(folder, arguments, message):
+    (folder / "artifacts/t.int8.onnx").mkdir(parents=True)
+    result = train_export("t.txt", "--epochs", "1", "--precision", "int8", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"train-export: {message}")
+    assert len(result.stderr.splitlines()) == 1
+    assert [path.name for path in (folder / "artifacts").iterdir()] == ["t.int8.onnx"]
+
+
+def test_an_interruption_between_two_files_names_the_one_that_is_there(folder, monkeypatch):
+    rehearsed = []
+
+    def derive_then_interrupt(*arguments):
+        if len(rehearsed) == 2:
+            raise KeyboardInterrupt
+        rehearsed.append(arguments)
+        return derive_variant(*arguments)
+
+    monkeypatch.setattr("chargen_export.variants.derive_variant", derive_then_interrupt)
+    result = train_export("t.txt", "--epochs", "1", "--hidden-size", "8", "--precision", "int8")
+    assert result.exit_code == 130
+    message = "train-export: interrupted; artifacts/t.onnx was written before"
+    assert result.stderr.splitlines()[-1] == message
+    assert read_artifact(folder / "artifacts/t.onnx").training["steps"] > 0
+    assert not (folder / "artifacts/t.int8.onnx").exists()
+
+
+@pytest.mark.parametrize("length", [100, 10_000, 500_000, 3_000_000])
+def test_the_time_that_variants_take_is_told_from_a_part_of_the_text(monkeypatch, length):
+    clock = [0.0]
+
+    def derive_slowly(base, precision, text, limit):
+        read = min(len(text.tokens), 1_000_000)  # no gate reads more
+        assert read < 20_000
+        clock[0] += {"fp16": 2, "int8": 1}[precision] * (3 + read / 1000)
+
+    monkeypatch.setattr("chargen_export.variants.derive_variant", derive_slowly)
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    text = GateText("letters", np.zeros(length, dtype=np.uint8), held_out=True)
+    base = parse_artifact(artifact_bytes(random_model()))
+    expected = 3 * (3 + min(length, 1_000_000) / 1000)
+    assert rehearse_variants(base, ["fp16", "int8"], text) == pytest.approx(expected)

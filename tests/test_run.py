@@ -95,7 +95,7 @@ def test_an_unfinished_run_is_moved_aside_and_can_still_be_resumed(times, tmp_pa
     aside = tmp_path / "a.unfinished-1.onnx"
     assert str(aside) in warnings[0]
     assert "--resume --out" in warnings[0]
-    artifact, _, _ = train_and_export(times, aside, resume=True)
+    artifact, _ = train_and_export(times, aside, resume=True)
     assert artifact.training["steps"] == 20
 
 
@@ -190,9 +190,12 @@ def test_resume_refuses_other_settings_and_another_corpus_by_name(times, tmp_pat
 # Signals
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_the_run_and_says_how_to_go_on(times, tmp_path, number, status):
-    process = start_endless(times, tmp_path)
+@pytest.mark.parametrize(
+    ("number", "status", "files"),
+    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, ["--precision", "int8"])],
+)
+def test_a_signal_saves_the_run_and_says_how_to_go_on(times, tmp_path, number, status, files):
+    process = start_endless(times, tmp_path, *files)
     begun = time.monotonic()
     process.send_signal(number)
     _, message = process.communicate(timeout=30)
@@ -201,7 +204,8 @@ def test_a_signal_saves_the_run_and_says_how_to_go_on(times, tmp_path, number, s
     last = message.splitlines()[-1]
     step = load_checkpoint(tmp_path / "a b.run/checkpoint.pt").step
     assert f"stopped after step {step:,}; the last good checkpoint is a b.run/checkpoint.pt" in last
-    assert last.endswith("go on with: train-export times.txt --out 'a b.onnx' --resume")
+    options = " ".join(["--out 'a b.onnx'", *files])
+    assert last.endswith(f"go on with: train-export times.txt {options} --resume")
     assert "Traceback" not in message
     assert not (tmp_path / "a b.onnx").exists()
 
@@ -248,9 +252,9 @@ def start(times, folder, *options):
     )
 
 
-def start_endless(times, folder):
+def start_endless(times, folder, *options):
     """A run that has made some steps and would last for hours."""
-    process = start(times, folder, "--epochs", 100_000, "--checkpoint-minutes", 0.01)
+    process = start(times, folder, "--epochs", 100_000, "--checkpoint-minutes", 0.01, *options)
     wait_for(folder / "a b.run/checkpoint.pt")
     assert process.poll() is None, process.stderr.read()
     return process
@@ -259,11 +263,12 @@ def start_endless(times, folder):
 # The time given
 
 
-def test_minutes_are_kept_export_included(times, tmp_path):
+def test_minutes_are_kept_every_export_included(times, tmp_path):
     durations = []
     while len(durations) < 3:  # what else the machine does in those seconds is not the command's
         begun = time.monotonic()
-        result = run("train-export", times, "--hidden-size", 32, "--minutes", 0.2, cwd=tmp_path)
+        options = ["--hidden-size", 32, "--minutes", 0.2, "--precision", "all"]
+        result = run("train-export", times, *options, cwd=tmp_path)
         durations.append(time.monotonic() - begun)
         assert result.returncode == 0, result.stderr
         if durations[-1] == pytest.approx(12, rel=0.1):  # 5% if idle, see TRAINING.md
@@ -369,9 +374,10 @@ def test_each_of_several_models_has_a_curve_of_its_own(finished):
     ]
     page = render_report(config, lines)
     measured = [line for line in lines if "validation" in line]
-    curves = curve_paths(page, "validation")
-    assert len(curves) == 3
-    assert sum(len(curve.split("L")) for curve in curves) == len(measured)
+    for name, points in (("train", lines), ("validation", measured)):
+        curves = curve_paths(page, name)
+        assert len(curves) == 3
+        assert sum(len(curve.split("L")) for curve in curves) == len(points)
     of_student = [line for line in measured if line["phase"] == "student of 2"]
     best = min(line["bits_per_char"] for line in of_student)
     text = "".join(Page(page).text)

@@ -145,11 +145,13 @@ def train_export(
     """
     begun = time.monotonic() - time.process_time()  # about when the process began
     try:  # here, so that --help is quick
+        from chargen_export.convert import convert
         from chargen_export.display import Display
         from chargen_export.pipeline import DEFAULT_FOLDER, train_and_export
         from chargen_export.precision import MAX_LOSS_INCREASE
         from chargen_export.signals import StopSignals
-        from chargen_export.variants import convert, corpus_gate_text, write_variants
+        from chargen_ort.artifact import Artifact
+        from chargen_train.corpus import Corpus
         from chargen_train.progress import TrainingStoppedError
         from chargen_train.run_folder import RunFolder
     except ModuleNotFoundError as error:
@@ -172,10 +174,26 @@ def train_export(
     limit = MAX_LOSS_INCREASE if max_loss_increase is None else max_loss_increase
     display = Display(sys.stderr)
     signals = StopSignals()
+    written: list[Path] = []
+
+    def show(artifact: Artifact, path: Path, start: str | None = None) -> None:
+        written.append(path)
+        display.finish(artifact, path, _run_command(path, start))
+
+    def on_written(text: Corpus, artifact: Artifact, path: Path) -> None:
+        start = text.vocabulary.decode(text.tokens[:40]).strip().split("\n")[0][:4]
+        show(artifact, path, start)
+
     events = replace(
-        display.events, should_stop=signals.should_stop, on_last_step=signals.no_more_steps
+        display.events,
+        on_written=on_written,
+        should_stop=signals.should_stop,
+        on_last_step=signals.no_more_steps,
     )
     run: RunFolder | None = None
+    resume_command = _resume_command(
+        corpus, out=out, precision=precision, max_loss_increase=max_loss_increase
+    )
     try:
         if verify or checkpoint:
             others = {"corpus": corpus, "from": source, "precision": precision, **only_training}
@@ -184,21 +202,16 @@ def train_export(
         _check_source(corpus, source, text_file, only_training)
         if source:
             for artifact, path in convert(source, precision or "fp32", text_file, out, limit):
-                display.finish(artifact, path, _run_command(path))
+                show(artifact, path)
         if corpus:
             run = RunFolder(out or DEFAULT_FOLDER / f"{corpus.stem}.onnx")
             with signals, display:
-                artifact, path, text = train_and_export(
-                    corpus, out, preset, events, resume, checkpoint_minutes, begun, **settings
-                )
-            start = text.vocabulary.decode(text.tokens[:40]).strip().split("\n")[0][:4]
-            display.finish(artifact, path, _run_command(path, start))
-            gate_text = corpus_gate_text(text)
-            variants = write_variants(artifact, path, precision or "fp32", gate_text, limit)
-            for variant, path in variants:
-                display.finish(variant, path, _run_command(path, start))
+                train_and_export(
+                    corpus, out, preset, events, resume, checkpoint_minutes, begun,
+                    precision or "fp32", limit, **settings,
+                )  # fmt: skip
     except TrainingStoppedError as error:
-        _fail(f"{error}; go on with: {_resume_command(corpus, out)}", signals.status)
+        _fail(f"{error}; go on with: {resume_command}", signals.status)
     except (ParityError, TrainingError) as error:
         _fail(error, 1)
     except ChargenError as error:
@@ -206,15 +219,20 @@ def train_export(
     except KeyboardInterrupt:
         hint = ""
         if run is not None and run.unfinished:
-            hint = f"; go on with: {_resume_command(corpus, out)}"
-        _fail(f"interrupted; no artifact was written{hint}", signals.status)
+            hint = f"; go on with: {resume_command}"
+        names = ", ".join(map(str, written))
+        outcome = f"{names} was written before" if names else "no artifact was written"
+        _fail(f"interrupted; {outcome}{hint}", signals.status)
     if not sys.stdout.isatty():
-        print(path)  # for scripts: model=$(train-export corpus.txt)
+        print(written[-1])  # for scripts: model=$(train-export corpus.txt)
 
 
-def _resume_command(corpus: Path | None, out: Path | None) -> str:
-    words = ["train-export", str(corpus), *(["--out", str(out)] if out else []), "--resume"]
-    return shlex.join(words)
+def _resume_command(corpus: Path | None, **options: object) -> str:
+    words = ["train-export", str(corpus)]
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--resume"])
 
 
 def _check_source(

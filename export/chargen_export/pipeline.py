@@ -1,9 +1,10 @@
 """From a corpus to an artifact: the whole path on one screen."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,15 @@ import torch
 
 from chargen_export.graph import build_step_model, to_bytes
 from chargen_export.parity import verify_parity
+from chargen_export.precision import MAX_LOSS_INCREASE
 from chargen_export.run import RunKeeper
 from chargen_export.seal import seal_artifact
+from chargen_export.variants import (
+    corpus_gate_text,
+    plan_variants,
+    rehearse_variants,
+    write_variants,
+)
 from chargen_ort import __version__
 from chargen_ort.artifact import MAX_FILE_BYTES, Artifact, ModelConfig
 from chargen_ort.errors import OptionError
@@ -42,6 +50,7 @@ class Events:
     on_resume: Callable[[Checkpoint], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
     on_trained: Callable[[TrainedModel], None] | None = None
+    on_written: Callable[[Corpus, Artifact, Path], None] | None = None
     on_warning: Callable[[str], None] | None = None
     should_stop: Callable[[], bool] | None = None
     on_last_step: Callable[[], None] | None = None
@@ -55,11 +64,14 @@ def train_and_export(
     resume: bool = False,
     checkpoint_minutes: float = 2.0,
     begun: float | None = None,
+    precision: str = "fp32",
+    max_loss_increase: float = MAX_LOSS_INCREASE,
     **overrides: Any,
-) -> tuple[Artifact, Path, Corpus]:
+) -> tuple[Artifact, Path]:
     """Train on a text file and write the artifact; the default place is artifacts/<name>.onnx.
 
-    The run is kept in a folder beside the artifact, see `chargen_train.run_folder`.
+    The run is kept in a folder beside the artifact, see `chargen_train.run_folder`. The fp32
+    artifact is returned; those of other precisions are written next to it.
 
     Args:
         corpus_path: a UTF-8 text.
@@ -69,6 +81,7 @@ def train_and_export(
         resume: go on with the run that the folder holds, with its settings.
         checkpoint_minutes: longest time between checkpoints.
         begun: `time.monotonic` when the minutes given began; None is now.
+        precision, max_loss_increase: see `chargen_export.variants.write_variants`.
         overrides: fields of `Recipe`; None means the recipe's own.
 
     Raises:
@@ -91,6 +104,7 @@ def train_and_export(
         recipe = checkpoint.recipe
     choose_device(recipe.device)
     check_writable(out)
+    precisions = plan_variants(out, precision, max_loss_increase)
     if checkpoint is None:
         keeper.begin(corpus, recipe)
     if events.on_begin:
@@ -107,7 +121,7 @@ def train_and_export(
         checkpoint=keeper.folder.checkpoint,
         checkpoint_minutes=checkpoint_minutes,
         begun=begun,
-        export_seconds=0.0 if resume else rehearse(corpus, recipe),
+        export_seconds=0.0 if resume else rehearse(corpus, recipe, precisions),
         should_stop=events.should_stop,
         on_last_step=events.on_last_step,
         on_warning=events.on_warning,
@@ -117,18 +131,27 @@ def train_and_export(
         events.on_trained(trained)
     artifact = export(trained.model, corpus, trained.summary, out)
     keeper.finish(artifact)
-    return artifact, out, corpus
+    variants = write_variants(artifact, out, precision, corpus_gate_text(corpus), max_loss_increase)
+    for written in chain([(artifact, out)], variants):
+        if events.on_written:
+            events.on_written(corpus, *written)
+    return artifact, out
 
 
-def rehearse(corpus: Corpus, recipe: Recipe) -> float:
-    """Make an artifact of an untrained model; returns the seconds an export takes.
+def rehearse(corpus: Corpus, recipe: Recipe, precisions: Iterable[str] = ()) -> float:
+    """Make the artifacts of an untrained model; returns the seconds an export takes.
 
     A model that no reader would open, and an environment that cannot export, are so found before
     training.
 
+    Args:
+        corpus: the text.
+        recipe: gives the model's sizes.
+        precisions: that are made besides fp32.
+
     Raises:
         OptionError: the artifact would be too large, or have too many distinct characters.
-        ParityError: the graph and the model disagree.
+        ParityError: a graph and the model disagree.
     """
     begun = time.monotonic()
     distinct = len(corpus.vocabulary)
@@ -144,7 +167,7 @@ def rehearse(corpus: Corpus, recipe: Recipe) -> float:
             f"the model would have {size:,} bytes, a file at most {MAX_FILE_BYTES:,}; "
             f"give a --hidden-size below {recipe.hidden_size}"
         )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         model = build_model(corpus, recipe)
     facts = {
         "name": corpus.name,
@@ -152,8 +175,10 @@ def rehearse(corpus: Corpus, recipe: Recipe) -> float:
         "characters": len(corpus),
         "training_characters": corpus.cut,
     }
-    make_artifact(model, corpus, {"corpus": facts, "validation": None, "steps": 0, "versions": {}})
-    return time.monotonic() - begun + _LEAVING
+    training = {"corpus": facts, "validation": None, "steps": 0, "versions": {}}
+    artifact = make_artifact(model, corpus, training)
+    seconds = time.monotonic() - begun + _LEAVING
+    return seconds + rehearse_variants(artifact, precisions, corpus_gate_text(corpus))
 
 
 def export(model: CharGRU, corpus: Corpus, training: dict[str, Any], out: Path) -> Artifact:

@@ -32,7 +32,8 @@ from chargen_train.evaluate import WINDOW
 from chargen_train.model import CharGRU, gru_parameters
 from chargen_train.planning import MAX_VALIDATION
 
-MAX_LOSS_INCREASE = 0.005  # nats a character
+MAX_LOSS_INCREASE = 0.005  # nats a character, if not given
+MAX_LOSS_INCREASE_LIMIT = 10.0  # and the most that may be given
 _HALF = "_fp16"
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 _ROWS = 64  # windows scored side by side
@@ -68,8 +69,7 @@ def derive_variant(
         ParityError: the graph computes something else, or the loss on `text` rises by more than
             `max_loss_increase` nats a character.
     """
-    if not 0 <= max_loss_increase <= 10:
-        raise OptionError(f"max_loss_increase is {max_loss_increase:g}; give 0 to 10")
+    check_loss_increase(max_loss_increase)
     if base.config.precision != "fp32":
         raise OptionError(f"{name} cannot be made of {base.config.precision}; give an fp32 file")
     if precision not in ("fp16", "int8"):
@@ -82,6 +82,18 @@ def derive_variant(
     draft = seal_artifact(model_bytes, config, *history, name)
     parity["gate"] = pass_gate(base, draft, text, max_loss_increase)
     return seal_artifact(model_bytes, config, *history, name)
+
+
+def check_loss_increase(max_loss_increase: float) -> None:
+    """Refuse a limit out of its range.
+
+    Raises:
+        OptionError: naming the range.
+    """
+    if not 0 <= max_loss_increase <= MAX_LOSS_INCREASE_LIMIT:
+        raise OptionError(
+            f"max_loss_increase is {max_loss_increase:g}; give 0 to {MAX_LOSS_INCREASE_LIMIT:g}"
+        )
 
 
 def build_variant(single: bytes, precision: str) -> bytes:

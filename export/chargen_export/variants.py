@@ -1,73 +1,30 @@
 """Writing an artifact's other precisions next to it: x.onnx, x.fp16.onnx, x.int8.onnx."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from chargen_export.pipeline import artifact_of_checkpoint
 from chargen_export.precision import (
     MAX_LOSS_INCREASE,
+    MAX_LOSS_INCREASE_LIMIT,
     GateText,
+    check_loss_increase,
     derive_variant,
-    load_fp32,
-    load_gate_text,
 )
 from chargen_ort.artifact import PRECISIONS, Artifact
 from chargen_ort.errors import OptionError
 from chargen_ort.files import check_writable, write_atomically
-from chargen_train.checkpoint import is_checkpoint, load_checkpoint
 from chargen_train.corpus import Corpus
+from chargen_train.evaluate import WINDOW
+from chargen_train.planning import MAX_VALIDATION
 
 ALL = "all"
 Written = tuple[Artifact, Path]
-
-
-def convert(
-    source: Path,
-    precision: str,
-    text: Path | None,
-    out: Path | None = None,
-    max_loss_increase: float = MAX_LOSS_INCREASE,
-) -> Iterator[Written]:
-    """Export `source` without training; yields the artifacts as they are written.
-
-    Args:
-        source: an fp32 artifact, or a checkpoint, of which the fp32 artifact is made first.
-        precision: ``fp16``, ``int8`` or ``all``; ``fp32`` of a checkpoint only.
-        text: a text to score variants on. Of the corpus that the model was trained on, only the
-            held-out tail counts. A checkpoint needs that very corpus.
-        out: the file to write; with ``all`` the variants' suffixes are put into its name. None
-            writes next to `source`, or to the place of the checkpoint's run.
-        max_loss_increase: nats a character, 0 to 10.
-
-    Raises:
-        ChargenError: a bad file, text or option, or a variant that fails; it is not written.
-    """
-    if is_checkpoint(source):
-        if text is None:
-            raise OptionError(
-                "a checkpoint does not hold the text it was trained on; name the corpus with --text"
-            )
-        beside = out or artifact_path(source)
-        if precision in ("fp32", ALL):
-            check_writable(beside)
-        base = artifact_of_checkpoint(load_checkpoint(source), text)
-        if precision in ("fp32", ALL):
-            write_atomically(beside, base.data)
-            yield base, beside
-        yield from write_variants(
-            base, beside, precision, load_gate_text(base, text), max_loss_increase, out
-        )
-        return
-    base = load_fp32(source)
-    if precision == "fp32":
-        raise OptionError(f"{source} is fp32 already; give --precision fp16, int8 or all")
-    if text is None:
-        raise OptionError(
-            f"{precision} is scored against fp32 on a text; give one with --text, for example "
-            "the corpus that the model was trained on"
-        )
-    gate_text = load_gate_text(base, text)
-    yield from write_variants(base, out or source, precision, gate_text, max_loss_increase, out)
+_REHEARSED = (
+    WINDOW + 1,
+    65 * WINDOW + 1,
+)  # characters: what is between them takes most of the time
 
 
 def write_variants(
@@ -91,24 +48,52 @@ def write_variants(
     Raises:
         ChargenError: a variant fails; it is not written, the ones before it are.
     """
-    if precision not in (*PRECISIONS, ALL):
-        raise OptionError(f"precision is {precision!r}; give one of {(*PRECISIONS, ALL)}")
-    chosen = [p for p in PRECISIONS[1:] if precision in (p, ALL)]
-    paths = [out if out and precision != ALL else variant_path(beside, p) for p in chosen]
-    for path in paths:
-        check_writable(path)
-    for name, path in zip(chosen, paths, strict=True):
+    paths = plan_variants(beside, precision, max_loss_increase, out)
+    for name, path in paths.items():
         artifact = derive_variant(base, name, text, max_loss_increase, str(path))
         write_atomically(path, artifact.data)
         yield artifact, path
 
 
-def artifact_path(checkpoint: Path) -> Path:
-    """Where the run that a checkpoint belongs to writes its artifact."""
-    folder = checkpoint.resolve().parent
-    if folder.suffix == ".run":
-        return folder.with_suffix(".onnx")
-    return checkpoint.with_suffix(".onnx")
+def plan_variants(
+    beside: Path,
+    precision: str,
+    max_loss_increase: float = MAX_LOSS_INCREASE,
+    out: Path | None = None,
+) -> dict[str, Path]:
+    """Where `write_variants` will write each precision; the arguments are the same.
+
+    Raises:
+        OptionError: an argument out of its range, or a place that cannot be written.
+    """
+    if precision not in (*PRECISIONS, ALL):
+        raise OptionError(f"precision is {precision!r}; give one of {(*PRECISIONS, ALL)}")
+    check_loss_increase(max_loss_increase)
+    chosen = [p for p in PRECISIONS[1:] if precision in (p, ALL)]
+    paths = {p: out if out and precision != ALL else variant_path(beside, p) for p in chosen}
+    for path in paths.values():
+        check_writable(path)
+    return paths
+
+
+def rehearse_variants(base: Artifact, precisions: Iterable[str], text: GateText) -> float:
+    """Make variants of an untrained `base` on a part of `text`; returns the seconds on all of it.
+
+    Raises:
+        ChargenError: one cannot be made.
+    """
+    seconds = 0.0
+    for name in precisions:
+        took = []
+        for length in _REHEARSED:
+            begun = time.monotonic()
+            part = replace(text, tokens=text.tokens[:length])
+            derive_variant(base, name, part, MAX_LOSS_INCREASE_LIMIT)
+            took.append(time.monotonic() - begun)
+        rest = max(0, min(len(text.tokens), MAX_VALIDATION) - _REHEARSED[1])
+        per_character = max(0.0, took[1] - took[0]) / (_REHEARSED[1] - _REHEARSED[0])
+        seconds += took[1] + rest * per_character
+    return seconds
 
 
 def variant_path(path: Path, precision: str) -> Path:
