@@ -12,7 +12,7 @@ from chargen_ort.sampling import SamplingOptions
 from chargen_train.corpus import load_corpus
 from chargen_train.device import ThreadSwitch, threads
 from chargen_train.evaluate import mean_loss, sample_text
-from chargen_train.model import CharGRU
+from chargen_train.model import CharGRU, initialise
 from chargen_train.recipe import LESSON, Recipe, choose_recipe, parameter_count
 from chargen_train.run import evaluation_count
 from chargen_train.training import measure_speed, train
@@ -262,6 +262,16 @@ def test_one_thread_works_on_while_another_program_keeps_a_core_busy():
         assert busy.count(2) < 60, "all are tried again twice a minute"
         both_slow = counts_used(switch, {2: 0.2, 1: 0.3}, 1000)
         assert both_slow.count(1) <= 24
+
+
+def test_the_first_character_moves_the_state_of_an_untrained_model():
+    """A model whose gates hardly see their input needs hundreds of steps to find it."""
+    torch.manual_seed(0)
+    model = CharGRU(65, 48, 512, 2)
+    initialise(model)
+    token = torch.arange(65)[:, None]  # [batch, time]
+    _, hidden = model.eval()(token, model.zero_hidden(65))  # [batch, num_layers, hidden_size]
+    assert hidden[:, 0].std(dim=0).mean() > 0.1
 
 
 @pytest.mark.parametrize("preset", ["lesson", None])
