@@ -1,6 +1,5 @@
 """fp16 and int8 artifacts: they compute what they say, and lose no more than they may."""
 
-
 import numpy as np
 import onnx
 import pytest
