@@ -165,7 +165,7 @@ def test_an_interruption_between_two_files_names_the_one_that_is_there(folder, m
     monkeypatch.setattr("chargen_export.variants.derive_variant", derive_then_interrupt)
     result = train_export("t.txt", "--epochs", "1", "--hidden-size", "8", "--precision", "int8")
     assert result.exit_code == 130
-    message = "train-export: interrupted; artifacts/t.onnx was written before"
+    message = "train-export: interrupted; written before: artifacts/t.onnx"
     assert result.stderr.splitlines()[-1] == message
     assert read_artifact(folder / "artifacts/t.onnx").training["steps"] > 0
     assert not (folder / "artifacts/t.int8.onnx").exists()

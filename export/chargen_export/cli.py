@@ -221,7 +221,7 @@ def train_export(
         if run is not None and run.unfinished:
             hint = f"; go on with: {resume_command}"
         names = ", ".join(map(str, written))
-        outcome = f"{names} was written before" if names else "no artifact was written"
+        outcome = f"written before: {names}" if names else "no artifact was written"
         _fail(f"interrupted; {outcome}{hint}", signals.status)
     if not sys.stdout.isatty():
         print(written[-1])  # for scripts: model=$(train-export corpus.txt)
