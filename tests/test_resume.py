@@ -321,7 +321,7 @@ def test_a_checkpoint_runs_no_code(path, monkeypatch, save):
     archive = io.BytesIO()
     save({"facts": Evil()}, archive)
     digest = hashlib.sha256(archive.getvalue()).hexdigest()
-    path.write_bytes(f"chargen checkpoint 1\n{digest}\n".encode() + archive.getvalue())
+    path.write_bytes(f"chargen checkpoint 2\n{digest}\n".encode() + archive.getvalue())
     with pytest.raises(OptionError, match="is not a checkpoint of a run"):
         load_checkpoint(path)
     assert not (path.parent / "evil").exists()
@@ -343,7 +343,7 @@ def test_a_corpus_of_no_held_out_text_has_checkpoints_too(tmp_path, path):
     recipe = choose_recipe(corpus.cut, steps=6)
     whole = train(corpus, recipe)
     checkpoint = train_until(3, corpus, recipe, path)
-    assert checkpoint.best is None
+    assert checkpoint.best is not None, "the text that is trained on tells what to keep"
     save_checkpoint(path, checkpoint)  # what was read can be written
     resumed = train(corpus, recipe, resume=load_checkpoint(path))
     assert_same(resumed.model.state_dict(), whole.model.state_dict())

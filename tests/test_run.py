@@ -121,8 +121,8 @@ def test_a_configuration_that_was_damaged_does_not_end_the_run(times, tmp_path):
         RunFolder(out).config.write_text("{}")
 
     events = Events(on_progress=damage, on_warning=warnings.append)
-    train_and_export(times, out, None, events, steps=10, **SMALL)
-    assert read_artifact(out).training["steps"] == 10
+    train_and_export(times, out, None, events, steps=60, **SMALL)
+    assert read_artifact(out).training["steps"] == 60
     assert len(warnings) == 1
 
 
@@ -383,6 +383,14 @@ def test_each_of_several_models_has_a_curve_of_its_own(finished):
     text = "".join(Page(page).text)
     assert f"{best:.3f}bits per character, best so far" in text
     assert "Last: student of 2." in text
+
+
+def test_the_report_says_which_weights_are_exported_and_what_went_badly(finished):
+    config = finished.read_config()
+    training = config["training"] | {"exported_step": 14, "notes": ["training took only 20 steps"]}
+    text = "".join(Page(render_report(config | {"training": training}, [])).text)
+    assert "14step whose weights are exported" in text
+    assert "Training took only 20 steps." in text
 
 
 def test_a_loss_that_is_not_finite_does_not_break_the_curve(finished):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ import torch
 
 from chargen_ort import CorpusError, OptionError, TrainingError
 from chargen_ort.sampling import SamplingOptions
+from chargen_train import wait_briefly
 from chargen_train.corpus import load_corpus
-from chargen_train.device import ThreadSwitch, threads
+from chargen_train.device import ThreadSwitch, choose_threads, threads
 from chargen_train.evaluate import mean_loss, sample_text
 from chargen_train.model import CharGRU, initialise
+from chargen_train.planning import evaluation_count
 from chargen_train.recipe import LESSON, Recipe, choose_recipe, parameter_count
-from chargen_train.run import evaluation_count
 from chargen_train.training import measure_speed, train
 from chargen_train.windows import Windows
 from tests.conftest import HELLO, random_model
@@ -130,7 +132,29 @@ def test_the_speed_is_measured_only_where_it_matters():
     choose_recipe(23, "lesson", never)
     choose_recipe(1_000, None, never)
     choose_recipe(1_000_000, None, never, epochs=3)
-    choose_recipe(1_000_000, None, never, minutes=3, dropout=0.2, teachers=0)
+    choose_recipe(1_000_000, None, never, minutes=3, dropout=0.2, teachers=0, hidden_size=512)
+
+
+def test_a_model_that_would_hardly_see_its_corpus_gives_way_to_a_smaller_one():
+    """At one speed of the machine: the less time, the smaller, until four passes are read."""
+
+    def sizes(minutes, **given):
+        def speed(recipe):
+            timed.append((recipe.num_layers, recipe.hidden_size))
+            return 4e10 / parameter_count(64, recipe)
+
+        timed = []
+        recipe = choose_recipe(1_000_000, None, speed, minutes=minutes, **given)
+        return (recipe.num_layers, recipe.hidden_size), timed
+
+    assert sizes(10)[0] == (2, 512)
+    assert sizes(2)[0] == (1, 512)
+    assert sizes(1)[0] == (1, 256)
+    assert sizes(0.2)[0] == (1, 128)
+    assert sizes(0.01)[0] == (1, 128), "the smallest, though it cannot read the corpus four times"
+    assert sizes(1)[1] == [(2, 512), (1, 256)], "what cannot be fast enough is not timed"
+    assert sizes(1, hidden_size=300)[0] == (2, 300), "a size that is given is kept"
+    assert choose_recipe(1_000_000, None, lambda r: 1.0, epochs=1).hidden_size == 512
 
 
 def test_the_measured_speed_is_about_that_of_training(corpus_of):
@@ -241,27 +265,52 @@ def test_a_run_is_measured_once_a_minute_within_limits(length, count):
     assert evaluation_count(Recipe(**length)) == count
 
 
-def test_one_thread_works_on_while_another_program_keeps_a_core_busy():
-    def counts_used(switch, seconds_by_count, steps):
-        nonlocal now
-        used = []
-        for _ in range(steps):
-            seconds = seconds_by_count[switch.count]
-            now += seconds
-            used.append(switch.count)
-            switch.after_step(seconds, now)
-            assert torch.get_num_threads() == switch.count
-        return used
+def test_the_faster_number_of_threads_is_found_again_and_again():
+    """The machine is quiet, then another program keeps a core busy, then it is quiet again."""
 
-    now = 0.0
+    def seconds_by_count(switch, seconds, until):
+        spent = dict.fromkeys(seconds, 0.0)
+        while sum(spent.values()) < until:
+            spent[switch.count] += seconds[switch.count]
+            switch.after_step(seconds[switch.count])
+            assert torch.get_num_threads() == switch.count
+        return spent
+
     with threads(2):
-        switch = ThreadSwitch(2)
-        quiet = counts_used(switch, {2: 0.1, 1: 0.15}, 1000)
-        assert quiet.count(1) <= 8, "each count is tried once"
-        busy = counts_used(switch, {2: 0.4, 1: 0.16}, 1000)
-        assert busy.count(2) < 60, "all are tried again twice a minute"
-        both_slow = counts_used(switch, {2: 0.2, 1: 0.3}, 1000)
-        assert both_slow.count(1) <= 24
+        switch = ThreadSwitch(2, 2)
+        quiet = seconds_by_count(switch, {2: 0.1, 1: 0.15}, 300)
+        assert 0 < quiet[1] < 0.05 * 300
+        busy = seconds_by_count(switch, {2: 0.4, 1: 0.16}, 300)
+        assert busy[2] < 0.15 * 300
+        quiet = seconds_by_count(switch, {2: 0.1, 1: 0.15}, 300)
+        assert quiet[1] < 0.35 * 300, "it may take a while until the other number is tried again"
+        # a step that takes seconds: the first trial costs no more than a few of them
+        switch = ThreadSwitch(2, 2)
+        slow = seconds_by_count(switch, {2: 2.5, 1: 0.2}, 20)
+        assert slow[2] <= 2 * 2.5
+
+
+def test_steps_and_epochs_are_always_computed_with_all_threads():
+    """The number of threads decides the last bits, and the same seed gives the same weights."""
+    wide, narrow = Recipe(steps=5), Recipe(steps=5, hidden_size=64)
+    with threads(2):
+        assert choose_threads(wide, CPU) == 2
+        assert choose_threads(narrow, CPU) == 1
+        assert choose_threads(dataclasses.replace(wide, steps=None, minutes=1), CPU) in (1, 2)
+
+
+def test_waiting_threads_give_their_core_away_unless_the_user_said_how_to_wait(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    wait_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    wait_briefly()
+    assert int(os.environ["GOMP_SPINCOUNT"]) <= 10_000
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    wait_briefly()
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 def test_the_first_character_moves_the_state_of_an_untrained_model():
@@ -327,7 +376,7 @@ def poison(model):
 
 def test_cuda_is_refused_where_there_is_none(corpus_of, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(OptionError, match="finds none here; give --device cpu"):
+    with pytest.raises(OptionError, match="finds no GPU here; give --device cpu"):
         train(corpus_of(HELLO), choose_recipe(23, device="cuda"))
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from chargen_ort.errors import ChargenError, OptionError, ParityError, TrainingError
+from chargen_train import wait_briefly
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -144,6 +145,7 @@ def train_export(
     with [bold]chargen-ort[/bold], or with any ONNX runtime.
     """
     begun = time.monotonic() - time.process_time()  # about when the process began
+    wait_briefly()  # before PyTorch is imported
     try:  # here, so that --help is quick
         from chargen_export.convert import convert
         from chargen_export.display import Display

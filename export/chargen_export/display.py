@@ -173,11 +173,12 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
 
 def describe_progress(progress: Progress) -> str:
     """One line: which model, step, loss, validation, speed, time left."""
-    validation = (
-        f"validation {bits_per_char(progress.validation):.3f} bits/char"
-        if progress.validation is not None
-        else "no validation yet"
-    )
+    validation = "no validation yet"
+    if progress.validation is not None and progress.best is not None:
+        validation = f"validation {bits_per_char(progress.validation):.3f} bits/char"
+        if progress.best < progress.validation:
+            best = bits_per_char(progress.best)
+            validation += f" (best {best:.3f}, step {progress.best_step:,})"
     minutes, seconds = divmod(round(progress.seconds_left), 60)
     phase = f"{progress.phase}  " if progress.phase else ""
     return (

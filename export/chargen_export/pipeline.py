@@ -129,6 +129,9 @@ def train_and_export(
     trained = train(corpus, recipe, on_progress, supervision, checkpoint)
     if events.on_trained:
         events.on_trained(trained)
+    for note in trained.notes:
+        if events.on_warning:
+            events.on_warning(note)
     artifact = export(trained.model, corpus, trained.summary, out)
     keeper.finish(artifact)
     variants = write_variants(artifact, out, precision, corpus_gate_text(corpus), max_loss_increase)

@@ -30,6 +30,7 @@ p { margin: .5rem 0; } .soft { color: var(--soft); }
   white-space: nowrap; }
 .card span { color: var(--soft); font-size: .85rem; }
 .panel { padding: 1rem; overflow-x: auto; } .good { color: var(--good); font-weight: 600; }
+.warning { border-left: .25rem solid var(--validation); padding-left: .8rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0;
   border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
@@ -94,9 +95,7 @@ def _heading(config: Json, metrics: Sequence[Json]) -> str:
         f"embedding {settings['embedding_dim']}"
     )
     cards: list[tuple[str, str]] = []
-    # each model of a run with teachers begins anew
-    now = [line for line in metrics if _phase(line) == _phase(metrics[-1])]
-    measured = [line["validation"] for line in now if "validation" in line]
+    measured = [line["validation"] for line in metrics if "validation" in line]
     if training and training["validation"]:
         loss = training["validation"]["nats_per_char"]
         cards.append((f"{bits_per_char(loss):.3f}", "bits per character, held-out text"))
@@ -108,6 +107,7 @@ def _heading(config: Json, metrics: Sequence[Json]) -> str:
         cards.append((f"{last['chars_per_second']:,.0f}", "characters a second"))
         cards.append((f"{last['step']:,}", "steps"))
     if training:
+        cards.append((f"{training['exported_step']:,}", "step whose weights are exported"))
         cards.append((_bytes(config["artifact_bytes"]), f"file {config['artifact']}"))
     shown = "".join(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
@@ -117,7 +117,15 @@ def _heading(config: Json, metrics: Sequence[Json]) -> str:
         f"<h1>{escape(corpus['name'])}</h1>"
         f'<p class="soft">A character-level language model: {escape(sizes)}. '
         f'Run {escape(state)}.</p><div class="cards">{shown}</div>'
+        + "".join(
+            f'<p class="warning">{escape(_as_sentence(note))}</p>'
+            for note in (training or {}).get("notes", ())
+        )
     )
+
+
+def _as_sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:]}."
 
 
 def _curves(metrics: Sequence[Json]) -> str:

@@ -24,7 +24,7 @@ from chargen_ort.vocabulary import Vocabulary
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
 
-_MAGIC = b"chargen checkpoint 1\n"
+_MAGIC = b"chargen checkpoint 2\n"
 _ZIP = b"PK\x03\x04"  # the archive's first bytes; PyTorch would also read bare pickles
 _DIGEST = 65  # 64 hexadecimal digits and a line end
 
@@ -38,17 +38,17 @@ class Plan:
     Attributes:
         device: ``cpu`` or ``cuda``.
         bf16: whether the forward pass runs under bfloat16 autocast.
-        threads: of PyTorch; another number may round differently.
+        threads: of PyTorch at first; another number may round differently.
         reserve: seconds of the minutes given that go to what comes before the first step and after
             the last; 0 where steps or epochs bound the run.
-        validation_characters: of the held-out tail, that the last evaluation reads.
+        measured: characters that an evaluation reads during the run.
     """
 
     device: str
     bf16: bool
     threads: int
     reserve: float
-    validation_characters: int
+    measured: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ class Checkpoint:
         step, evaluations: done so far.
         seconds: used up since the first step.
         loss: of the last step, nats a character.
-        best_loss: lowest on held-out text, nats a character; None before the first evaluation.
+        validation: mean loss when the averaged weights were last measured, nats a character; None
+            before the first evaluation.
+        best_loss, best_step: the lowest such loss, and the step when it was measured.
+        measured_step: the step when the weights were last measured; None before.
         windows: place in the corpus and NumPy's random state, see `Windows.state`.
         weights: of the model being trained, by name.
         average: their exponential average.
@@ -83,7 +86,10 @@ class Checkpoint:
     evaluations: int
     seconds: float
     loss: float
+    validation: float | None
     best_loss: float | None
+    best_step: int
+    measured_step: int | None
     windows: Mapping[str, Any]
     weights: Weights
     average: Weights

@@ -1,7 +1,6 @@
 """Where to train and how: the device, the number format of the products, the threads."""
 
 import contextlib
-import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -15,8 +14,12 @@ from chargen_train.recipe import Recipe
 
 _NARROW = 128  # up to this hidden size one thread and float32 are the fastest
 _BF16_GAIN = 1.3  # bf16 must be so much faster to be taken
-_TIMED_STEPS = 8  # that the speed of a number of threads is judged by
-_ONE_THREAD_SECONDS = 30.0  # until all threads are tried again
+_PRODUCT_SECONDS = 0.1  # that products of one kind are timed for
+_COMPARED_STEPS = 8  # that the speed of a number of threads is judged by, at most
+_FIRST_TRIAL = 1.0  # seconds of training until the other number of threads is tried
+_TRIAL_SECONDS = 0.5  # that a trial lasts, at most, but at least one step
+_TRIAL_INTERVAL = 20.0  # seconds between trials, at least
+_CLEARLY_FASTER = 0.95  # of the time of a step: what makes a change worth while
 
 
 def choose_device(name: str) -> torch.device:
@@ -26,17 +29,42 @@ def choose_device(name: str) -> torch.device:
         OptionError: cuda is asked for and not there.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise OptionError("device is cuda, but PyTorch finds none here; give --device cpu")
+        raise OptionError(
+            "device is cuda, but PyTorch finds no GPU here; give --device cpu, or install a "
+            "PyTorch built for your GPU"
+        )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
 def choose_threads(recipe: Recipe, device: torch.device) -> int:
-    """One thread for narrow models, where more only wait for each other; else PyTorch's choice."""
+    """With how many threads to begin a run.
+
+    Narrow models have one thread: more would only wait for each other. A wider one that minutes
+    bound has as many as compute the products of its shapes fastest just now: one thread and all of
+    them are each tried for a fraction of a second, by the clock, so that the answer comes as soon
+    on a machine that does other things too. A run that steps or epochs bound has all of them,
+    whatever else the machine does, since the number decides the last bits of the weights.
+    """
+    most = torch.get_num_threads()
     if device.type == "cpu" and recipe.hidden_size <= _NARROW:
         return 1
-    return torch.get_num_threads()
+    if not may_switch_threads(recipe, device, most):
+        return most
+    rates = {}
+    for count in (most, 1):
+        with threads(count):
+            rates[count] = max(
+                _products_a_second(recipe, dtype) for dtype in (torch.float32, torch.bfloat16)
+            )
+    return max(rates, key=lambda count: rates[count])
+
+
+def may_switch_threads(recipe: Recipe, device: torch.device, most: int) -> bool:
+    """Whether the number of threads is a matter of speed alone."""
+    wide = recipe.hidden_size > _NARROW
+    return device.type == "cpu" and wide and most > 1 and recipe.minutes is not None
 
 
 @contextlib.contextmanager
@@ -59,46 +87,52 @@ class ThreadSwitch:
     """Lets PyTorch compute with one thread while that is faster than with all of them.
 
     Threads that share a step wait for each other at every product. While another program keeps
-    a core busy, all of them wait for the one that has to share it. How long the last few steps took
-    is compared, and all threads are tried again now and then. Which is used changes the weights'
-    last bits.
+    a core busy, all of them wait for the one that has to share it. So now and then the run takes a
+    few steps with the other number of threads, and keeps to the faster. All of it is counted in
+    seconds, not in steps, since a step may take milliseconds or seconds. Which number is used
+    changes the weights' last bits.
 
     Args:
         most: all threads.
+        count: the number that is used at first.
     """
 
-    def __init__(self, most: int) -> None:
-        self.count = most
-        self._most = most
-        self._recent: list[float] = []  # seconds of the steps since the last change or comparison
-        self._seconds = {most: 0.0, 1: 0.0}  # the median of a step, when last measured; 0 not yet
-        self._until = 0.0
-
-    def after_step(self, seconds: float, now: float) -> None:
-        """Take account of a step that took `seconds` and ended at the time `now`."""
-        self._recent.append(seconds)
-        if len(self._recent) < _TIMED_STEPS:
-            return
-        self._seconds[self.count] = statistics.median(self._recent)
-        self._recent.clear()
-        one_is_faster = self._seconds[1] < self._seconds[self._most]
-        if self.count == self._most and one_is_faster:
-            self._change(1)
-            self._until = now + _ONE_THREAD_SECONDS
-        elif self.count == 1 and (not one_is_faster or now >= self._until):
-            self._change(self._most)
-
-    def _change(self, count: int) -> None:
+    def __init__(self, most: int, count: int) -> None:
         self.count = count
-        torch.set_num_threads(count)
+        self._most = most
+        self._seconds: list[float] = []  # of the steps since the last change of threads
+        self._compared: float | None = None  # a step with the other number, while one is tried
+        self._next_trial = _FIRST_TRIAL  # seconds of steps with this number until the next trial
+
+    def after_step(self, seconds: float) -> None:
+        """Take account of a step that took `seconds`."""
+        self._seconds.append(seconds)
+        spent = sum(self._seconds)
+        if self._compared is None:
+            if spent >= self._next_trial:
+                self._compared = statistics.median(self._seconds[-_COMPARED_STEPS:])
+                self._change()
+        elif spent >= _TRIAL_SECONDS or len(self._seconds) == _COMPARED_STEPS:
+            tried = statistics.median(self._seconds)
+            self._next_trial = _TRIAL_INTERVAL
+            if tried > _CLEARLY_FASTER * self._compared:
+                # the slower the other number was, the later it is tried again
+                self._next_trial = _TRIAL_INTERVAL * min(4.0, tried / self._compared)
+                self._change()
+            self._compared = None
+
+    def _change(self) -> None:
+        self.count = 1 if self.count == self._most else self._most
+        self._seconds.clear()
+        torch.set_num_threads(self.count)
 
 
 def choose_bf16(recipe: Recipe, device: torch.device) -> bool:
     """Whether products are clearly faster in bfloat16 for these shapes; measured on a CPU."""
     return device.type == "cuda" or (
         recipe.hidden_size > _NARROW
-        and _matmul_seconds(recipe, torch.float32)
-        > _BF16_GAIN * _matmul_seconds(recipe, torch.bfloat16)
+        and _products_a_second(recipe, torch.bfloat16)
+        > _BF16_GAIN * _products_a_second(recipe, torch.float32)
     )
 
 
@@ -107,13 +141,13 @@ def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextMana
     return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
 
-def _matmul_seconds(recipe: Recipe, dtype: torch.dtype) -> float:
-    """Seconds of one recurrent product, the best of several."""
+def _products_a_second(recipe: Recipe, dtype: torch.dtype) -> float:
+    """How many recurrent products this machine computes in a second, from a tenth of one."""
     x = torch.ones(recipe.batch_size, recipe.hidden_size, dtype=dtype)
     w = torch.ones(3 * recipe.hidden_size, recipe.hidden_size, dtype=dtype)
-    best = math.inf
-    for _ in range(10):
-        begun = time.perf_counter()
+    F.linear(x, w)  # the first prepares more than it computes
+    count, begun = 0, time.perf_counter()
+    while (spent := time.perf_counter() - begun) < _PRODUCT_SECONDS:
         F.linear(x, w)
-        best = min(best, time.perf_counter() - begun)
-    return best
+        count += 1
+    return count / spent

@@ -1,7 +1,8 @@
 """What a model is worth on held-out text, and what it writes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,37 +23,50 @@ def bits_per_char(nats: float) -> float:
     return nats / math.log(2)
 
 
-@torch.no_grad()
 def mean_loss(model: CharGRU, tokens: NDArray[np.unsignedinteger], window: int = WINDOW) -> float:
     """Mean loss in nats over consecutive windows, each from a zero state (protocol P1).
 
     Each window feeds `window` characters and predicts the character after each; the last may be
     shorter. So every character but the first is predicted once.
     """
+    return mean_loss_until(model, tokens, lambda: False, window)[0]
+
+
+@torch.no_grad()
+def mean_loss_until(
+    model: CharGRU,
+    tokens: NDArray[np.unsignedinteger],
+    is_over: Callable[[], bool],
+    window: int = WINDOW,
+) -> tuple[float, int]:
+    """`mean_loss` of as much of the text as can be read before `is_over` says so.
+
+    It is asked every 64 windows, the first of which are read in any case.
+
+    Returns:
+        the mean loss, and how many characters of `tokens` it is of.
+    """
     device = model.output.weight.device
     was_training = model.training
     model.eval()
     inputs, targets = tokens[:-1], tokens[1:]
     whole = len(inputs) // window * window
-    total = 0.0
-    parts = [
-        (
-            inputs[begin : min(begin + _ROWS * window, whole)].reshape(-1, window),
-            targets[begin : min(begin + _ROWS * window, whole)].reshape(-1, window),
-        )
-        for begin in range(0, whole, _ROWS * window)
-    ]
+    # full windows side by side, and at last the one that is shorter, in a row of its own
+    edges = [*range(0, whole, _ROWS * window), whole]
+    pieces = [(begin, end, window) for begin, end in pairwise(edges)]
     if whole < len(inputs):
-        parts.append((inputs[None, whole:], targets[None, whole:]))
-    for x, y in parts:
-        token = as_tensor(x, device)  # [rows, window]
-        logits, _ = model(token, model.zero_hidden(len(x)))  # [rows, window, vocab_size]
-        loss = F.cross_entropy(
-            logits.flatten(0, 1).float(), as_tensor(y, device).flatten(), reduction="sum"
-        )
-        total += loss.item()
+        pieces.append((whole, len(inputs), len(inputs) - whole))
+    total, read = 0.0, 0
+    for begin, end, width in pieces:
+        if read and is_over():
+            break
+        token = as_tensor(inputs[begin:end].reshape(-1, width), device)  # [rows, width]
+        target = as_tensor(targets[begin:end], device)  # [rows * width]
+        logits, _ = model(token, model.zero_hidden(len(token)))  # [rows, width, vocab_size]
+        total += F.cross_entropy(logits.flatten(0, 1).float(), target, reduction="sum").item()
+        read = end
     model.train(was_training)
-    return total / len(inputs)
+    return total / read, read + 1
 
 
 def sample_text(

@@ -1,6 +1,5 @@
 """When to save a checkpoint, and what to say of it."""
 
-import time
 from collections.abc import Callable
 
 from chargen_ort.errors import ChargenError
@@ -23,11 +22,11 @@ class Keeper:
         self._supervision = supervision
         self._take = take
         self._saved_step = saved_step
-        self._tried_at = time.monotonic()
+        self._tried_at = supervision.clock()
 
     def save_if_due(self, step: int, at_best: bool) -> None:
         """Save at a best, or if the last try is long enough ago."""
-        age = time.monotonic() - self._tried_at
+        age = self._supervision.clock() - self._tried_at
         if at_best or age >= self._supervision.checkpoint_minutes * 60:
             self.save(step)
 
@@ -42,7 +41,7 @@ class Keeper:
         except ChargenError as error:
             if self._supervision.on_warning:
                 self._supervision.on_warning(f"no checkpoint at step {step:,}: {error}")
-        self._tried_at = time.monotonic()
+        self._tried_at = self._supervision.clock()
 
     def describe(self) -> str:
         """Which checkpoint there is to go on from."""

@@ -6,31 +6,47 @@ import time
 import numpy as np
 import torch
 
+from chargen_ort.sampling import SamplingOptions
 from chargen_train.checkpoint import Plan
 from chargen_train.corpus import Corpus
 from chargen_train.device import choose_bf16
-from chargen_train.evaluate import WINDOW, mean_loss
+from chargen_train.evaluate import WINDOW, mean_loss, sample_texts
 from chargen_train.model import CharGRU
-from chargen_train.progress import Supervision
+from chargen_train.progress import SAMPLE_TEMPERATURES, Supervision
 from chargen_train.recipe import Recipe
 
-MAX_VALIDATION = 1_000_000  # characters of the tail that the last evaluation reads
+MAX_VALIDATION = 1_000_000  # characters that the last evaluation reads
+SAMPLE_LENGTH = 160
+EVALUATION_SHARE = 0.1  # of a run bounded by minutes, for all evaluations before the last
+_EVALUATIONS = (10, 30)  # during a run, at least and at most
+_MEASURED = (4 * WINDOW, 32_768)  # characters of an evaluation during the run
 _LAST_VALIDATION = 0.1  # of the minutes given, at most
 _RESERVE = 0.3  # of the minutes given, at most
 _DISK_SPEED = 1e8  # bytes a second: a guess that the last checkpoint is planned with
+_TIMED = (WINDOW, 16 * WINDOW)  # characters to warm up with, and to time
+_TIMED_SAMPLE = 8  # characters
+
+
+def evaluation_count(recipe: Recipe) -> int:
+    """How many evaluations a run has: one a minute, within limits."""
+    least, most = _EVALUATIONS
+    return min(most, max(least, round(recipe.minutes or 0)))
 
 
 def make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, supervision: Supervision) -> Plan:
     """Measure what a run of `model` on `corpus` depends on."""
     device = model.output.weight.device
-    reserve, characters = 0.0, min(len(corpus.validation), MAX_VALIDATION)
+    reserve, measured = 0.0, _MEASURED[1]
     if recipe.minutes is not None:
         limit = recipe.minutes * 60
-        per_character = _evaluation_seconds(model, corpus)
-        characters = min(characters, round(_LAST_VALIDATION * limit / per_character))
+        per_character, per_sample = _evaluation_seconds(model, corpus)
+        # half of the share, since a machine that is quiet now may be busy later
+        allowed = 0.5 * EVALUATION_SHARE * limit / evaluation_count(recipe) - per_sample
+        measured = min(_MEASURED[1], max(_MEASURED[0], round(allowed / per_character)))
+        last = min(_LAST_VALIDATION * limit, per_character * len(corpus.validation))
         copies = 5 + recipe.teachers  # of the weights: model, average, best, two of the optimizer
         checkpoint = 4 * copies * sum(p.numel() for p in model.parameters())  # bytes
-        reserve = per_character * characters + checkpoint / _DISK_SPEED
+        reserve = last + per_character * measured + per_sample + checkpoint / _DISK_SPEED
         reserve += supervision.export_seconds
         reserve = min(reserve, _RESERVE * limit)
     return Plan(
@@ -38,14 +54,23 @@ def make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, supervision: Super
         bf16=choose_bf16(recipe, device),
         threads=torch.get_num_threads(),
         reserve=reserve,
-        validation_characters=characters,
+        measured=measured,
     )
 
 
-def _evaluation_seconds(model: CharGRU, corpus: Corpus) -> float:
-    """Seconds a character of the float32 evaluation on the CPU that ends a run."""
+def _evaluation_seconds(model: CharGRU, corpus: Corpus) -> tuple[float, float]:
+    """Seconds a character of the float32 evaluation on the CPU, and seconds of the samples."""
     cpu = copy.deepcopy(model).to("cpu")
-    mean_loss(cpu, np.resize(corpus.tokens, 4 * WINDOW))
+    warm_up, timed = (np.resize(corpus.tokens[:length], length) for length in _TIMED)
+    mean_loss(cpu, warm_up)
     begun = time.monotonic()
-    mean_loss(cpu, np.resize(corpus.tokens, 64 * WINDOW))
-    return (time.monotonic() - begun) / (64 * WINDOW)
+    mean_loss(cpu, timed)
+    evaluated = time.monotonic()
+    start = corpus.vocabulary.characters[0]
+    options = [SamplingOptions(seed=0)] * len(SAMPLE_TEMPERATURES)
+    sample_texts(cpu, corpus.vocabulary, start, _TIMED_SAMPLE, options)
+    sampled = time.monotonic()
+    return (
+        (evaluated - begun) / len(timed),
+        (sampled - evaluated) * SAMPLE_LENGTH / _TIMED_SAMPLE,
+    )

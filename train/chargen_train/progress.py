@@ -1,5 +1,6 @@
 """What surrounds a training run: what it reports, what it is asked, what it returns."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ class Progress:
         step: steps done.
         fraction: of the run that is done, 0 to 1.
         loss: of the last step, nats a character.
-        validation: best mean loss of this model on held-out text so far, nats a character; None
-            before the first.
+        validation: mean loss on held-out text when it was last measured, nats a character; None
+            before the first time.
+        best: the lowest such loss of the run so far, and `best_step` the step when it was measured.
         chars_per_second: training speed, since the start or the resumption.
         seconds: since the first step; in a resumed run, with those of its earlier parts.
         seconds_left: estimated.
@@ -34,6 +36,8 @@ class Progress:
     fraction: float
     loss: float
     validation: float | None
+    best: float | None
+    best_step: int
     chars_per_second: float
     seconds: float
     seconds_left: float
@@ -72,8 +76,9 @@ class Supervision:
         checkpoint: where to keep the run, at each best and every `checkpoint_minutes`; None does
             not.
         checkpoint_minutes: longest time between checkpoints; 0 is after every step.
-        begun: `time.monotonic` when the minutes given began; None is when training begins.
+        begun: what `clock` gave when the minutes given began; None is when training begins.
         export_seconds: time to leave for the export within the minutes given.
+        clock: gives the seconds that minutes are counted by; tests bring one of their own.
         should_stop: asked after every step; if it says yes, the run is saved and stops.
         on_last_step: called after the last step, before the last evaluation.
         on_warning: told in one line what went wrong without stopping the run.
@@ -83,6 +88,7 @@ class Supervision:
     checkpoint_minutes: float = 2.0
     begun: float | None = None
     export_seconds: float = 0.0
+    clock: Callable[[], float] = time.monotonic
     should_stop: Callable[[], bool] | None = None
     on_last_step: Callable[[], None] | None = None
     on_warning: Callable[[str], None] | None = None
@@ -97,7 +103,14 @@ class Supervision:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The best weights, on the CPU in float32, and the run's facts for `chargen.training`."""
+    """The result of a run.
+
+    Attributes:
+        model: the best weights, on the CPU in float32.
+        summary: the run's facts for `chargen.training`.
+        notes: what a person should know about how it went, a sentence each.
+    """
 
     model: CharGRU
     summary: dict[str, Any]
+    notes: tuple[str, ...] = ()

@@ -139,6 +139,10 @@ _BY_SIZE: tuple[tuple[float, Recipe], ...] = (
 _TABLE_HAS_DROPOUT = 20_000  # characters, up to which it does
 _DROPOUT_BY_EPOCHS = ((4.0, 0.0), (15.0, 0.1), (32.0, 0.2), (100.0, 0.25))
 _DROPOUT_STEP = 0.05
+_SIZE_SETTINGS = {"hidden_size", "num_layers", "embedding_dim"}
+_LEAST_EPOCHS = 4.0
+# layers and widths by falling cost, of which the first that reads its corpus often enough is taken
+_SIZES = ((2, 512), (1, 512), (1, 256), (1, 128))
 _TAUGHT = (500_000, 5_000_000)  # characters; measured at a million, and memory grows with them
 _TAUGHT_DROPOUT = 0.05  # soft targets leave little to be learnt by heart
 _EPOCHS_A_TEACHER = 7.5  # enough for a good one
@@ -187,6 +191,9 @@ def choose_recipe(
 ) -> Recipe:
     """The recipe for a corpus and a time.
 
+    Where minutes bound the run and no size is given, the model is the largest that reads the corpus
+    at least `_LEAST_EPOCHS` times at the measured speed, or else the smallest of them.
+
     Args:
         characters: that are trained on.
         preset: a name in `PRESETS`.
@@ -200,6 +207,22 @@ def choose_recipe(
         raise OptionError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
     recipe = PRESETS[preset] if preset else next(r for size, r in _BY_SIZE if characters <= size)
     given = {name: value for name, value in overrides.items() if value is not None}
+    recipe = _fit(_replace(recipe, given), characters)
+    if preset or characters <= _TABLE_HAS_DROPOUT:
+        return recipe
+    may_shrink = recipe.minutes is not None and not given.keys() & _SIZE_SETTINGS
+    if {"dropout", "teachers"} <= given.keys() and not may_shrink:
+        return recipe
+    recipe, epochs = _suitable_size(recipe, characters, measure_speed, may_shrink)
+    suitable: dict[str, Any] = {"dropout": suitable_dropout(epochs)}
+    teachers = suitable_teachers(epochs)
+    if teachers and _TAUGHT[0] <= characters <= _TAUGHT[1]:
+        suitable = {"teachers": teachers, "dropout": _TAUGHT_DROPOUT}
+    return replace(recipe, **(suitable | given))
+
+
+def _replace(recipe: Recipe, given: dict[str, Any]) -> Recipe:
+    """`recipe` with the settings of `given`, whose length takes the place of its own."""
     unknown = set(given) - {field.name for field in fields(Recipe)}
     if unknown:
         raise OptionError(f"no such setting: {', '.join(sorted(unknown))}")
@@ -208,23 +231,46 @@ def choose_recipe(
         raise OptionError(f"give only one of {' and '.join(sorted(lengths))}")
     if lengths:
         given = {"steps": None, "epochs": None, "minutes": None} | given
-    recipe = replace(recipe, **given)
-    # a short corpus has fewer and shorter windows than asked for
+    return replace(recipe, **given)
+
+
+def _fit(recipe: Recipe, characters: int) -> Recipe:
+    """A short corpus has fewer and shorter windows than asked for."""
     seq_length = min(recipe.seq_length, max(1, (characters - 1) // 2))
     batch_size = recipe.batch_size
     if recipe.windows == "stateful":
         batch_size = min(batch_size, max(1, (characters - 1) // (2 * seq_length)))
-    recipe = replace(recipe, seq_length=seq_length, batch_size=batch_size)
-    if preset or characters <= _TABLE_HAS_DROPOUT or {"dropout", "teachers"} <= given.keys():
-        return recipe
-    epochs = recipe.epochs
-    if recipe.steps is not None:
-        epochs = recipe.steps * batch_size * seq_length / characters
-    if recipe.minutes is not None:
-        epochs = recipe.minutes * 60 * measure_speed(recipe) / characters
-    assert epochs is not None
-    suitable: dict[str, Any] = {"dropout": suitable_dropout(epochs)}
-    teachers = suitable_teachers(epochs)
-    if teachers and _TAUGHT[0] <= characters <= _TAUGHT[1]:
-        suitable = {"teachers": teachers, "dropout": _TAUGHT_DROPOUT}
-    return replace(recipe, **(suitable | given))
+    return replace(recipe, seq_length=seq_length, batch_size=batch_size)
+
+
+def _suitable_size(
+    recipe: Recipe,
+    characters: int,
+    measure_speed: Callable[[Recipe], float],
+    may_shrink: bool,
+) -> tuple[Recipe, float]:
+    """The recipe, smaller if need be and if it may be; and how often it reads the corpus."""
+    if recipe.minutes is None:
+        epochs = recipe.epochs
+        if recipe.steps is not None:
+            epochs = recipe.steps * recipe.batch_size * recipe.seq_length / characters
+        assert epochs is not None
+        return recipe, epochs
+    seconds = recipe.minutes * 60
+    epochs = seconds * measure_speed(recipe) / characters
+    weights = parameter_count(64, recipe)
+    smaller = [
+        replace(recipe, num_layers=layers, hidden_size=width)
+        for layers, width in _SIZES
+        if may_shrink and (layers, width) < (recipe.num_layers, recipe.hidden_size)
+    ]
+    for index, candidate in enumerate(smaller):
+        if epochs >= _LEAST_EPOCHS:
+            break
+        # at best, the speed grows as the weights get fewer; what cannot be enough is not timed
+        hoped = epochs * weights / parameter_count(64, candidate)
+        if hoped < _LEAST_EPOCHS and index < len(smaller) - 1:
+            continue
+        recipe, weights = candidate, parameter_count(64, candidate)
+        epochs = seconds * measure_speed(recipe) / characters
+    return recipe, epochs

@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,8 +18,20 @@ from chargen_train.checkpoint import Checkpoint, Plan
 from chargen_train.corpus import Corpus
 from chargen_train.device import autocast
 from chargen_train.distillation import SOFT_SHARE, SoftTargets, describe_phase, phase_end
-from chargen_train.evaluate import WINDOW, bits_per_char, mean_loss, sample_texts
+from chargen_train.evaluate import (
+    WINDOW,
+    bits_per_char,
+    mean_loss,
+    mean_loss_until,
+    sample_texts,
+)
 from chargen_train.model import CharGRU, initialise
+from chargen_train.planning import (
+    EVALUATION_SHARE,
+    MAX_VALIDATION,
+    SAMPLE_LENGTH,
+    evaluation_count,
+)
 from chargen_train.progress import (
     SAMPLE_TEMPERATURES,
     Evaluation,
@@ -28,11 +41,10 @@ from chargen_train.progress import (
 from chargen_train.recipe import Recipe
 from chargen_train.windows import Windows
 
-_EVALUATIONS = (10, 30)  # during a run, at least and at most
-_MAX_QUICK_VALIDATION = 32_768  # and those during the run
-_SAMPLE_LENGTH = 160
 _WARM_UP = 0.02  # of the run
 _BETAS = (0.9, 0.99)
+_WORSE = 0.05  # nats: a last loss so far above the best is worth a word
+_FEW_STEPS = 50  # in fewer a model learns next to nothing
 
 
 def build_model(corpus: Corpus, recipe: Recipe) -> CharGRU:
@@ -50,9 +62,26 @@ def build_model(corpus: Corpus, recipe: Recipe) -> CharGRU:
 
 
 class Run:
-    """All that changes while training."""
+    """All that changes while training.
 
-    def __init__(self, model: CharGRU, corpus: Corpus, recipe: Recipe, plan: Plan) -> None:
+    The clock is read once in each turn of the training loop, by `is_over`. Whatever a turn
+    decides, it decides by that reading: so time that runs out in the middle of a turn, however
+    long it takes, ends the run at the next one and changes nothing else.
+
+    Args:
+        model: with start weights, on the device of the plan.
+        corpus, recipe, plan: what is done.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self,
+        model: CharGRU,
+        corpus: Corpus,
+        recipe: Recipe,
+        plan: Plan,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.corpus = corpus
         self.recipe = recipe
         self.plan = plan
@@ -66,41 +95,64 @@ class Run:
         self.loss = math.nan
         self.learning_rate = 0.0
         self.evaluations = 0
-        self.begun = self.started = 0.0  # on the clock, see `start`
+        self.validation: float | None = None
+        self.best: CharGRU | None = None  # until the first evaluation
+        self.best_loss: float | None = None
+        self.best_step = 0
+        self._clock = clock
+        self._now = self.begun = self.started = clock()  # see `start`
         self.started_step = 0
+        self.deadline: float | None = None
+        self._measured_step: int | None = None
+        self._measuring = [0.0]  # seconds of each evaluation of this process, before them 0
 
-    def start(self, begun: float, used: float | None) -> None:
+    def start(self, begun: float, used: float | None, export_seconds: float = 0.0) -> None:
         """Start the clock of the steps.
 
         Args:
             begun: when the work as a whole began; what it took until now is part of the minutes.
             used: seconds that the steps of a resumed run had used up; None is a new run.
+            export_seconds: that are left for the export when `finish` must have ended.
         """
-        self.started, self.started_step = time.monotonic(), self.step
-        if used is not None:
-            self.begun = begun - used
+        self._now = self.started = self._clock()
+        self.started_step = self.step
+        self.begun = self.started if used is None else begun - used
+        if self.recipe.minutes is None:
             return
-        self.begun = self.started
-        if self.recipe.minutes is not None:
+        self.deadline = begun - (used or 0.0) + self.recipe.minutes * 60 - export_seconds
+        if used is None:
             reserve = self.plan.reserve + self.started - begun
             self.plan = replace(self.plan, reserve=reserve)
 
     def _begin_phase(self, model: CharGRU) -> None:
         self.model = model
         self.average = copy.deepcopy(model)
-        self.best = model  # until the first evaluation
-        self.best_loss: float | None = None
         self.optimizer = _optimizer(model, self.recipe)
         self.hidden = model.zero_hidden(self.recipe.batch_size)
         self.phase_begun, self.phase_step = 0.0, 0
 
+    def is_over(self) -> bool:
+        """Read the clock: whether the steps or the time of the run are used up.
+
+        Every run takes at least one step, so that there is something to export.
+        """
+        self._now = self._clock()
+        return self.step > 0 and self.fraction() >= 1
+
     def prepare(self) -> bool:
         """Do a piece of what must come before the next step; returns whether nothing is left.
 
-        A model whose time has come becomes a teacher, and the next one begins. Before the last one
+        A teacher whose time has come is measured, and the next model begins. Before the last one
         does, the teachers' predictions are computed.
         """
-        if self.fraction() >= phase_end(self.recipe, len(self.teachers)):
+        trained = len(self.teachers)
+        if (
+            trained < self.recipe.teachers
+            and self.phase_step > 0
+            and self.fraction() >= phase_end(self.recipe, trained)
+        ):
+            if self._measured_step != self.step:
+                self._measure()
             self.teachers.append(self.average.eval())
             self._begin_phase(build_model(self.corpus, self.recipe).to(self.device))
         if self.teachers and len(self.teachers) == self.recipe.teachers:
@@ -124,13 +176,16 @@ class Run:
             plan=self.plan,
             step=self.step,
             evaluations=self.evaluations,
-            seconds=time.monotonic() - self.begun,
+            seconds=self._clock() - self.begun,
             loss=self.loss,
+            validation=self.validation,
             best_loss=self.best_loss,
+            best_step=self.best_step,
+            measured_step=self._measured_step,
             windows=self.windows.state(),
             weights=self.model.state_dict(),
             average=self.average.state_dict(),
-            best=None if self.best_loss is None else self.best.state_dict(),
+            best=None if self.best is None else self.best.state_dict(),
             phase_begun=self.phase_begun,
             phase_step=self.phase_step,
             teachers=[teacher.state_dict() for teacher in self.teachers],
@@ -143,7 +198,9 @@ class Run:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where `checkpoint` was taken."""
         self.step, self.evaluations = checkpoint.step, checkpoint.evaluations
-        self.loss, self.best_loss = checkpoint.loss, checkpoint.best_loss
+        self.loss, self.validation = checkpoint.loss, checkpoint.validation
+        self.best_loss, self.best_step = checkpoint.best_loss, checkpoint.best_step
+        self._measured_step = checkpoint.measured_step
         self.windows.restore(checkpoint.windows)
         self.model.load_state_dict(checkpoint.weights)
         self.average.load_state_dict(checkpoint.average)
@@ -161,12 +218,12 @@ class Run:
             torch.cuda.set_rng_state(checkpoint.cuda_random)
 
     def fraction(self) -> float:
-        """How much of the run is done: by steps, or by the clock."""
+        """How much of the run is done: by steps, or by the clock as this turn has read it."""
         if self.steps is not None:
             return self.step / self.steps
         assert self.recipe.minutes is not None
         available = self.recipe.minutes * 60 - self.plan.reserve
-        return (time.monotonic() - self.begun) / max(0.1, available)
+        return (self._now - self.begun) / max(0.1, available)
 
     def _phase_fraction(self) -> float:
         """How much of the time of the model being trained is used up."""
@@ -219,37 +276,66 @@ class Run:
         )
 
     def evaluation_due(self) -> bool:
-        """Whether it is time to measure and to sample."""
-        return self.fraction() >= (self.evaluations + 1) / evaluation_count(self.recipe)
+        """Whether it is time to measure and to sample.
+
+        In a run bounded by minutes, evaluations that turn out slow become fewer, so that together
+        they take no more than their share of it.
+        """
+        if self.fraction() < (self.evaluations + 1) / evaluation_count(self.recipe):
+            return False
+        if self.recipe.minutes is None:
+            return True
+        expected = sum(self._measuring) + self._measuring[-1]
+        return expected <= EVALUATION_SHARE * (self._now - self.started)
 
     def evaluate(self) -> Evaluation:
         """Measure the averaged weights, and keep them if they are the best so far."""
+        begun = self._clock()
         self.evaluations = math.floor(self.fraction() * evaluation_count(self.recipe))
-        tail = self.corpus.validation[:_MAX_QUICK_VALIDATION]
-        loss = None
-        if len(tail):
-            with autocast(self.device, self.plan.bf16):
-                loss = mean_loss(self.average, tail)
-            if self.best_loss is None or loss < self.best_loss:
-                self.best_loss = loss
-                self.best = copy.deepcopy(self.average)
+        loss = self._measure()
         options = [
             SamplingOptions(temperature=t, seed=self.recipe.seed) for t in SAMPLE_TEMPERATURES
         ]
         start = choose_separator(self.corpus)
-        texts = sample_texts(self.average, self.corpus.vocabulary, start, _SAMPLE_LENGTH, options)
+        texts = sample_texts(self.average, self.corpus.vocabulary, start, SAMPLE_LENGTH, options)
+        self._measuring.append(self._clock() - begun)
         return Evaluation(loss, dict(zip(SAMPLE_TEMPERATURES, texts, strict=True)))
+
+    def evaluate_last(self) -> Evaluation | None:
+        """`evaluate` the weights of the last step, if that was not done when it was taken.
+
+        A model that has taken no step, because the time ended before, is not worth it.
+        """
+        if self._measured_step == self.step or self.phase_step == 0:
+            return None
+        return self.evaluate()
+
+    def _measure(self) -> float | None:
+        """Mean loss of the averaged weights on held-out text; None if none is held out.
+
+        Where no text is held out, the beginning of the text that is trained on tells which weights
+        to keep.
+        """
+        held_out = len(self.corpus.validation) > 0
+        text = self.corpus.validation if held_out else self.corpus.training
+        with autocast(self.device, self.plan.bf16):
+            loss = mean_loss(self.average, text[: self.plan.measured])
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_loss, self.best_step = loss, self.step
+            self.best = copy.deepcopy(self.average)
+        self.validation = loss
+        self._measured_step = self.step
+        return loss if held_out else None
 
     def is_best(self, evaluation: Evaluation | None) -> bool:
         """Whether the weights that were just measured are the best so far."""
-        if evaluation is None or evaluation.validation is None:
-            return False
-        return evaluation.validation == self.best_loss
+        return evaluation is not None and self.best_step == self.step
 
     def progress(self, evaluation: Evaluation | None) -> Progress:
         """What there is to report now."""
-        seconds = time.monotonic() - self.begun
+        now = self._clock()
         fraction = min(1.0, self.fraction())
+        held_out = len(self.corpus.validation) > 0
         characters = (
             (self.step - self.started_step) * self.recipe.batch_size * self.recipe.seq_length
         )
@@ -257,22 +343,61 @@ class Run:
             step=self.step,
             fraction=fraction,
             loss=self.loss,
-            validation=self.best_loss,
-            chars_per_second=characters / (time.monotonic() - self.started),
-            seconds=seconds,
-            seconds_left=seconds * (1 - fraction) / fraction,
+            validation=self.validation if held_out else None,
+            best=self.best_loss if held_out else None,
+            best_step=self.best_step,
+            chars_per_second=characters / max(1e-9, now - self.started),
+            seconds=now - self.begun,
+            seconds_left=(now - self.begun) * (1 - fraction) / max(1e-9, fraction),
             learning_rate=self.learning_rate,
             evaluation=evaluation,
             phase=describe_phase(self.recipe, len(self.teachers)),
         )
 
     def finish(self) -> TrainedModel:
-        """The best weights, measured in float32 on the held-out tail."""
-        best = self.best if self.best_loss is not None else self.average
+        """The best weights, measured in float32 on the held-out tail as far as time allows."""
+        best = self.average if self.best is None else self.best
         best = copy.deepcopy(best).to("cpu", torch.float32).eval()
-        tail = self.corpus.validation[: self.plan.validation_characters]
-        loss = mean_loss(best, tail) if len(tail) else None
-        return TrainedModel(best, _summary(self, loss, len(tail)))
+        tail = self.corpus.validation[:MAX_VALIDATION]
+        loss, characters = None, 0
+        if len(tail):
+            loss, characters = mean_loss_until(best, tail, self._time_is_up)
+        notes = self._notes()
+        summary = _summary(self, loss, characters) | {
+            "exported_step": self.step if self.best is None else self.best_step,
+            "notes": list(notes),
+        }
+        return TrainedModel(best, summary, notes)
+
+    def _time_is_up(self) -> bool:
+        return self.deadline is not None and self._clock() >= self.deadline
+
+    def _notes(self) -> tuple[str, ...]:
+        """What went badly, in sentences."""
+        notes = []
+        read = self.step / self.windows.per_epoch
+        if self.step < _FEW_STEPS or read < 1:
+            steps = "1 step" if self.step == 1 else f"{self.step:,} steps"
+            cure = "more --epochs"
+            if self.recipe.minutes is not None:
+                cure = "more --minutes, a smaller --hidden-size, or a less busy machine"
+            notes.append(
+                f"training took only {steps} and read the corpus {read:.2g} times, too little to "
+                f"learn much; give it {cure}"
+            )
+        if self.best_loss is not None and self.validation is not None:
+            exported = f"the weights of step {self.best_step:,} are exported"
+            if self.best_step <= self.step - self.phase_step:
+                notes.append(
+                    f"{exported}, those of a teacher: in its time the model that was trained after "
+                    "it did not become better"
+                )
+            elif self.validation > self.best_loss + _WORSE:
+                notes.append(
+                    f"{exported}, whose loss was {self.best_loss:.4f} nats a character; that of "
+                    f"the last step was {self.validation:.4f}"
+                )
+        return tuple(notes)
 
 
 def choose_separator(corpus: Corpus) -> str:
@@ -318,12 +443,6 @@ def _schedule(recipe: Recipe, fraction: float) -> float:
         return 1.0
     warm_up = min(1.0, (fraction + 1e-3) / _WARM_UP)
     return warm_up * 0.5 * (1 + math.cos(math.pi * fraction))
-
-
-def evaluation_count(recipe: Recipe) -> int:
-    """How many evaluations a run has: one a minute, within limits."""
-    least, most = _EVALUATIONS
-    return min(most, max(least, round(recipe.minutes or 0)))
 
 
 def _steps(recipe: Recipe, per_epoch: float) -> int | None:

@@ -14,6 +14,7 @@ from chargen_train.device import (
     choose_bf16,
     choose_device,
     choose_threads,
+    may_switch_threads,
     own_randomness,
     threads,
 )
@@ -28,7 +29,7 @@ from chargen_train.progress import (
 from chargen_train.recipe import Recipe
 from chargen_train.run import Run, build_model
 
-_SPEED_STEPS = (2, 6)  # to warm up with, and to measure
+_SPEED_SECONDS = 0.7  # that steps are timed for
 
 
 def train(
@@ -49,46 +50,58 @@ def train(
         TrainingStoppedError: `supervision.should_stop` said so.
         OptionError: the device is not there, or `resume` is of another corpus or recipe.
     """
-    begun = time.monotonic() if supervision.begun is None else supervision.begun
+    begun = supervision.clock() if supervision.begun is None else supervision.begun
     if resume is not None:
         refuse_other(resume, corpus.sha256, asdict(recipe))
     device = choose_device(resume.plan.device if resume else recipe.device)
+    most = torch.get_num_threads()
     count = resume.plan.threads if resume else choose_threads(recipe, device)
     with own_randomness(device), threads(count):
         torch.manual_seed(recipe.seed)
         model = build_model(corpus, recipe).to(device)
         plan = resume.plan if resume else make_plan(model, corpus, recipe, supervision)
-        run = Run(model, corpus, recipe, plan)
+        run = Run(model, corpus, recipe, plan, supervision.clock)
         if resume is not None:
             run.restore(resume)
-        run.start(begun, resume.seconds if resume else None)
+        run.start(begun, resume.seconds if resume else None, supervision.export_seconds)
         keeper = Keeper(supervision, run.checkpoint, resume.step if resume else None)
         switch = None
-        if recipe.minutes is not None and device.type == "cpu" and count > 1:
-            switch = ThreadSwitch(count)
-        done = run.fraction() >= 1
-        while not done:
-            if run.prepare():
-                step_begun = time.monotonic()
-                try:
-                    run.take_step()
-                except TrainingError as error:
-                    raise TrainingError(f"{error}; {keeper.describe()}") from None
-                if switch:
-                    now = time.monotonic()
-                    switch.after_step(now - step_begun, now)
-                done = run.fraction() >= 1
-                evaluation = run.evaluate() if done or run.evaluation_due() else None
-                if on_progress:
-                    on_progress(run.progress(evaluation))
-                keeper.save_if_due(run.step, at_best=run.is_best(evaluation))
-            if not done and supervision.should_stop and supervision.should_stop():
-                keeper.save(run.step)
-                raise TrainingStoppedError(f"stopped after step {run.step:,}; {keeper.describe()}")
+        if may_switch_threads(recipe, device, most):
+            switch = ThreadSwitch(most, count)
+        _take_steps(run, keeper, switch, on_progress, supervision)
         keeper.save(run.step)
         if supervision.on_last_step:
             supervision.on_last_step()
         return run.finish()
+
+
+def _take_steps(
+    run: Run,
+    keeper: Keeper,
+    switch: ThreadSwitch | None,
+    on_progress: Callable[[Progress], None] | None,
+    supervision: Supervision,
+) -> None:
+    """Train until the run is over, which is decided once in each turn of the loop."""
+    while not run.is_over():
+        if run.prepare():
+            step_begun = supervision.clock()
+            try:
+                run.take_step()
+            except TrainingError as error:
+                raise TrainingError(f"{error}; {keeper.describe()}") from None
+            if switch:
+                switch.after_step(supervision.clock() - step_begun)
+            evaluation = run.evaluate() if run.evaluation_due() else None
+            if on_progress:
+                on_progress(run.progress(evaluation))
+            keeper.save_if_due(run.step, at_best=run.is_best(evaluation))
+        if supervision.should_stop and supervision.should_stop():
+            keeper.save(run.step)
+            raise TrainingStoppedError(f"stopped after step {run.step:,}; {keeper.describe()}")
+    evaluation = run.evaluate_last()
+    if evaluation is not None and on_progress:
+        on_progress(run.progress(evaluation))
 
 
 def trained_so_far(corpus: Corpus, checkpoint: Checkpoint) -> TrainedModel:
@@ -100,7 +113,9 @@ def trained_so_far(corpus: Corpus, checkpoint: Checkpoint) -> TrainedModel:
 
 
 def measure_speed(corpus: Corpus, recipe: Recipe) -> float:
-    """Characters a second that this machine trains with `recipe`, from a few steps.
+    """Characters a second that this machine trains with `recipe` just now.
+
+    A few steps are timed, for about a second whatever else the machine does.
 
     Raises:
         OptionError: the device is not there.
@@ -110,11 +125,9 @@ def measure_speed(corpus: Corpus, recipe: Recipe) -> float:
     with own_randomness(device), threads(choose_threads(recipe, device)):
         plan = Plan(device.type, choose_bf16(recipe, device), torch.get_num_threads(), 0.0, 0)
         run = Run(build_model(corpus, recipe).to(device), corpus, recipe, plan)
-        run.start(time.monotonic(), None)
-        warm_up, steps = _SPEED_STEPS
-        for step in range(warm_up + steps):
-            if step == warm_up:
-                begun = time.monotonic()
+        run.take_step()  # the first prepares more than it computes
+        steps, begun = 0, time.monotonic()
+        while (seconds := time.monotonic() - begun) < _SPEED_SECONDS:
             run.take_step()
-        seconds = time.monotonic() - begun
+            steps += 1
     return steps * recipe.batch_size * recipe.seq_length / seconds

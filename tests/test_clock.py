@@ -1,0 +1,199 @@
+"""A run bounded by minutes ends when its time does, whatever it is doing then.
+
+The clock is a fake one that goes on with every reading, and at one point of the run by an hour: as
+if the machine had slept, or a terminal had blocked, or an evaluation had taken that long.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import chargen_train.run
+import chargen_train.training
+from chargen_train.checkpoint import Plan
+from chargen_train.corpus import load_corpus
+from chargen_train.evaluate import mean_loss
+from chargen_train.progress import Supervision
+from chargen_train.recipe import Recipe
+from chargen_train.training import train
+
+HOUR = 3600.0
+RECIPE = Recipe(
+    hidden_size=12,
+    num_layers=1,
+    embedding_dim=4,
+    seq_length=16,
+    batch_size=4,
+    learning_rate=0.02,
+    minutes=1.0,
+)
+PLAN = Plan(device="cpu", bf16=False, threads=1, reserve=0.0, measured=512)
+
+
+class FakeClock:
+    """Seconds that pass only when they are read, `tick` at a time; an hour at reading `sleeps`."""
+
+    def __init__(self, tick, sleeps=None):
+        self.now, self.tick, self.sleeps, self.readings = 0.0, tick, sleeps, 0
+
+    def __call__(self):
+        self.readings += 1
+        self.now += HOUR if self.readings == self.sleeps else self.tick
+        return self.now
+
+
+@dataclasses.dataclass
+class Seen:
+    """What a run did: models that were built, measured losses, steps, phases, and its result."""
+
+    built: int = 0
+    losses: list[float] = dataclasses.field(default_factory=list)
+    steps: int = 0
+    phases: list[str] = dataclasses.field(default_factory=list)
+    trained: object = None
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clock") / "corpus.txt"
+    rng = np.random.default_rng(0)
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"]
+    path.write_text(" ".join(rng.choice(words, 2_500)))
+    return load_corpus(path)
+
+
+@pytest.fixture
+def run_with(corpus, monkeypatch, tmp_path):
+    """Runs the recipe by a clock; `stall` names a function during which an hour passes, once."""
+
+    def run(clock, teachers=0, stall=None):
+        seen = Seen()
+        build, measure = chargen_train.run.build_model, chargen_train.run.mean_loss
+
+        def count_models(*args):
+            seen.built += 1
+            return build(*args)
+
+        def record_loss(*args):
+            seen.losses.append(measure(*args))
+            return seen.losses[-1]
+
+        def on_progress(progress):
+            seen.steps = progress.step
+            seen.phases.append(progress.phase)
+            if stall == "display" and progress.step == 5:
+                clock.now += HOUR
+
+        def should_stop():
+            if stall == "question" and seen.steps == 5:
+                clock.now += HOUR
+            return False
+
+        with monkeypatch.context() as patch:
+            patch.setattr(chargen_train.run, "build_model", count_models)
+            patch.setattr(chargen_train.training, "build_model", count_models)
+            patch.setattr(chargen_train.run, "mean_loss", record_loss)
+            patch.setattr(chargen_train.training, "make_plan", lambda *args: PLAN)
+            patch.setattr(chargen_train.run, "SAMPLE_LENGTH", 2)
+            if stall in ("sample_texts", "save_checkpoint"):
+                stall_once(patch, stall, clock)
+            supervision = Supervision(
+                checkpoint=tmp_path / "checkpoint.pt",
+                checkpoint_minutes=0.1,
+                clock=clock,
+                should_stop=should_stop,
+            )
+            recipe = dataclasses.replace(RECIPE, teachers=teachers)
+            seen.trained = train(corpus, recipe, on_progress, supervision)
+        return seen
+
+    return run
+
+
+def stall_once(patch, name, clock):
+    module = chargen_train.run if name == "sample_texts" else chargen_train.keeper
+    function = getattr(module, name)
+    calls = []
+
+    def stalling(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            clock.now += HOUR
+        return function(*args)
+
+    patch.setattr(module, name, stalling)
+
+
+def assert_right_end(seen, corpus, teachers):
+    """The best weights that were ever measured are exported, and nothing was begun in vain."""
+    assert 1 <= seen.built <= teachers + 1, "no phase begins that the recipe does not have"
+    assert seen.losses, "what is exported was measured"
+    exported = mean_loss(seen.trained.model, corpus.validation[: PLAN.measured])
+    assert exported == pytest.approx(min(seen.losses), abs=1e-5)
+    if not teachers:
+        assert set(seen.phases) == {""}
+
+
+@pytest.mark.parametrize("teachers", [0, 2])
+def test_the_best_weights_are_exported_wherever_the_time_ends(run_with, corpus, teachers):
+    whole = FakeClock(tick=1.5)
+    assert_right_end(run_with(whole, teachers), corpus, teachers)
+    assert whole.readings > 30
+    for reading in range(1, whole.readings + 1):
+        seen = run_with(FakeClock(1.5, sleeps=reading), teachers)
+        assert_right_end(seen, corpus, teachers)
+
+
+@pytest.mark.parametrize("teachers", [0, 2])
+@pytest.mark.parametrize("place", ["sample_texts", "save_checkpoint", "display", "question"])
+def test_time_that_ends_during_other_work_ends_the_run(run_with, corpus, place, teachers):
+    undisturbed = run_with(FakeClock(tick=0.5), teachers)
+    seen = run_with(FakeClock(tick=0.5), teachers, stall=place)
+    assert_right_end(seen, corpus, teachers)
+    assert seen.trained.summary["steps"] < undisturbed.trained.summary["steps"]
+
+
+def test_weights_that_became_much_worse_are_not_exported_and_a_note_says_so(
+    run_with, corpus, monkeypatch
+):
+    """A model that falls apart in its last steps: the best that was measured is what counts."""
+    step_of = chargen_train.run.Run.take_step
+
+    def spoil(run):
+        step_of(run)
+        if run.fraction() > 0.7:
+            torch.nn.init.zeros_(run.average.output.weight)
+
+    monkeypatch.setattr(chargen_train.run.Run, "take_step", spoil)
+    seen = run_with(FakeClock(tick=0.08))
+    assert_right_end(seen, corpus, teachers=0)
+    summary = seen.trained.summary
+    assert summary["exported_step"] < 0.8 * summary["steps"]
+    [note] = seen.trained.notes
+    assert note.startswith(f"the weights of step {summary['exported_step']:,} are exported")
+    assert summary["notes"] == [note]
+
+
+def test_a_run_that_could_not_learn_much_says_so(run_with):
+    [note] = run_with(FakeClock(0.5, sleeps=6)).trained.notes
+    assert note.startswith("training took only ")
+    assert "--minutes" in note
+    assert not [note for note in run_with(FakeClock(0.06)).trained.notes if "only" in note]
+
+
+def test_slow_evaluations_become_fewer(run_with, monkeypatch):
+    """All of them together take about a tenth of the run, however slow one is."""
+    clock = FakeClock(tick=0.05)
+    spent = []
+    sample_texts = chargen_train.run.sample_texts
+
+    def slow(*args):
+        clock.now += 2.0
+        spent.append(2.0)
+        return sample_texts(*args)
+
+    monkeypatch.setattr(chargen_train.run, "sample_texts", slow)
+    run_with(clock)
+    assert 1 <= len(spent) <= 4, "the last one included; of 60 seconds"
