@@ -14,6 +14,7 @@ from chargen_ort.errors import OptionError
 
 _SHOWN_BITS = 80  # an integer with more is told by its number of digits
 _SHOWN_TEXT = 60
+_SHOWN_PATH = 4096
 
 
 def whole_number(name: str, value: object, low: int, high: int, cure: str = "") -> int:
@@ -110,6 +111,11 @@ def shown_value(value: object) -> str:
         cut = value[:_SHOWN_TEXT]
         return repr(cut) if len(cut) == len(value) else repr(cut) + "…"
     return repr(value) if value is None or isinstance(value, (bool, float)) else _kind(value)
+
+
+def printable(name: str) -> str:
+    """A file's name as a message shows it: as it is, or escaped where it would break the line."""
+    return name if name.isprintable() else repr(name[:_SHOWN_PATH])
 
 
 def _kind(value: object) -> str:

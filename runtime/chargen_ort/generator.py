@@ -10,7 +10,7 @@ import numpy as np
 
 from chargen_ort.artifact import Artifact, ModelConfig, parse_artifact, read_artifact
 from chargen_ort.batch import write_batch
-from chargen_ort.checks import instance, number
+from chargen_ort.checks import instance, number, printable
 from chargen_ort.checks import whole_number as whole_number
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.sampling import (
@@ -70,7 +70,7 @@ class CharGenerator:
         try:
             return cls(artifact, threads)
         except ArtifactError as error:
-            raise ArtifactError(f"{os.fspath(path)}: {error}") from None
+            raise ArtifactError(f"{printable(os.fspath(path))}: {error}") from None
 
     @classmethod
     def from_bytes(cls, data: bytes, threads: int | None = None) -> "CharGenerator":
@@ -265,9 +265,7 @@ class CharGenerator:
         """
         instance("state", state, TextState)
         nothing = np.zeros(0, dtype=np.int64)
-        return TextStream(
-            state, nothing, _length(length), state.options.stops, _deadline(timeout)
-        )
+        return TextStream(state, nothing, _length(length), state.options.stops, _deadline(timeout))
 
     def restore(self, snapshot: bytes) -> TextState:
         """The state that `TextState.snapshot` saved, in this or another process.

@@ -175,11 +175,14 @@ def _training(training: Any) -> Iterator[tuple[str, str]]:
 
 def _parity(parity: Any) -> Iterator[tuple[str, str]]:
     if parity:
-        texts = (parity["greedy"], parity["seeded"])
+        texts = [parity[name] for name in ("greedy", "seeded") if name in parity]  # int8 has none
         equal = "equal" if all(text["equal"] for text in texts) else "equal but for near ties"
+        written = f", greedy and seeded text {equal}" if texts else ""
+        torch = parity["versions"].get("torch", "")
+        against = parity.get("against", f"torch {torch}" if torch else "")
         yield (
             "parity",
             f"largest logit difference {parity['largest_logits_difference']:.1e} over "
-            f"{parity['steps']:,} steps (limit {parity['tolerance']['logits']:g}), "
-            f"greedy and seeded text {equal}; against torch {parity['versions']['torch']}",
+            f"{parity['steps']:,} steps (limit {parity['tolerance']['logits']:g})"
+            f"{written}{'; against ' if against else ''}{against}",
         )
