@@ -78,6 +78,11 @@ class Vocabulary:
         table[_code_points(self.characters)] = np.arange(len(self), dtype=np.int32)
         return table
 
+    @cached_property
+    def _points(self) -> NDArray[np.uint32]:
+        """Code point by token."""
+        return _code_points(self.characters)
+
     def encode(self, text: str, unknown: UnknownPolicy | None = None) -> NDArray[np.int64]:
         """Tokens of `text`, int64 ``[time]``; `unknown` overrides the vocabulary's own policy.
 
@@ -142,7 +147,8 @@ class Vocabulary:
             raise OptionError("tokens must be one list of integers") from None
         if ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= len(self)):
             raise OptionError(f"tokens must be integers from 0 to {len(self) - 1}")
-        return "".join([self.characters[i] for i in ids.ravel().tolist()])
+        points = self._points[ids.ravel()] if ids.size else self._points[:0]
+        return points.tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def check_policy(unknown: object) -> UnknownPolicy | None:
