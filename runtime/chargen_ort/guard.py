@@ -24,7 +24,7 @@ _MAX_METADATA_ENTRIES = 64
 _MAX_FIELDS = 128  # of a model, metadata entries included
 _MAX_DOC_BYTES = 4096
 _MAX_OPERANDS = 128  # inputs or outputs of a node, attributes, numbers of an attribute
-_PIECE = 1 << 16  # weights that are looked at together
+_PIECE = 1 << 13  # weights that are looked at together
 _METADATA_FIELD = 14
 _METADATA = Field("metadata_props", BYTES, _MAX_METADATA_ENTRIES)
 

@@ -82,11 +82,11 @@ JSON = [
     json_case("many_lists", '{"a": [' + "[]," * 400_000 + "[]]}", "more than 4096 lists"),
     json_case("many_objects", '{"a": [' + "{}," * 400_000 + "{}]}", "more than 4096 lists"),
     json_case(
-        "many_keys", "{" + ",".join(f'"{i}":1' for i in range(150_000)) + "}", "more than 16384 keys"
+        "many_keys",
+        "{" + ",".join(f'"{i}":1' for i in range(150_000)) + "}",
+        "more than 16384 keys",
     ),
-    json_case(
-        "same_key_often", "{" + ",".join(['"a":1'] * 150_000) + "}", "more than 16384 keys"
-    ),
+    json_case("same_key_often", "{" + ",".join(['"a":1'] * 150_000) + "}", "more than 16384 keys"),
     json_case("training_empty", "{}", "chargen.training lacks corpus"),
     json_case("parity_empty", "{}", "chargen.parity lacks steps", PARITY_KEY),
     json_case("config_empty", "{}", "chargen.config lacks embedding_dim", CONFIG_KEY),
