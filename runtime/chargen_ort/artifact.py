@@ -169,6 +169,7 @@ def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
     if not isinstance(data, bytes):  # a buffer that changes could be swapped after the check
         cure = "; for a file use chargen_ort.load" if isinstance(data, (str, os.PathLike)) else ""
         raise OptionError(f"a model is bytes, got {type(data).__name__}{cure}")
+    instance("name", name, str)
     try:
         _check_size(len(data))
         sha256 = check_seal(data)

@@ -6,6 +6,7 @@ afterwards is always a plain Python number.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,25 @@ def instance(name: str, value: object, kind: type) -> None:
     """
     if not isinstance(value, kind):
         raise OptionError(f"{name} must be a {kind.__name__}, got {_kind(value)}")
+
+
+def iterate_texts(name: str, texts: Iterable[str]) -> Iterator[str]:
+    """The texts in `texts`, each checked as it comes; that there are some is checked at once.
+
+    Raises:
+        OptionError: one string, or nothing that can be iterated.
+    """
+    try:
+        if not isinstance(texts, (str, bytes, bytearray)):
+            return map(_text, iter(texts))
+    except TypeError:
+        pass
+    raise OptionError(f"{name} must be a list of str, got {_kind(texts)}")
+
+
+def _text(text: str) -> str:
+    instance("a text", text, str)
+    return text
 
 
 def shown_number(value: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from chargen_ort.artifact import Artifact, ModelConfig, parse_artifact, read_artifact
 from chargen_ort.batch import write_batch
-from chargen_ort.checks import instance, number, printable
+from chargen_ort.checks import instance, iterate_texts, number, printable
 from chargen_ort.checks import whole_number as whole_number
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.sampling import (
@@ -226,7 +226,7 @@ class CharGenerator:
 
         A row that ends leaves the batch and the next start takes its place.
         """
-        texts = _iterate_texts("starts", starts)
+        texts = iterate_texts("starts", starts)
         length = whole_number("length", length, 0, MAX_LENGTH)
         batch_size = whole_number("batch_size", batch_size, 1, MAX_BATCH)
         unknown = check_policy(unknown)
@@ -333,19 +333,10 @@ class CharGenerator:
 
 
 def _list_of_texts(name: str, texts: Iterable[str]) -> list[str]:
-    listed = list(_iterate_texts(name, texts))
+    listed = list(iterate_texts(name, texts))
     if not listed:
         raise OptionError(f"{name} is empty; give at least one text")
     return listed
-
-
-def _iterate_texts(name: str, texts: Iterable[str]) -> Iterator[str]:
-    try:
-        if not isinstance(texts, (str, bytes, bytearray)):
-            return iter(texts)
-    except TypeError:
-        pass
-    raise OptionError(f"{name} must be a list of str, got {type(texts).__name__}")
 
 
 def _length(length: int | None) -> int | None:

@@ -159,9 +159,7 @@ def _training(training: Any) -> Iterator[tuple[str, str]]:
         )
         yield (
             "training",
-            f"{training['steps']:,} steps, {training['epochs']:.3g} epochs, on "
-            f"{training['device']}, seed {training['settings']['seed']}, "
-            f"torch {training['versions']['torch']}",
+            ", ".join([f"{training['steps']:,} steps", *_setup(training)]),
         )
         validation = training["validation"]
         yield (
@@ -171,6 +169,19 @@ def _training(training: Any) -> Iterator[tuple[str, str]]:
             if validation
             else "no text was held out",
         )
+
+
+def _setup(training: Any) -> Iterator[str]:
+    """What the format lets a training record leave out, and other keys may be of any kind."""
+    if isinstance(epochs := training.get("epochs"), (int, float)):
+        yield f"{epochs:.3g} epochs"
+    if isinstance(device := training.get("device"), str):
+        yield f"on {device}"
+    settings = training.get("settings")
+    if isinstance(settings, dict) and "seed" in settings:
+        yield f"seed {settings['seed']}"
+    if torch := training["versions"].get("torch"):
+        yield f"torch {torch}"
 
 
 def _parity(parity: Any) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.checks import instance, shown_value
+from chargen_ort.checks import instance, iterate_texts, shown_value
 from chargen_ort.errors import OptionError, UnknownCharacterError
 
 UnknownPolicy = Literal["error", "skip", "replace"]
@@ -59,11 +59,8 @@ class Vocabulary:
         Raises:
             OptionError: not texts, or none of them has a character.
         """
-        if isinstance(texts, str) or not hasattr(texts, "__iter__"):
-            raise OptionError(f"texts must be an iterable of str, got {type(texts).__name__}")
         counts = np.zeros(_CODE_POINTS, dtype=bool)
-        for text in texts:
-            instance("a text", text, str)
+        for text in iterate_texts("texts", texts):
             for begin in range(0, len(text), _CHUNK):
                 counts[_code_points(text[begin : begin + _CHUNK])] = True
         return cls("".join(map(chr, np.flatnonzero(counts).tolist())), unknown)
