@@ -151,6 +151,7 @@ class Sampler:
         self._seen = np.zeros((batch, vocab_size), dtype=bool) if self._penalised else None
         self._filtered = bool(options.top_k) or options.top_p < 1 or options.min_p > 0
         self._temperature = np.array(float(options.temperature))  # 0-d: ufuncs convert no float
+        self._divides = options.temperature != 1  # by 1 gives the same bits
         self._plain = not (self._filtered or self._penalised or options.temperature == 0)
         # the first row once more, one-dimensional, for `sample_one`
         self._one_weights, self._one_cdf = self._weights[0], self._cdf[0]
@@ -237,7 +238,8 @@ class Sampler:
         u = self._uniforms.item(0, self.column)
         weights, cdf = self._one_weights, self._one_cdf  # [vocab_size] each
         weights[...] = logits
-        np.divide(weights, self._temperature, weights)
+        if self._divides:
+            np.divide(weights, self._temperature, weights)
         self._one_maximum[()] = weights.item(weights.argmax())
         np.subtract(weights, self._one_maximum, weights)
         np.exp(weights, weights)
@@ -253,7 +255,8 @@ class Sampler:
 
     def _exponentiate(self, weights: NDArray[np.float64]) -> None:
         """Logits become unnormalised probabilities, in place; filtered tokens become 0."""
-        np.divide(weights, self._temperature, weights)
+        if self._divides:
+            np.divide(weights, self._temperature, weights)
         if self._filtered:
             _keep_top_k(weights, self.options.top_k)
         np.maximum.reduce(weights, axis=1, keepdims=True, out=self._maximum)

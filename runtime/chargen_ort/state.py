@@ -46,6 +46,7 @@ class TextState:
         self._stepper = generator.new_stepper(1)
         self._sampler = Sampler(options, len(vocabulary), (row,))
         self._seen = self._sampler.seen(0)  # [vocab_size], or None without a penalty
+        self._logits = self._stepper.first_rows  # [vocab_size] each
         self._fed = False
         self.piece_size = steps_per_call(generator.config)
 
@@ -133,7 +134,7 @@ class TextState:
         if not self._fed:
             self.begin()
         stepper, sampler = self._stepper, self._sampler
-        token = sampler.choose_one(stepper.logits[0])
+        token = sampler.choose_one(self._logits[stepper.current])
         stepper.step(token)  # its last act is to turn to the new arrays
         # nothing is called in between, so that an interruption finds both done or neither
         sampler.column += 1

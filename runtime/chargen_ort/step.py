@@ -79,6 +79,7 @@ class Stepper:
 
     Attributes:
         current: 0 or 1, which of the two arrays of each kind holds the state now.
+        first_rows: the first row of both arrays of logits, float32 ``[vocab_size]``.
 
     Raises:
         OptionError: an argument of another kind or out of range.
@@ -99,12 +100,14 @@ class Stepper:
         self._vocab_size = vocab_size
         self._token = np.zeros((batch, 1), dtype=np.int64)
         self._tokens = self._token[:, 0]  # [batch]
+        self._cell = memoryview(self._tokens) if batch == 1 else None  # takes an int sooner
         self._unsigned = self._tokens.view(np.uint64)  # a negative token is a huge one here
         self._hidden = [
             np.zeros((batch, num_layers, hidden_size), dtype=np.float32) for _ in range(2)
         ]
         self._logits = [np.zeros((batch, 1, vocab_size), dtype=np.float32) for _ in range(2)]
         self._rows = [logits[:, 0] for logits in self._logits]  # [batch, vocab_size] each
+        self.first_rows = [rows[0] for rows in self._rows]
         self._bindings = [self._bind(0, 1), self._bind(1, 0)]
         self.current = 0
 
@@ -143,11 +146,14 @@ class Stepper:
                 raise OptionError(
                     f"a token is {shown_number(tokens)}; give 0 to {self._vocab_size - 1}"
                 )
-            self._tokens[...] = tokens
+            if self._cell is None:
+                self._tokens[...] = tokens
+            else:
+                self._cell[0] = tokens
         else:
             self._take(tokens)
-        thread = get_ident()
         # `inside`, written out: this is the one place where a tenth of a microsecond counts
+        thread = get_ident()
         running.add(thread)
         try:
             if ending:

@@ -123,7 +123,9 @@ def _check_size(
 ) -> None:
     low, high = schema.get(limits[0], -math.inf), schema.get(limits[1], math.inf)
     if not low <= size <= high:
-        bounds = f"at least {low}" if high == math.inf else f"{low} to {high}"
+        bounds = f"{low} to {high}"
+        if -math.inf in (low, -high):
+            bounds = f"at most {high}" if low == -math.inf else f"at least {low}"
         raise ArtifactError(f"{what} {size} {unit}".rstrip() + f"; allowed is {bounds}")
 
 

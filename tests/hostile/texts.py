@@ -158,7 +158,7 @@ CONFIGS = [
     sampling("stop_empty", "stop[0] has 0 characters", stop=[""]),
     sampling("stop_numbers", "stop[0] is 1", stop=[1]),
     sampling("stop_many", "stop has 100 values", stop=["x"] * 100),
-    sampling("stop_17", "stop has 17 values; allowed is 0 to 16", stop=["x"] * 17),
+    sampling("stop_17", "stop has 17 values; allowed is at most 16", stop=["x"] * 17),
     sampling("stop_long", "stop[0] has 257 characters", stop=["x" * 257]),
     sampling("stop_unknown", "stop has the character 'X' (U+0058)", stop=["aX"]),
 ]
