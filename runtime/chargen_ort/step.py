@@ -100,7 +100,7 @@ class Stepper:
         self._vocab_size = vocab_size
         self._token = np.zeros((batch, 1), dtype=np.int64)
         self._tokens = self._token[:, 0]  # [batch]
-        self._cell = memoryview(self._tokens) if batch == 1 else None  # takes an int sooner
+        self._cell = self._tokens.data if batch == 1 else None  # takes an int sooner
         self._unsigned = self._tokens.view(np.uint64)  # a negative token is a huge one here
         self._hidden = [
             np.zeros((batch, num_layers, hidden_size), dtype=np.float32) for _ in range(2)
