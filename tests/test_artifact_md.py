@@ -9,8 +9,9 @@ import pytest
 
 from chargen_ort import guard, strict_json
 from chargen_ort.artifact import FORMAT, KEYS, MAX_FILE_BYTES, seal
+from chargen_ort.graph_spec import Tolerance
 from chargen_ort.guard import MAX_METADATA_BYTES, MAX_WEIGHT
-from chargen_ort.sampling import Sampler, SamplingOptions, uniform_draws
+from chargen_ort.sampling import MAX_STOP_LENGTH, MAX_STOPS, Sampler, SamplingOptions, uniform_draws
 from chargen_ort.strict_json import schema
 from chargen_ort.variants import VARIANTS
 from tests.hostile.build import honest
@@ -43,10 +44,22 @@ def test_its_limits_are_the_codes():
     assert f"{MAX_WEIGHT:,.0f} either way" in TEXT
     assert f"nested at most {strict_json.MAX_DEPTH} deep" in TEXT
     assert f"at most {strict_json._MAX_OPENINGS:,} lists and objects" in TEXT
+    assert f"{strict_json._MAX_COLONS:,} keys" in TEXT
+    assert f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_LENGTH} characters" in TEXT
     assert f"integers of at most {strict_json._MAX_DIGITS} digits" in TEXT
     config = schema("config")["properties"]
     assert f"1 to {config['vocabulary']['maxItems']:,}" in TEXT
     assert f"1 to {config['num_layers']['maximum']}" in TEXT
+
+
+def test_its_tolerances_are_the_formats():
+    rows = re.findall(r"^\| (`fp32`.*|`int8`) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", TEXT, re.M)
+    found = {
+        name: Tolerance(*map(float, limits))
+        for names, *limits in rows
+        for name in re.findall(r"\w+", names)
+    }
+    assert found == {name: variant.tolerance for name, variant in VARIANTS.items()}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from chargen_ort.guard import read_metadata
 from chargen_ort.strict_json import check, load_object, schema
 from chargen_ort.variants import VARIANTS
 from tests.conftest import ALPHABET, PARITY, TRAINING, artifact_bytes, model_bytes, random_model
-from tests.hostile.build import body, changed, entry, from_table, value_of
+from tests.hostile.build import body, changed, entry, from_table, value_of, without_seal
 
 # The table is what the exporter writes
 
@@ -132,6 +132,41 @@ def test_each_variant_runs(name, num_layers):
     generator = CharGenerator.from_bytes(from_table(name, num_layers))
     assert generator.generate("abc", 5, seed=1) == generator.generate("abc", 5, seed=1)
     assert np.isfinite(generator.state("abc").logits()).all()
+
+
+def messages(message, path=()):
+    """Every message in a protobuf message, by the path that leads to it."""
+    yield path, message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            several = [value] if hasattr(value, "ListFields") else value
+            for index, inner in enumerate(several):
+                yield from messages(inner, (*path, field.name, index))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_without_any_one_field_a_file_is_refused_or_runs(name):
+    """What the guard lets a file leave out, neither onnx nor ONNX Runtime misses."""
+    honest = onnx.load_from_string(without_seal(from_table(name, 1)))
+    fields = [
+        (path, field.name)
+        for path, message in messages(honest)
+        for field, _ in message.ListFields()
+        if "metadata_props" not in path
+    ]
+    left_out = set()
+    for path, field in fields:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(honest)
+        next(message for at, message in messages(proto) if at == path).ClearField(field)
+        try:
+            artifact = parse_artifact(seal(proto.SerializeToString(deterministic=True)))
+        except ArtifactError:
+            continue
+        onnx.checker.check_model(proto)
+        assert CharGenerator(artifact).generate("a", 2)
+        left_out.add(field)
+    assert left_out <= {"name", "domain", "producer_name", "i"}  # of nodes; an integer of 0
 
 
 def test_a_table_of_int8_that_would_fill_the_memory_is_refused():

@@ -2,7 +2,6 @@
 
 import copy
 import platform
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -12,8 +11,10 @@ from numpy.typing import NDArray
 
 from chargen_export.vectors import make_vectors
 from chargen_ort.errors import ParityError
+from chargen_ort.graph_spec import Tolerance
 from chargen_ort.sampling import Sampler, SamplingOptions, uniform_draws
 from chargen_ort.step import Stepper, open_session, run_steps
+from chargen_ort.variants import VARIANTS
 from chargen_train.model import CharGRU
 
 STEPS = 1000  # teacher-forced, the state carried all the way
@@ -22,15 +23,7 @@ TEXT_LENGTH = 200  # tokens of greedy and of seeded text
 SEED = 0
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """Largest absolute differences that count as equal, after `STEPS` carried steps."""
-
-    logits: float = 1e-4
-    hidden: float = 1e-4
-
-
-FLOAT32_TOLERANCE = Tolerance()
+FLOAT32_TOLERANCE = VARIANTS["fp32"].tolerance
 
 
 def verify_parity(

@@ -21,13 +21,14 @@ from onnx import TensorProto, helper, numpy_helper
 from chargen_export.graph import to_bytes
 from chargen_export.int8 import StepWeights, build_int8_model
 from chargen_export.int8_parity import verify_int8
-from chargen_export.parity import FLOAT32_TOLERANCE, Tolerance, verify_parity
+from chargen_export.parity import verify_parity
 from chargen_export.seal import seal_artifact
 from chargen_ort.artifact import Artifact, read_artifact
 from chargen_ort.errors import OptionError, ParityError
 from chargen_ort.generator import CharGenerator
 from chargen_ort.step import run_steps
 from chargen_ort.text import read_text
+from chargen_ort.variants import VARIANTS
 from chargen_train.evaluate import WINDOW
 from chargen_train.model import CharGRU, gru_parameters
 from chargen_train.planning import MAX_VALIDATION
@@ -111,7 +112,6 @@ def verify_variant(
     single: bytes,
     model: CharGRU,
     tokens: NDArray[np.integer],
-    tolerance: Tolerance = FLOAT32_TOLERANCE,
 ) -> dict[str, Any]:
     """The parity certificate of `model_bytes`, from what its precision should compute.
 
@@ -121,11 +121,11 @@ def verify_variant(
         single: the fp32 graph it was made of.
         model: the PyTorch model of `single`.
         tokens: a text ``[characters]``.
-        tolerance: largest differences that count as equal.
 
     Raises:
         ParityError: a difference above the tolerance.
     """
+    tolerance = VARIANTS[precision].tolerance
     if precision == "int8":
         return verify_int8(model_bytes, read_weights(single), tokens, tolerance)
     if precision == "fp32":

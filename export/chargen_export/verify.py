@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from chargen_export.graph import build_step_model, to_bytes
-from chargen_export.parity import STEPS, Tolerance
+from chargen_export.parity import STEPS
 from chargen_export.precision import build_variant, verify_variant
 from chargen_ort.artifact import Artifact, read_artifact
 from chargen_ort.errors import ParityError
+from chargen_ort.variants import VARIANTS
 from chargen_ort.verify import Verdict, verify_artifact
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.checkpoint import load_checkpoint
@@ -63,18 +64,15 @@ def verify_against_model(
 
 
 def _verify_parity(artifact: Artifact, model: CharGRU, single: bytes) -> Verdict:
-    limits = artifact.parity["tolerance"]
-    tolerance = Tolerance(limits["logits"], limits["hidden"])
+    limits = VARIANTS[artifact.config.precision].tolerance
     tokens = np.random.default_rng(0).integers(0, model.vocab_size, STEPS)
     try:
-        found = verify_variant(
-            artifact.data, artifact.config.precision, single, model, tokens, tolerance
-        )
+        found = verify_variant(artifact.data, artifact.config.precision, single, model, tokens)
     except ParityError as error:
         return Verdict("parity", False, str(error).removesuffix("; nothing was written"))
     return Verdict(
         "parity",
         True,
         f"largest logit difference {found['largest_logits_difference']:.1e} over "
-        f"{found['steps']:,} steps (limit {limits['logits']:g})",
+        f"{found['steps']:,} steps (limit {limits.logits:g})",
     )

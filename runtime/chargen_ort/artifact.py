@@ -5,6 +5,7 @@ The export writes with `metadata_bytes` and `seal`, the runtime reads with `read
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from chargen_ort.checks import instance, printable, shown_value, whole_number
+from chargen_ort.claims import check_parity, check_training
 from chargen_ort.errors import ArtifactError, ChargenError, OptionError
 from chargen_ort.graph_spec import HIDDEN as HIDDEN
 from chargen_ort.graph_spec import IR_VERSION as IR_VERSION
@@ -41,6 +44,7 @@ FLAT_KEYS = ("description", "author", "license", "version", "task")
 KEYS = (FORMAT_KEY, CONFIG_KEY, TRAINING_KEY, PARITY_KEY, *FLAT_KEYS, SEAL_KEY)
 
 MAX_FILE_BYTES = 1 << 30
+MAX_WIDTH, MAX_LAYERS = 1 << 16, 64
 _PEEK = 4096  # bytes at either end that tell what a file is
 _METADATA_FIELD = 14  # ModelProto.metadata_props
 
@@ -55,6 +59,9 @@ class ModelConfig:
         separator: one character that stands before a text begins; an empty start feeds it.
         sampling: the options that apply when a call gives none.
         precision: how the weights are stored, one of `PRECISIONS`.
+
+    Raises:
+        OptionError: a value of another kind or out of range, or one that the vocabulary lacks.
     """
 
     vocabulary: Vocabulary
@@ -64,6 +71,24 @@ class ModelConfig:
     separator: str
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        instance("vocabulary", self.vocabulary, Vocabulary)
+        instance("sampling", self.sampling, SamplingOptions)
+        for name, high in (
+            ("embedding_dim", MAX_WIDTH),
+            ("hidden_size", MAX_WIDTH),
+            ("num_layers", MAX_LAYERS),
+        ):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1, high))
+        instance("separator", self.separator, str)
+        if len(self.separator) != 1 or self.separator not in self.vocabulary.characters:
+            raise OptionError("separator is not one character of the vocabulary")
+        if not isinstance(self.precision, str) or self.precision not in VARIANTS:
+            raise OptionError(
+                f"precision is {shown_value(self.precision)}; choose one of {PRECISIONS}"
+            )
+        self.vocabulary.check_writable(self.sampling.stops)
 
 
 @dataclass(frozen=True)
@@ -77,6 +102,9 @@ class Artifact:
         training: how it came to be, as in `chargen.training`.
         parity: the parity certificate, as in `chargen.parity`.
         properties: the flat keys that model viewers show.
+
+    Raises:
+        OptionError: a value of another kind.
     """
 
     data: bytes
@@ -85,6 +113,13 @@ class Artifact:
     training: Mapping[str, Any]
     parity: Mapping[str, Any]
     properties: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        instance("data", self.data, bytes)
+        instance("sha256", self.sha256, str)
+        instance("config", self.config, ModelConfig)
+        for name in ("training", "parity", "properties"):
+            instance(name, getattr(self, name), Mapping)
 
 
 def metadata_bytes(
@@ -114,8 +149,14 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
 
     Raises:
         ArtifactError: not a regular file, too large, damaged, or not an artifact of this format.
+        OptionError: not a path.
     """
-    return parse_artifact(_read_file(Path(path)), str(path))
+    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(name, str):
+        in_memory = isinstance(path, (bytes, bytearray, memoryview, io.IOBase))
+        cure = "; CharGenerator.from_bytes takes the bytes of one" if in_memory else ""
+        raise OptionError(f"the path of a model is a str or Path, got {type(path).__name__}{cure}")
+    return parse_artifact(_read_file(Path(name)), printable(name))
 
 
 def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
@@ -126,19 +167,25 @@ def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
         OptionError: not bytes.
     """
     if not isinstance(data, bytes):  # a buffer that changes could be swapped after the check
-        raise OptionError(f"a model is bytes, got {type(data).__name__}")
+        cure = "; for a file use chargen_ort.load" if isinstance(data, (str, os.PathLike)) else ""
+        raise OptionError(f"a model is bytes, got {type(data).__name__}{cure}")
+    instance("name", name, str)
     try:
         _check_size(len(data))
         sha256 = check_seal(data)
         metadata = read_metadata(memoryview(data))
         _check_keys(metadata, sha256)
         config = _config_from_json(_load_json(metadata, CONFIG_KEY))
+        training, parity = (_load_json(metadata, key) for key in (TRAINING_KEY, PARITY_KEY))
+        check_training(training)
+        tolerance = VARIANTS[config.precision].tolerance
+        check_parity(parity, tolerance, len(config.vocabulary))
         artifact = Artifact(
             data=data,
             sha256=sha256,
             config=config,
-            training=_load_json(metadata, TRAINING_KEY),
-            parity=_load_json(metadata, PARITY_KEY),
+            training=training,
+            parity=parity,
             properties={key: metadata[key] for key in FLAT_KEYS},
         )
         check_graph(artifact)
@@ -190,28 +237,29 @@ def _ends_with_seal(data: bytes) -> bool:
 
 
 def _read_file(path: Path) -> bytes:
+    name = printable(str(path))
     try:
         # O_NONBLOCK: opening a FIFO must not wait for a writer; O_BINARY: of Windows
         flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, os.O_RDONLY | flags)
     except FileNotFoundError:
-        raise ArtifactError(f"no such model file: {path}") from None
+        raise ArtifactError(f"no such model file: {name}") from None
     except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
+        raise ArtifactError(f"cannot read {name}: {error.strerror}") from None
     except ValueError:
-        raise ArtifactError(f"cannot read {shown(str(path))}: not a path") from None
+        raise ArtifactError(f"cannot read {name}: not a path") from None
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise ArtifactError(f"{path} is not a regular file; give an .onnx file")
+        raise ArtifactError(f"{name} is not a regular file; give an .onnx file")
     with open(descriptor, "rb") as file:
         try:
-            return _read_regular(file, status, path)
+            return _read_regular(file, status, name)
         except OSError as error:
-            raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
+            raise ArtifactError(f"cannot read {name}: {error.strerror}") from None
 
 
-def _read_regular(file: BinaryIO, status: os.stat_result, path: Path) -> bytes:
+def _read_regular(file: BinaryIO, status: os.stat_result, name: str) -> bytes:
     try:
         _check_size(status.st_size)
         if status.st_size > _PEEK:  # a large file of another kind is not read whole
@@ -221,7 +269,7 @@ def _read_regular(file: BinaryIO, status: os.stat_result, path: Path) -> bytes:
             if not _ends_with_seal(tail):
                 raise ArtifactError(describe_foreign(file.read(_PEEK), tail, SEAL_KEY))
     except ArtifactError as error:
-        raise ArtifactError(f"{path}: {error}") from None
+        raise ArtifactError(f"{name}: {error}") from None
     return file.read(status.st_size)
 
 

@@ -10,24 +10,28 @@ import numpy as np
 
 from chargen_ort.artifact import Artifact, ModelConfig, parse_artifact, read_artifact
 from chargen_ort.batch import write_batch
-from chargen_ort.errors import OptionError
+from chargen_ort.checks import instance, iterate_texts, number, printable
+from chargen_ort.checks import whole_number as whole_number
+from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.sampling import (
+    MAX_LENGTH,
+    ROW_LIMIT,
     SamplingOptions,
     SamplingOverrides,
     fresh_seed,
 )
 from chargen_ort.scoring import Score, score_text, score_texts
-from chargen_ort.state import TextState
-from chargen_ort.step import Stepper, default_threads, open_session
+from chargen_ort.state import TextState, check_top
+from chargen_ort.step import MAX_BATCH, Stepper, default_threads, open_session
 from chargen_ort.stream import TextStream
-from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
+from chargen_ort.vocabulary import UnknownPolicy, Vocabulary, check_policy
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 DEFAULT_LENGTH = 200
 DEFAULT_BATCH = 64
-MAX_LENGTH = 1 << 40
+MAX_TIMEOUT = 1e9  # seconds, 31 years
 
 
 class CharGenerator:
@@ -39,10 +43,11 @@ class CharGenerator:
 
     Raises:
         ArtifactError: ONNX Runtime refuses the graph.
-        OptionError: `threads` out of range.
+        OptionError: not an artifact, or `threads` out of range.
     """
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+        instance("artifact", artifact, Artifact)
         if threads is None:
             threads = default_threads(artifact.config.hidden_size)
         self.artifact = artifact
@@ -58,9 +63,14 @@ class CharGenerator:
         """Read, check and open a model file.
 
         Raises:
-            ArtifactError: missing, damaged, foreign, or of a newer format.
+            ArtifactError: missing, damaged, foreign, or of a newer format; its text names the file.
+            OptionError: not a path, or `threads` out of range.
         """
-        return cls(read_artifact(path), threads)
+        artifact = read_artifact(path)
+        try:
+            return cls(artifact, threads)
+        except ArtifactError as error:
+            raise ArtifactError(f"{printable(os.fspath(path))}: {error}") from None
 
     @classmethod
     def from_bytes(cls, data: bytes, threads: int | None = None) -> "CharGenerator":
@@ -68,6 +78,7 @@ class CharGenerator:
 
         Raises:
             ArtifactError: damaged, foreign, or of a newer format.
+            OptionError: not bytes, or `threads` out of range.
         """
         return cls(parse_artifact(data), threads)
 
@@ -105,14 +116,17 @@ class CharGenerator:
         """`options`, or else the model's defaults, with `overrides` on top.
 
         Raises:
-            OptionError: a value out of range, or an option that does not exist.
+            OptionError: a value out of range, an option that does not exist, or a stop string that
+                the model cannot write.
         """
-        if options is not None and not isinstance(options, SamplingOptions):
-            raise OptionError(f"options is a SamplingOptions, got {type(options).__name__}")
+        if options is not None:
+            instance("options", options, SamplingOptions)
         unknown = sorted(set(overrides) - {field.name for field in fields(SamplingOptions)})
         if unknown:
             raise OptionError(f"no such option: {', '.join(unknown)}")
-        return replace(options or self.config.sampling, **overrides)
+        chosen = replace(options or self.config.sampling, **overrides)
+        self.vocabulary.check_writable(chosen.stops)
+        return chosen
 
     def stream(
         self,
@@ -141,11 +155,10 @@ class CharGenerator:
             UnknownCharacterError: `start` has a character that the model does not know.
         """
         chosen = self.options(options, **overrides)
-        if length is not None:
-            whole_number("length", length, 0, MAX_LENGTH)
+        length, deadline = _length(length), _deadline(timeout)
         tokens = self.vocabulary.encode(start, unknown)
-        state = TextState(self, chosen, whole_number("row", row, 0, (1 << 64) - 1), unknown)
-        return TextStream(state, tokens, length, chosen.stops, _deadline(timeout))
+        state = TextState(self, chosen, whole_number("row", row, 0, ROW_LIMIT - 1), unknown)
+        return TextStream(state, tokens, length, chosen.stops, deadline)
 
     def generate(
         self,
@@ -213,14 +226,14 @@ class CharGenerator:
 
         A row that ends leaves the batch and the next start takes its place.
         """
-        if isinstance(starts, str) or not isinstance(starts, Iterable):
-            raise OptionError(f"starts must be an iterable of str, got {type(starts).__name__}")
-        whole_number("length", length, 0, MAX_LENGTH)
-        whole_number("batch_size", batch_size, 1, 1 << 16)
+        texts = iterate_texts("starts", starts)
+        length = whole_number("length", length, 0, MAX_LENGTH)
+        batch_size = whole_number("batch_size", batch_size, 1, MAX_BATCH)
+        unknown = check_policy(unknown)
         chosen = self.options(options, **overrides)
         if chosen.seed is None:
             chosen = replace(chosen, seed=fresh_seed())
-        return write_batch(self, iter(starts), length, chosen, batch_size, unknown)
+        return write_batch(self, texts, length, chosen, batch_size, unknown)
 
     def state(
         self,
@@ -238,7 +251,7 @@ class CharGenerator:
             UnknownCharacterError: `start` has a character that the model does not know.
         """
         chosen = self.options(options, **overrides)
-        state = TextState(self, chosen, whole_number("row", row, 0, (1 << 64) - 1), unknown)
+        state = TextState(self, chosen, whole_number("row", row, 0, ROW_LIMIT - 1), unknown)
         state.feed(start)
         return state
 
@@ -248,12 +261,11 @@ class CharGenerator:
         """Write on from where `state` stands, with its options; see `stream`.
 
         Raises:
-            OptionError: a length or timeout out of range.
+            OptionError: not a state, or a length or timeout out of range.
         """
-        if length is not None:
-            whole_number("length", length, 0, MAX_LENGTH)
+        instance("state", state, TextState)
         nothing = np.zeros(0, dtype=np.int64)
-        return TextStream(state, nothing, length, state.options.stops, _deadline(timeout))
+        return TextStream(state, nothing, _length(length), state.options.stops, _deadline(timeout))
 
     def restore(self, snapshot: bytes) -> TextState:
         """The state that `TextState.snapshot` saved, in this or another process.
@@ -272,6 +284,7 @@ class CharGenerator:
             UnknownCharacterError: `text` has a character that the model does not know.
             OptionError: `top` is not 1 or more.
         """
+        top = check_top(top)
         return self.state(text, unknown=unknown).probabilities(top)
 
     def score(
@@ -296,7 +309,7 @@ class CharGenerator:
             UnknownCharacterError: a character that the model does not know.
         """
         if window is not None:
-            whole_number("window", window, 1, MAX_LENGTH)
+            window = whole_number("window", window, 1, MAX_LENGTH)
         return score_text(self, text, window, unknown, per_character)
 
     def score_batch(
@@ -315,38 +328,28 @@ class CharGenerator:
             UnknownCharacterError: a character that the model does not know.
         """
         texts = _list_of_texts("texts", texts)
-        whole_number("batch_size", batch_size, 1, 1 << 16)
+        batch_size = whole_number("batch_size", batch_size, 1, MAX_BATCH)
         return score_texts(self, texts, batch_size, unknown)
 
 
 def _list_of_texts(name: str, texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-        raise OptionError(f"{name} must be a list of str, got {type(texts).__name__}")
-    listed = list(texts)
+    listed = list(iterate_texts(name, texts))
     if not listed:
         raise OptionError(f"{name} is empty; give at least one text")
     return listed
 
 
-def whole_number(name: str, value: object, low: int, high: int) -> int:
-    """`value` as an int.
-
-    Raises:
-        OptionError: not a whole number, or outside `low` … `high`.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise OptionError(f"{name} must be a whole number, got {type(value).__name__}")
-    if not low <= value <= high:
-        raise OptionError(f"{name} is {value}; give {low} to {high}")
-    return int(value)
+def _length(length: int | None) -> int | None:
+    return None if length is None else whole_number("length", length, 0, MAX_LENGTH)
 
 
 def _deadline(timeout: float | None) -> float | None:
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise OptionError(f"timeout is {timeout!r}; give seconds, 0 or more")
-    return time.monotonic() + timeout
+    seconds = number("timeout", timeout)
+    if not 0 <= seconds <= MAX_TIMEOUT:
+        raise OptionError(f"timeout is {seconds:g}; give seconds, 0 to {MAX_TIMEOUT:g}")
+    return time.monotonic() + seconds
 
 
 _inherited: list["InferenceSession"] = []  # sessions of a parent process, never destroyed

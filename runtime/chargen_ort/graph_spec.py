@@ -72,16 +72,33 @@ Attribute = int | tuple[int, ...] | Graph
 
 
 @dataclass(frozen=True)
+class Tolerance:
+    """Largest absolute differences that count as equal. They are the format's, never a file's.
+
+    Attributes:
+        logits: between the graph and what it was exported from, at each compared step.
+        hidden: the same of the hidden state.
+        vectors: between the stored test vectors and what the graph computes on another machine.
+    """
+
+    logits: float = 1e-4
+    hidden: float = 1e-4
+    vectors: float = 1e-4
+
+
+@dataclass(frozen=True)
 class Variant:
     """The graphs of one precision.
 
     Attributes:
         graph: the graph for given sizes.
+        tolerance: what it may differ by.
         opsets: version of each operator domain that is imported; "" is ONNX's own.
         ir_version: of the file.
     """
 
     graph: Callable[[Sizes], Graph]
+    tolerance: Tolerance = field(default_factory=Tolerance)
     opsets: Mapping[str, int] = field(default_factory=lambda: {"": OPSET})
     ir_version: int = IR_VERSION
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chargen_ort.errors import ArtifactError
 from chargen_ort.graph_spec import DTYPES, Graph, Node, Sizes, Tensor, Value, Variant
@@ -23,6 +24,7 @@ _MAX_METADATA_ENTRIES = 64
 _MAX_FIELDS = 128  # of a model, metadata entries included
 _MAX_DOC_BYTES = 4096
 _MAX_OPERANDS = 128  # inputs or outputs of a node, attributes, numbers of an attribute
+_PIECE = 1 << 13  # weights that are looked at together
 _METADATA_FIELD = 14
 _METADATA = Field("metadata_props", BYTES, _MAX_METADATA_ENTRIES)
 
@@ -159,6 +161,8 @@ def _check_graph(data: memoryview, expected: Graph, where: str) -> Contents:
         found += inner
     for part, tensor in zip(graph.parts("initializer"), tensors, strict=True):
         found += Contents(0, 0, _check_tensor(part, tensor))
+    if not graph.part("name"):  # ONNX Runtime refuses such a graph
+        raise ArtifactError(f"{where} has no name; train-export writes one")
     return found
 
 
@@ -223,12 +227,22 @@ def _check_tensor(data: memoryview, expected: Tensor) -> int:
     # NaN and infinities show in the extremes too, and looking for those needs no memory
     low, high = float(array.min()), float(array.max())
     if not -MAX_WEIGHT <= low <= high <= MAX_WEIGHT:
-        index = int(np.argmin(np.abs(array.astype(np.float64)) <= MAX_WEIGHT))
+        index = _first_wrong(array)
         raise ArtifactError(
             f"{where}: number {index} is {array[index]}; "
             f"a weight is finite and at most {MAX_WEIGHT:g} either way"
         )
     return array.size
+
+
+def _first_wrong(array: NDArray[np.generic]) -> int:
+    """Index of the first number that is no weight; in pieces, so that it needs little memory."""
+    for begin in range(0, array.size, _PIECE):
+        piece = array[begin : begin + _PIECE].astype(np.float64)
+        fits = np.abs(piece) <= MAX_WEIGHT
+        if not fits.all():
+            return begin + int(fits.argmin())
+    return 0
 
 
 def _check_values(graph: Message, kind: str, expected: Sequence[Value]) -> None:

@@ -159,9 +159,7 @@ def _training(training: Any) -> Iterator[tuple[str, str]]:
         )
         yield (
             "training",
-            f"{training['steps']:,} steps, {training['epochs']:.3g} epochs, on "
-            f"{training['device']}, seed {training['settings']['seed']}, "
-            f"torch {training['versions']['torch']}",
+            ", ".join([f"{training['steps']:,} steps", *_setup(training)]),
         )
         validation = training["validation"]
         yield (
@@ -173,13 +171,29 @@ def _training(training: Any) -> Iterator[tuple[str, str]]:
         )
 
 
+def _setup(training: Any) -> Iterator[str]:
+    """What the format lets a training record leave out, and other keys may be of any kind."""
+    if isinstance(epochs := training.get("epochs"), (int, float)):
+        yield f"{epochs:.3g} epochs"
+    if isinstance(device := training.get("device"), str):
+        yield f"on {device}"
+    settings = training.get("settings")
+    if isinstance(settings, dict) and "seed" in settings:
+        yield f"seed {settings['seed']}"
+    if torch := training["versions"].get("torch"):
+        yield f"torch {torch}"
+
+
 def _parity(parity: Any) -> Iterator[tuple[str, str]]:
     if parity:
-        texts = (parity["greedy"], parity["seeded"])
+        texts = [parity[name] for name in ("greedy", "seeded") if name in parity]  # int8 has none
         equal = "equal" if all(text["equal"] for text in texts) else "equal but for near ties"
+        written = f", greedy and seeded text {equal}" if texts else ""
+        torch = parity["versions"].get("torch", "")
+        against = parity.get("against", f"torch {torch}" if torch else "")
         yield (
             "parity",
             f"largest logit difference {parity['largest_logits_difference']:.1e} over "
-            f"{parity['steps']:,} steps (limit {parity['tolerance']['logits']:g}), "
-            f"greedy and seeded text {equal}; against torch {parity['versions']['torch']}",
+            f"{parity['steps']:,} steps (limit {parity['tolerance']['logits']:g})"
+            f"{written}{'; against ' if against else ''}{against}",
         )

@@ -5,8 +5,8 @@ logits processors of Hugging Face's transformers. Draw ``t`` of row ``r`` depend
 the seed, ``r`` and ``t``, so a text does not depend on the batch, thread or process that made it.
 """
 
-import math
 import secrets
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -14,9 +14,16 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen_ort.checks import instance, number, shown_value, whole_number
 from chargen_ort.errors import OptionError
 
 SEED_LIMIT = 1 << 64
+ROW_LIMIT = 1 << 64
+MAX_LENGTH = 1 << 40  # characters of one text
+MAX_TOP_K = (1 << 63) - 1
+MAX_STOPS = 16
+MAX_STOP_LENGTH = 256  # characters
+MAX_VOCABULARY = 1 << 21  # more than there are code points
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 1e-6, 1e6
 _MAX_PENALTY = 100.0
 _BLOCK = 128  # uniforms drawn ahead for each row
@@ -33,7 +40,8 @@ class SamplingOptions:
         min_p: drop tokens less likely than min_p times the likeliest. 0 (off) to 1.
         repetition_penalty: divides positive and multiplies negative logits of the tokens that
             the prompt or the output has. Above 0, up to 100; 1 is off.
-        stop: strings that end the text; they are not part of it. One string or several.
+        stop: strings that end the text; they are not part of it. One string or several, at most
+            16 of at most 256 characters each.
         seed: 0 to 2**64 - 1; None takes a fresh one from the operating system.
 
     Raises:
@@ -49,33 +57,27 @@ class SamplingOptions:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        t = _number("temperature", self.temperature)
-        if t != 0 and not _MIN_TEMPERATURE <= t <= _MAX_TEMPERATURE:
-            raise OptionError(
-                f"temperature is {t:g}; give 0 (greedy), or "
-                f"{_MIN_TEMPERATURE:g} to {_MAX_TEMPERATURE:g}"
-            )
-        if _integer("top_k", self.top_k) < 0:
-            raise OptionError(f"top_k is {self.top_k}; give 1 or more, or 0 to switch it off")
-        if not 0 < _number("top_p", self.top_p) <= 1:
-            raise OptionError(f"top_p is {self.top_p:g}; give a value above 0, up to 1 (off)")
-        if not 0 <= _number("min_p", self.min_p) <= 1:
-            raise OptionError(f"min_p is {self.min_p:g}; give 0 (off) to 1")
-        if not 0 < _number("repetition_penalty", self.repetition_penalty) <= _MAX_PENALTY:
-            raise OptionError(
-                f"repetition_penalty is {self.repetition_penalty:g}; "
-                f"give a value above 0, up to {_MAX_PENALTY:g} (1 is off)"
-            )
-        stop: tuple[str, ...] | None = None
-        if isinstance(self.stop, str):
-            stop = (self.stop,) if self.stop else ()
-        elif isinstance(self.stop, Sequence):
-            stop = tuple(self.stop)
-        if stop is None or not all(isinstance(s, str) and s for s in stop):
-            raise OptionError(f"stop is {self.stop!r}; give non-empty strings")
-        object.__setattr__(self, "stop", stop)
-        if self.seed is not None and not 0 <= _integer("seed", self.seed) < SEED_LIMIT:
-            raise OptionError(f"seed is {self.seed}; give 0 to {SEED_LIMIT - 1}")
+        # plain Python numbers are kept, whatever came: they go through JSON, pickles and forks
+        checked = {
+            "temperature": _temperature(self.temperature),
+            "top_k": whole_number(
+                "top_k", self.top_k, 0, MAX_TOP_K, "give 1 or more, or 0 to switch it off"
+            ),
+            "top_p": _between("top_p", self.top_p, "give a value above 0, up to 1 (off)"),
+            "min_p": _between("min_p", self.min_p, "give 0 (off) to 1", low_too=True),
+            "repetition_penalty": _between(
+                "repetition_penalty",
+                self.repetition_penalty,
+                f"give a value above 0, up to {_MAX_PENALTY:g} (1 is off)",
+                high=_MAX_PENALTY,
+            ),
+            "stop": check_stops(self.stop),
+            "seed": self.seed
+            if self.seed is None
+            else whole_number("seed", self.seed, 0, SEED_LIMIT - 1),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -118,15 +120,27 @@ class Sampler:
     Args:
         options: the sampling options; a seed of None is replaced by a fresh one.
         vocab_size: number of tokens.
-        rows: the row numbers, one for each row of the batch.
+        rows: the row numbers, one for each row of the batch, at least one.
+
+    Attributes:
+        column: place of the next draw in the block of uniforms. Whoever chooses with `choose_one`
+            adds 1 to count the draw.
+
+    Raises:
+        OptionError: an argument of another kind or out of range.
     """
 
     def __init__(self, options: SamplingOptions, vocab_size: int, rows: Sequence[int] = (0,)):
+        instance("options", options, SamplingOptions)
+        vocab_size = whole_number("vocab_size", vocab_size, 1, MAX_VOCABULARY)
+        instance("rows", rows, Sequence)
+        self.rows = [whole_number("row", row, 0, ROW_LIMIT - 1) for row in rows]
+        if not self.rows:
+            raise OptionError("rows is empty; give at least one row number")
         self.options = options
         self.seed = fresh_seed() if options.seed is None else options.seed
-        batch = len(rows)
-        self.rows = list(rows)
-        self._column = 0
+        batch = len(self.rows)
+        self.column = 0
         self._before = [0] * batch  # draws made by each row before column 0 of its block
         self._uniforms = np.empty((batch, _BLOCK))
         self._weights = np.empty((batch, vocab_size))
@@ -137,16 +151,18 @@ class Sampler:
         self._seen = np.zeros((batch, vocab_size), dtype=bool) if self._penalised else None
         self._filtered = bool(options.top_k) or options.top_p < 1 or options.min_p > 0
         self._temperature = np.array(float(options.temperature))  # 0-d: ufuncs convert no float
+        self._divides = options.temperature != 1  # by 1 gives the same bits
         self._plain = not (self._filtered or self._penalised or options.temperature == 0)
         # the first row once more, one-dimensional, for `sample_one`
         self._one_weights, self._one_cdf = self._weights[0], self._cdf[0]
         self._one_maximum = np.array(0.0)
+        self._one_seen = None if self._seen is None else self._seen[0]
         for index in range(batch):
             self._fill(index, 0)
 
     def drawn(self, index: int) -> int:
         """How many draws row `index` has made."""
-        return self._before[index] + self._column
+        return self._before[index] + self.column
 
     def see(self, index: int, tokens: NDArray[np.integer]) -> None:
         """Count `tokens` of the prompt as seen by row `index`, for the repetition penalty."""
@@ -156,8 +172,8 @@ class Sampler:
     def start_row(self, index: int, row: int, drawn: int = 0) -> None:
         """Give place `index` of the batch to row number `row`, which has made `drawn` draws."""
         self.rows[index] = row
-        self._before[index] = drawn - self._column
-        self._fill(index, self._column)
+        self._before[index] = drawn - self.column
+        self._fill(index, self.column)
         if self._seen is not None:
             self._seen[index] = False
 
@@ -176,41 +192,54 @@ class Sampler:
         return None if self._seen is None else self._seen[index]
 
     def sample(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The next token of each row, int64 ``[batch]``, from logits ``[batch, vocab_size]``."""
-        if self._column == _BLOCK:
+        """The next token of each row, int64 ``[batch]``, from logits ``[batch, vocab_size]``.
+
+        The draw is counted, and the tokens count as seen.
+        """
+        tokens = self._choose(logits)
+        self.column += 1
+        if self._seen is not None:
+            self._seen[np.arange(len(tokens)), tokens] = True
+        return tokens
+
+    def sample_one(self, logits: NDArray[np.float32]) -> int:
+        """`sample` for a batch of one, from logits ``[vocab_size]``: the same token, sooner."""
+        token = self.choose_one(logits)
+        self.column += 1
+        if self._one_seen is not None:
+            self._one_seen[token] = True
+        return token
+
+    def _choose(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+        if self.column == _BLOCK:
             self._next_block()
-        u = self._uniforms[:, self._column : self._column + 1]  # [batch, 1]
-        self._column += 1
+        u = self._uniforms[:, self.column : self.column + 1]  # [batch, 1]
         weights = self._weights  # [batch, vocab_size]
         np.copyto(weights, logits)
         if self._seen is not None:
             _penalise(weights, self._seen, self.options.repetition_penalty)
         if self.options.temperature == 0:
-            tokens = weights.argmax(axis=1)  # [batch]
-        else:
-            self._exponentiate(weights)
-            cdf = np.add.accumulate(weights, axis=1, out=self._cdf)  # [batch, vocab_size]
-            # total >= 1 and u <= 1 - 2**-53, so u * total rounds to less than total: one exceeds it
-            np.greater(cdf, u * cdf[:, -1:], out=self._above)
-            tokens = self._above.argmax(axis=1)  # [batch]
-        if self._seen is not None:
-            self._seen[np.arange(len(tokens)), tokens] = True
-        return np.asarray(tokens)
+            return np.asarray(weights.argmax(axis=1))  # [batch]
+        self._exponentiate(weights)
+        cdf = np.add.accumulate(weights, axis=1, out=self._cdf)  # [batch, vocab_size]
+        # total >= 1 and u <= 1 - 2**-53, so u * total rounds to less than total: one exceeds it
+        np.greater(cdf, u * cdf[:, -1:], out=self._above)
+        return np.asarray(self._above.argmax(axis=1))  # [batch]
 
-    def sample_one(self, logits: NDArray[np.float32]) -> int:
-        """`sample` for a batch of one, from logits ``[vocab_size]``: the same token, sooner.
+    def choose_one(self, logits: NDArray[np.float32]) -> int:
+        """The token that `sample_one` would give, without counting the draw.
 
         The arithmetic is that of `sample`, operation for operation.
         """
         if not self._plain:
-            return int(self.sample(logits[None])[0])
-        if self._column == _BLOCK:
+            return int(self._choose(logits[None])[0])
+        if self.column == _BLOCK:
             self._next_block()
-        u = self._uniforms.item(0, self._column)
-        self._column += 1
+        u = self._uniforms.item(0, self.column)
         weights, cdf = self._one_weights, self._one_cdf  # [vocab_size] each
         weights[...] = logits
-        np.divide(weights, self._temperature, weights)
+        if self._divides:
+            np.divide(weights, self._temperature, weights)
         self._one_maximum[()] = weights.item(weights.argmax())
         np.subtract(weights, self._one_maximum, weights)
         np.exp(weights, weights)
@@ -218,14 +247,16 @@ class Sampler:
         return int(cdf.searchsorted(u * cdf.item(-1), "right"))
 
     def _next_block(self) -> None:
-        self._column = 0
-        for index in range(len(self.rows)):
-            self._before[index] += _BLOCK
-            self._fill(index, 0)
+        before = [count + _BLOCK for count in self._before]
+        for index, row in enumerate(self.rows):
+            self._uniforms[index] = uniform_draws(self.seed, row, before[index], _BLOCK)
+        # the two together and last: an interruption before them finds the old block, to be redone
+        self._before, self.column = before, 0
 
     def _exponentiate(self, weights: NDArray[np.float64]) -> None:
         """Logits become unnormalised probabilities, in place; filtered tokens become 0."""
-        np.divide(weights, self._temperature, weights)
+        if self._divides:
+            np.divide(weights, self._temperature, weights)
         if self._filtered:
             _keep_top_k(weights, self.options.top_k)
         np.maximum.reduce(weights, axis=1, keepdims=True, out=self._maximum)
@@ -265,26 +296,100 @@ def _keep_top_p(weights: NDArray[np.float64], p: float) -> None:
         np.put_along_axis(weights, order, np.where(dropped, 0.0, ranked), axis=1)
 
 
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise OptionError(f"{name} must be a number, got {type(value).__name__}")
-    if not math.isfinite(value):
-        raise OptionError(f"{name} is {value}; give a finite number")
-    return float(value)
+def _temperature(value: object) -> float:
+    t = number("temperature", value)
+    if t != 0 and not _MIN_TEMPERATURE <= t <= _MAX_TEMPERATURE:
+        raise OptionError(
+            f"temperature is {t:g}; give 0 (greedy), or "
+            f"{_MIN_TEMPERATURE:g} to {_MAX_TEMPERATURE:g}"
+        )
+    return t
 
 
-def _integer(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise OptionError(f"{name} must be a whole number, got {type(value).__name__}")
-    return int(value)
+def _between(
+    name: str, value: object, cure: str, *, high: float = 1.0, low_too: bool = False
+) -> float:
+    """A number above 0 (or 0 itself, with `low_too`) and up to `high`."""
+    found = number(name, value)
+    if not (0 < found <= high or (low_too and found == 0)):
+        raise OptionError(f"{name} is {found:g}; {cure}")
+    return found
 
 
-def longest_partial_stop(text: str, stops: Iterable[str]) -> int:
-    """How many characters at the end of `text` may yet become a stop string."""
-    longest = 0
+def check_stops(value: object) -> tuple[str, ...]:
+    """Stop strings as a tuple, from one string or several.
+
+    Raises:
+        OptionError: not strings, an empty one among several, too many or too long.
+    """
+    if isinstance(value, str):
+        value = (value,) if value else ()
+    if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray)):
+        raise OptionError(f"stop is {shown_value(value)}; give non-empty strings")
+    if len(value) > MAX_STOPS:
+        raise OptionError(f"stop has {len(value)} strings; give at most {MAX_STOPS}")
+    stops = tuple(value)
     for stop in stops:
-        for size in range(min(len(stop) - 1, len(text)), longest, -1):
-            if text.endswith(stop[:size]):
-                longest = size
-                break
-    return longest
+        if not isinstance(stop, str) or not stop:
+            raise OptionError(f"stop has {shown_value(stop)}; give non-empty strings")
+        if len(stop) > MAX_STOP_LENGTH:
+            raise OptionError(
+                f"a stop string has {len(stop)} characters; give at most {MAX_STOP_LENGTH}"
+            )
+    return stops
+
+
+class StopFinder:
+    """Looks for stop strings in a text that comes character by character.
+
+    The automaton of Aho and Corasick ("Efficient string matching", 1975): a character costs the
+    same, on average, however many stop strings there are and however long they are.
+
+    Attributes:
+        pending: how many characters at the end of the text may yet become a stop string.
+        ended: length of the longest stop string that the text ends with now, 0 if there is none.
+    """
+
+    def __init__(self, stops: Iterable[str]) -> None:
+        self._next: list[dict[str, int]] = [{}]  # by node: the node after each character
+        self._depth = [0]  # by node: how many characters lead to it
+        self._ended = [0]  # by node: length of the longest stop string that ends there
+        self._shorter = [0]  # by node: that of its longest proper ending that is in the tree too
+        for stop in stops:
+            self._ended[self._insert(stop)] = len(stop)
+        self._link()
+        self._node = self.pending = self.ended = 0
+
+    def _insert(self, stop: str) -> int:
+        node = 0
+        for character in stop:
+            following = self._next[node].get(character)
+            if following is None:
+                following = len(self._next)
+                self._next[node][character] = following
+                self._next.append({})
+                self._depth.append(self._depth[node] + 1)
+                self._ended.append(0)
+                self._shorter.append(0)
+            node = following
+        return node
+
+    def _link(self) -> None:
+        """Find the shorter endings, by growing depth."""
+        waiting = deque(self._next[0].values())
+        while waiting:
+            node = waiting.popleft()
+            for character, child in self._next[node].items():
+                self._shorter[child] = self._after(self._shorter[node], character)
+                self._ended[child] = self._ended[child] or self._ended[self._shorter[child]]
+                waiting.append(child)
+
+    def _after(self, node: int, character: str) -> int:
+        while node and character not in self._next[node]:
+            node = self._shorter[node]
+        return self._next[node].get(character, 0)
+
+    def read(self, character: str) -> None:
+        """Read the next character of the text; `pending` and `ended` then tell of its end."""
+        self._node = self._after(self._node, character)
+        self.pending, self.ended = self._depth[self._node], self._ended[self._node]

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen_ort.artifact import Artifact
+from chargen_ort.checks import instance, token_array, whole_number
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.sampling import Sampler, SamplingOptions
 from chargen_ort.step import run_steps, steps_per_call
-from chargen_ort.vocabulary import UnknownPolicy
+from chargen_ort.strict_json import check, load_object, schema
+from chargen_ort.vocabulary import UnknownPolicy, check_policy
 
 if TYPE_CHECKING:
     from chargen_ort.generator import CharGenerator
 
 _MAGIC = b"chargen-state-1\n"
+_MAX_TOP = 1 << 40
 
 
 class TextState:
@@ -32,13 +36,17 @@ class TextState:
         row: int = 0,
         unknown: UnknownPolicy | None = None,
     ) -> None:
-        self._generator = generator
-        self._unknown = unknown
+        _check_generator(generator)
+        instance("options", options, SamplingOptions)
         vocabulary = generator.vocabulary
+        vocabulary.check_writable(options.stops)
+        self._generator = generator
+        self._unknown = check_policy(unknown)
         self._characters = vocabulary.characters
         self._stepper = generator.new_stepper(1)
         self._sampler = Sampler(options, len(vocabulary), (row,))
-        self._logits = self._stepper.logits[0]  # [vocab_size], as the last step left them
+        self._seen = self._sampler.seen(0)  # [vocab_size], or None without a penalty
+        self._logits = self._stepper.first_rows  # [vocab_size] each
         self._fed = False
         self.piece_size = steps_per_call(generator.config)
 
@@ -46,6 +54,11 @@ class TextState:
     def options(self) -> SamplingOptions:
         """How it draws."""
         return self._sampler.options
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the model has."""
+        return len(self._characters)
 
     @property
     def seed(self) -> int:
@@ -58,27 +71,38 @@ class TextState:
         return self._sampler.drawn(0)
 
     def feed(self, text: str) -> None:
-        """Read `text` as if it had been written.
+        """Read `text` as if it had been written: all of it, or nothing where this raises.
 
         Raises:
             UnknownCharacterError: it has a character that the model does not know.
+            OptionError: not a string.
         """
-        self._feed_tokens(self._generator.vocabulary.encode(text, self._unknown))
+        self._feed(self._generator.vocabulary.encode(text, self._unknown))
 
-    def _feed_tokens(self, tokens: NDArray[np.int64]) -> None:
-        size = self.piece_size
-        for begin in range(0, len(tokens), size):
-            self.feed_piece(tokens[begin : begin + size])
+    def feed_piece(self, tokens: NDArray[np.integer]) -> None:
+        """Feed a few tokens ``[time]``; none of them are nothing fed.
 
-    def feed_piece(self, tokens: NDArray[np.int64]) -> None:
-        """Feed a few tokens ``[time]``, at least one, in one call of the graph."""
-        logits, hidden = run_steps(
-            self._generator.session, tokens[None], self._stepper.hidden
-        )  # [1, time, vocab_size], [1, num_layers, hidden_size]
-        self._stepper.hidden[:] = hidden
-        self._stepper.logits[:] = logits[:, -1]
-        self._sampler.see(0, tokens)
+        Raises:
+            OptionError: not integers ``[time]``, or a token that the model does not have.
+        """
+        self._feed(token_array(tokens, len(self._characters), 1))
+
+    def _feed(self, tokens: NDArray[np.int64]) -> None:
+        """Feed tokens ``[time]``, `piece_size` in one call of the graph."""
+        if not len(tokens):
+            return
+        now, logits, seen = self._stepper.hidden, self._stepper.logits, self._seen
+        hidden = now  # [1, num_layers, hidden_size]
+        for begin in range(0, len(tokens), self.piece_size):
+            piece = tokens[None, begin : begin + self.piece_size]
+            scores, hidden = run_steps(self._generator.session, piece, hidden)
+        last = scores[:, -1]  # [1, vocab_size]
+        # from here on nothing is called: an interruption finds all of it done, or nothing
+        now[:] = hidden
+        logits[:] = last
         self._fed = True
+        if seen is not None:
+            seen[tokens] = True
 
     def begin(self) -> None:
         """Where nothing was fed yet, feed the separator that stands before a text."""
@@ -103,16 +127,33 @@ class TextState:
         return rank_probabilities(self.logits(), self._characters, top)
 
     def draw(self) -> str:
-        """Draw the next character with the sampling options, feed it, and return it."""
+        """Draw the next character with the sampling options, feed it, and return it.
+
+        Where it raises, or is interrupted, nothing was drawn: the next call draws the same.
+        """
         if not self._fed:
             self.begin()
-        token = self._sampler.sample_one(self._logits)
-        self._stepper.step(token)
+        stepper, sampler = self._stepper, self._sampler
+        token = sampler.choose_one(self._logits[stepper.current])
+        stepper.step(token)  # its last act is to turn to the new arrays
+        # nothing is called in between, so that an interruption finds both done or neither
+        sampler.column += 1
+        if self._seen is not None:
+            self._seen[token] = True
         return self._characters[token]
 
     def fork(self) -> "TextState":
-        """An independent copy that goes on with the same draws."""
+        """An independent copy that goes on with the same draws; it shares the model."""
         return TextState.restore(self._generator, self.snapshot())
+
+    def __copy__(self) -> "TextState":
+        return self.fork()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "TextState":
+        return self.fork()
+
+    def __reduce__(self) -> tuple[object, tuple["CharGenerator", bytes]]:
+        return TextState.restore, (self._generator, self.snapshot())
 
     def snapshot(self) -> bytes:
         """All of the state as bytes, for `CharGenerator.restore` in this or another process."""
@@ -150,15 +191,18 @@ class TextState:
         Raises:
             ArtifactError: not a snapshot, damaged, or of another model.
         """
+        _check_generator(generator)
         header, floats = _parse_snapshot(snapshot, generator)
+        seen = np.asarray(header["seen"], dtype=np.int64)
         try:
             options = SamplingOptions(**header["options"])
             state = cls(generator, options, header["row"], header["unknown"])
-            state._sampler.start_row(0, header["row"], header["drawn"])
-            state._sampler.see(0, np.asarray(header["seen"], dtype=np.int64))
-            state._fed = bool(header["fed"])
-        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            seen = token_array(seen, len(generator.vocabulary), 1)
+        except OptionError as error:
             raise ArtifactError(f"the snapshot is damaged: {error}") from None
+        state._sampler.start_row(0, header["row"], header["drawn"])
+        state._sampler.see(0, seen)
+        state._fed = header["fed"]
         hidden = state._stepper.hidden
         hidden[:] = floats[: hidden.size].reshape(hidden.shape)
         state._stepper.logits[:] = floats[hidden.size :]
@@ -173,29 +217,42 @@ def rank_probabilities(
     Raises:
         OptionError: `top` is not a whole number of 1 or more.
     """
-    if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
-        raise OptionError(f"top is {top!r}; give 1 or more, or None for all")
+    top = check_top(top)
     weights = np.exp(logits.astype(np.float64) - logits.max())  # [vocab_size]
     weights /= weights.sum()
     order = np.argsort(-weights, kind="stable")[:top]
     return {characters[i]: float(weights[i]) for i in order}
 
 
+def check_top(top: object) -> int | None:
+    """How many probabilities are asked for, None for all.
+
+    Raises:
+        OptionError: not a whole number of 1 or more.
+    """
+    return None if top is None else whole_number("top", top, 1, _MAX_TOP, "give 1 or more, or None")
+
+
+def _check_generator(generator: object) -> None:
+    if not isinstance(getattr(generator, "artifact", None), Artifact):
+        raise OptionError(f"generator must be a CharGenerator, got {type(generator).__name__}")
+
+
 def _parse_snapshot(
     snapshot: bytes, generator: "CharGenerator"
 ) -> tuple[Mapping[str, Any], NDArray[np.float32]]:
     if not isinstance(snapshot, bytes):
-        raise OptionError(f"a snapshot is bytes, got {type(snapshot).__name__}")
+        raise OptionError(f"a snapshot must be bytes, got {type(snapshot).__name__}")
     head, _, rest = snapshot.removeprefix(_MAGIC).partition(b"\n")
     if not snapshot.startswith(_MAGIC):
         raise ArtifactError("these bytes are not a snapshot of this version of chargen-ort")
     try:
-        header = json.loads(head)
-        model = header["model"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ArtifactError("the snapshot is damaged: its header is not JSON") from None
-    if model != generator.artifact.sha256:
-        raise ArtifactError(f"the snapshot is of another model: {str(model)[:12]}…")
+        header = load_object(head.decode(), "its header")
+        check(header, schema("state"), "its header")
+    except (ArtifactError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"the snapshot is damaged: {error}") from None
+    if header["model"] != generator.artifact.sha256:
+        raise ArtifactError(f"the snapshot is of another model: {header['model'][:12]}…")
     config = generator.config
     expected = 4 * (config.num_layers * config.hidden_size + len(config.vocabulary))
     if len(rest) != expected:
@@ -203,4 +260,6 @@ def _parse_snapshot(
     floats = np.frombuffer(rest, dtype="<f4").astype(np.float32)
     if not np.isfinite(floats).all():
         raise ArtifactError("the snapshot is damaged: a number in it is not finite")
+    if not header["fed"] and (floats.any() or header["drawn"] or header["seen"]):
+        raise ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state")
     return header, floats

@@ -1,18 +1,24 @@
 """Running the graph: one ONNX Runtime session, driven through two bindings that swap roles."""
 
 import os
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.artifact import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN, ModelConfig
+from chargen_ort.checks import shown_number, shown_value, token_array, whole_number
+from chargen_ort.errors import ArtifactError, OptionError
+from chargen_ort.guard import shown
+from chargen_ort.shutdown import ending, inside, refuse_daemon, running, stop_at_exit
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding
 
 _WORK_AT_ONCE = 1 << 28  # multiply-adds in one call: far below 100 ms, so that a stop is prompt
 _MOST_STEPS = 1024
+MAX_BATCH = 1 << 16
 _TWO_THREADS_FROM = 512  # hidden size at which a second thread pays
 
 
@@ -29,76 +35,190 @@ def steps_per_call(config: ModelConfig, rows: int = 1) -> int:
 
 
 def open_session(data: bytes, threads: int) -> "InferenceSession":
-    """An ONNX Runtime session on the CPU that neither spins, nor prints, nor falls back."""
+    """An ONNX Runtime session on the CPU that neither spins, nor prints, nor falls back.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses the model.
+    """
     import onnxruntime  # here, because it takes longer to import than the rest together
 
+    stop_at_exit()  # after the import, so that it comes before what onnxruntime does at exit
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(
-        data, options, providers=["CPUExecutionProvider"], enable_fallback=0
-    )
+    try:
+        with inside():
+            return onnxruntime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+    except Exception as error:
+        raise _translated(error, "does not open the model") from None
+
+
+def _translated(error: Exception, what: str) -> Exception:
+    """An exception of ONNX Runtime as one of ours; what Python raises for want of memory stays."""
+    if isinstance(error, MemoryError):
+        return error
+    lines = str(error).splitlines() or [""]
+    return ArtifactError(f"ONNX Runtime {what}: {shown(lines[0])}")
 
 
 class Stepper:
     """The step of a fixed batch: arrays allocated once, and two bindings over them.
 
     The first binding reads one hidden array and writes the other, the second the reverse, so that
-    a step moves nothing and allocates nothing.
+    a step moves nothing and allocates nothing. Logits have two arrays as well: a step that fails or
+    is interrupted leaves the state as it was.
 
     Args:
         session: as `open_session` gives it.
         batch: number of rows, at least 1.
         shape: vocab_size, num_layers, hidden_size.
+
+    Attributes:
+        current: 0 or 1, which of the two arrays of each kind holds the state now.
+        first_rows: the first row of both arrays of logits, float32 ``[vocab_size]``.
+
+    Raises:
+        OptionError: an argument of another kind or out of range.
     """
 
     def __init__(self, session: "InferenceSession", batch: int, shape: tuple[int, int, int]):
-        vocab_size, num_layers, hidden_size = shape
+        if not hasattr(session, "run_with_iobinding"):
+            raise OptionError(f"session must be an InferenceSession, got {type(session).__name__}")
+        batch = whole_number("batch", batch, 1, MAX_BATCH)
+        vocab_size, num_layers, hidden_size = sizes = _sizes(session)
+        names = ("vocab_size", "num_layers", "hidden_size")
+        if not isinstance(shape, tuple) or len(shape) != len(names):
+            raise OptionError(f"shape must be a tuple of {', '.join(names)}")
+        for name, given, size in zip(names, shape, sizes, strict=True):
+            whole_number(name, given, size, size, f"this model's is {size}")
         self._session = session
         self._run = session.run_with_iobinding
+        self._vocab_size = vocab_size
         self._token = np.zeros((batch, 1), dtype=np.int64)
         self._tokens = self._token[:, 0]  # [batch]
+        self._cell = self._tokens.data if batch == 1 else None  # takes an int sooner
+        self._unsigned = self._tokens.view(np.uint64)  # a negative token is a huge one here
         self._hidden = [
             np.zeros((batch, num_layers, hidden_size), dtype=np.float32) for _ in range(2)
         ]
-        self._logits = np.zeros((batch, 1, vocab_size), dtype=np.float32)
+        self._logits = [np.zeros((batch, 1, vocab_size), dtype=np.float32) for _ in range(2)]
+        self._rows = [logits[:, 0] for logits in self._logits]  # [batch, vocab_size] each
+        self.first_rows = [rows[0] for rows in self._rows]
         self._bindings = [self._bind(0, 1), self._bind(1, 0)]
-        self._current = 0
-        self.logits: NDArray[np.float32] = self._logits[:, 0]  # [batch, vocab_size]
+        self.current = 0
 
     def _bind(self, source: int, target: int) -> "IOBinding":
         binding = self._session.io_binding()
         for name, array in ((TOKEN, self._token), (HIDDEN, self._hidden[source])):
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        for name, array in ((LOGITS, self._logits), (NEXT_HIDDEN, self._hidden[target])):
+        for name, array in (
+            (LOGITS, self._logits[target]),
+            (NEXT_HIDDEN, self._hidden[target]),
+        ):
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         return binding
 
     @property
     def hidden(self) -> NDArray[np.float32]:
         """The state now, ``[batch, num_layers, hidden_size]``; it may be written to."""
-        return self._hidden[self._current]
+        return self._hidden[self.current]
 
-    def step(self, tokens: NDArray[np.int64] | int) -> None:
-        """Feed one token a row, int64 ``[batch]`` or one int for all of them.
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """The logits of the last step, ``[batch, vocab_size]``; they may be written to."""
+        return self._rows[self.current]
 
-        `logits` and `hidden` then hold the result.
+    def step(self, tokens: NDArray[np.integer] | int) -> None:
+        """Feed one token a row, integers ``[batch]`` or one int for all of them.
+
+        `logits` and `hidden` then hold the result. Where it raises, they are what they were.
+
+        Raises:
+            OptionError: not integers, not one a row, or a token that the model does not have.
+            ArtifactError: ONNX Runtime does not run the model.
         """
+        if type(tokens) is int:
+            if not 0 <= tokens < self._vocab_size:
+                raise OptionError(
+                    f"a token is {shown_number(tokens)}; give 0 to {self._vocab_size - 1}"
+                )
+            if self._cell is None:
+                self._tokens[...] = tokens
+            else:
+                self._cell[0] = tokens
+        else:
+            self._take(tokens)
+        # `inside`, written out: this is the one place where a tenth of a microsecond counts
+        thread = get_ident()
+        running.add(thread)
+        try:
+            if ending:
+                refuse_daemon()
+            self._run(self._bindings[self.current])
+        except Exception as error:
+            raise _translated(error, "does not run the model") from None
+        finally:
+            running.discard(thread)
+        self.current ^= 1
+
+    def _take(self, tokens: object) -> None:
+        if not isinstance(tokens, np.ndarray) or not tokens.ndim:
+            self._tokens[...] = whole_number("a token", tokens, 0, self._vocab_size - 1)
+            return
+        if tokens.dtype.kind not in "iu":
+            raise OptionError(f"tokens must be an array of integers, got one of {tokens.dtype}")
+        if tokens.shape != self._tokens.shape:
+            raise OptionError(
+                f"tokens must have the shape {self._tokens.shape}, got {tokens.shape}"
+            )
         self._tokens[...] = tokens
-        self._run(self._bindings[self._current])
-        self._current ^= 1
+        if self._unsigned.max() >= self._vocab_size:
+            wrong = self._tokens[self._unsigned >= self._vocab_size][0]
+            raise OptionError(f"a token is {wrong}; give 0 to {self._vocab_size - 1}")
 
 
 def run_steps(
-    session: "InferenceSession", token: NDArray[np.int64], hidden: NDArray[np.float32]
+    session: "InferenceSession", token: NDArray[np.integer], hidden: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Feed ``[batch, time]`` tokens in one call.
+    """Feed ``[batch, time]`` tokens in one call, from hidden ``[batch, num_layers, hidden_size]``.
 
     Returns:
         logits ``[batch, time, vocab_size]`` and the next hidden
         ``[batch, num_layers, hidden_size]``.
+
+    Raises:
+        OptionError: arrays of another type or shape, or a token that the model does not have.
+        ArtifactError: ONNX Runtime does not run the model.
     """
-    logits, next_hidden = session.run([LOGITS, NEXT_HIDDEN], {TOKEN: token, HIDDEN: hidden})
+    if not hasattr(session, "get_outputs"):
+        raise OptionError(f"session must be an InferenceSession, got {type(session).__name__}")
+    vocab_size, *state = _sizes(session)
+    token = token_array(token, vocab_size, 2)
+    if not token.size:
+        raise OptionError(f"tokens have the shape {token.shape}; give at least one of each")
+    _check_hidden(hidden, (len(token), *state))
+    try:
+        with inside():
+            logits, next_hidden = session.run(
+                [LOGITS, NEXT_HIDDEN], {TOKEN: token, HIDDEN: np.ascontiguousarray(hidden)}
+            )
+    except Exception as error:
+        raise _translated(error, "does not run the model") from None
     return np.asarray(logits), np.asarray(next_hidden)
+
+
+def _sizes(session: "InferenceSession") -> tuple[int, int, int]:
+    """vocab_size, num_layers and hidden_size of the model in a session."""
+    return (session.get_outputs()[0].shape[-1], *session.get_inputs()[1].shape[1:])
+
+
+def _check_hidden(hidden: object, shape: tuple[int, ...]) -> None:
+    if not isinstance(hidden, np.ndarray) or hidden.dtype != np.float32:
+        what = f"one of {hidden.dtype}" if isinstance(hidden, np.ndarray) else shown_value(hidden)
+        raise OptionError(f"hidden must be an array of float32, got {what}")
+    if hidden.shape != shape:
+        raise OptionError(f"hidden must have the shape {shape}, got {hidden.shape}")

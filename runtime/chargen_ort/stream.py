@@ -7,7 +7,8 @@ from typing import Self
 
 import numpy as np
 
-from chargen_ort.sampling import longest_partial_stop
+from chargen_ort.checks import instance, number, token_array, whole_number
+from chargen_ort.sampling import MAX_LENGTH, StopFinder, check_stops
 from chargen_ort.state import TextState
 
 
@@ -27,10 +28,15 @@ class TextStream:
         stops: tuple[str, ...],
         deadline: float | None,
     ) -> None:
+        instance("state", state, TextState)
+        start = token_array(start, state.vocab_size, 1)
+        if length is not None:
+            length = whole_number("length", length, 0, MAX_LENGTH)
+        stops = check_stops(stops)
         self.state = state
         self.seed = state.seed
         self._closed = False  # set once, by any thread
-        self._deadline = deadline
+        self._deadline = None if deadline is None else number("deadline", deadline)
         self._texts = (
             _hold_back(self._characters(start, length), stops)
             if stops
@@ -79,14 +85,14 @@ class TextStream:
 
 def _hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
     """Pass characters on as soon as they cannot become part of a stop string; end at one."""
-    held = ""
+    held, finder = "", StopFinder(stops)
     for character in characters:
         held += character
-        if any(held.endswith(stop) for stop in stops):
-            longest = max((stop for stop in stops if held.endswith(stop)), key=len)
-            yield from held[: len(held) - len(longest)]
+        finder.read(character)
+        if finder.ended:
+            yield from held[: len(held) - finder.ended]
             return
-        keep = longest_partial_stop(held, stops)
-        yield from held[: len(held) - keep]
-        held = held[len(held) - keep :]
+        passed = len(held) - finder.pending
+        yield from held[:passed]
+        held = held[passed:]
     yield from held

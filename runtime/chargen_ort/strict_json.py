@@ -16,6 +16,7 @@ from chargen_ort.errors import ArtifactError
 
 MAX_DEPTH = 16
 _MAX_OPENINGS = 4096  # brackets: bounds the memory that the values need
+_MAX_COLONS = 16384  # and this what keys need
 _MAX_DIGITS = 20
 _SCHEMAS = Path(__file__).with_name("schemas")
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -38,6 +39,8 @@ def load_object(text: str, where: str) -> dict[str, Any]:
     """
     if text.count("[") + text.count("{") > _MAX_OPENINGS:
         raise ArtifactError(f"{where} has more than {_MAX_OPENINGS} lists and objects")
+    if text.count(":") > _MAX_COLONS:
+        raise ArtifactError(f"{where} has more than {_MAX_COLONS} keys")
     try:
         value = json.loads(
             text,
@@ -120,7 +123,9 @@ def _check_size(
 ) -> None:
     low, high = schema.get(limits[0], -math.inf), schema.get(limits[1], math.inf)
     if not low <= size <= high:
-        bounds = f"at least {low}" if high == math.inf else f"{low} to {high}"
+        bounds = f"{low} to {high}"
+        if -math.inf in (low, -high):
+            bounds = f"at most {high}" if low == -math.inf else f"at least {low}"
         raise ArtifactError(f"{what} {size} {unit}".rstrip() + f"; allowed is {bounds}")
 
 

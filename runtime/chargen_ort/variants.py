@@ -18,6 +18,7 @@ from chargen_ort.graph_spec import (
     Node,
     Sizes,
     Tensor,
+    Tolerance,
     Variant,
     with_contract,
 )
@@ -99,8 +100,12 @@ def _gru_tensors(sizes: Sizes, dtype: int, suffix: str) -> list[Tensor]:
     ]
 
 
+# Carried states of int8 may fall to another integer on another machine: with each state moved by
+# two units in its last place at every step, the logits of 2 x 512 moved by 0.042 at most.
+_INT8_TOLERANCE = Tolerance(vectors=0.1)
+
 VARIANTS: Mapping[str, Variant] = {
     "fp32": Variant(fp32_graph),
     "fp16": Variant(fp16_graph),
-    "int8": Variant(int8_graph),
+    "int8": Variant(int8_graph, _INT8_TOLERANCE),
 }

@@ -1,13 +1,13 @@
 """Proof that a model file is whole and computes here what it computed where it was exported."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from chargen_ort.artifact import Artifact, check_graph
+from chargen_ort.claims import vector_misfit
 from chargen_ort.step import open_session, run_steps
+from chargen_ort.variants import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ def verify_artifact(artifact: Artifact) -> list[Verdict]:
 def verify_vectors(artifact: Artifact) -> Verdict:
     """Run the test vectors of the certificate and compare logits and greedy text.
 
-    A greedy token counts as equal if its logit is within the tolerance of the largest, so that a
-    tie that falls to the other side on another machine is none.
+    The tolerance is the format's for the precision, whatever the certificate names. A greedy token
+    counts as equal if its logit is within it of the largest, so that a tie that falls to the other
+    side on another machine is none.
     """
     vectors = artifact.parity.get("vectors")
     if not vectors:
         return Verdict("vectors", None, "no test vectors are stored; nothing was run")
-    limits = artifact.parity["tolerance"]
-    tolerance = float(limits.get("vectors", limits["logits"]))
+    tolerance = VARIANTS[artifact.config.precision].tolerance.vectors
     difference = margin = 0.0
     for index, vector in enumerate(vectors):
-        problem = _misfit(vector, len(artifact.config.vocabulary))
+        problem = vector_misfit(vector, len(artifact.config.vocabulary))
         if problem:
             return Verdict("vectors", False, f"vector {index}: {problem}")
     session = open_session(artifact.data, threads=1)
@@ -85,12 +85,3 @@ def verify_vectors(artifact: Artifact) -> Verdict:
         f"{len(vectors)} prompts: largest logit difference {difference:.1e} "
         f"(limit {tolerance:g}), greedy text {greedy_text}",
     )
-
-
-def _misfit(vector: Mapping[str, Any], vocab_size: int) -> str:
-    if max(vector["tokens"] + vector["greedy"]) >= vocab_size:
-        return f"a token is not below {vocab_size}, the size of the vocabulary"
-    expected = -(-vocab_size // vector["stride"])
-    if len(vector["logits"]) != expected:
-        return f"{len(vector['logits'])} logits; the vocabulary and the stride ask for {expected}"
-    return ""

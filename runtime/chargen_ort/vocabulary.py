@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen_ort.checks import instance, iterate_texts, shown_value
 from chargen_ort.errors import OptionError, UnknownCharacterError
 
 UnknownPolicy = Literal["error", "skip", "replace"]
@@ -36,12 +37,14 @@ class Vocabulary:
     replacement: str = ""
 
     def __post_init__(self) -> None:
+        instance("characters", self.characters, str)
+        instance("replacement", self.replacement, str)
         if not self.characters:
             raise OptionError("a vocabulary needs at least one character, got none")
         if len(set(self.characters)) != len(self.characters):
             raise OptionError("a vocabulary lists each character once, got a duplicate")
-        if self.unknown not in UNKNOWN_POLICIES:
-            raise OptionError(f"unknown is {self.unknown!r}; choose one of {UNKNOWN_POLICIES}")
+        if check_policy(self.unknown) is None:
+            raise OptionError(f"unknown is None; choose one of {UNKNOWN_POLICIES}")
         if not self.replacement:
             object.__setattr__(self, "replacement", _default_replacement(self.characters))
         if len(self.replacement) != 1 or self.replacement not in self.characters:
@@ -51,9 +54,13 @@ class Vocabulary:
 
     @classmethod
     def from_texts(cls, texts: Iterable[str], unknown: UnknownPolicy = "error") -> "Vocabulary":
-        """The distinct characters of `texts`, in code point order."""
+        """The distinct characters of `texts`, in code point order.
+
+        Raises:
+            OptionError: not texts, or none of them has a character.
+        """
         counts = np.zeros(_CODE_POINTS, dtype=bool)
-        for text in texts:
+        for text in iterate_texts("texts", texts):
             for begin in range(0, len(text), _CHUNK):
                 counts[_code_points(text[begin : begin + _CHUNK])] = True
         return cls("".join(map(chr, np.flatnonzero(counts).tolist())), unknown)
@@ -67,6 +74,11 @@ class Vocabulary:
         table = np.full(max(map(ord, self.characters)) + 1, -1, dtype=np.int32)
         table[_code_points(self.characters)] = np.arange(len(self), dtype=np.int32)
         return table
+
+    @cached_property
+    def _points(self) -> NDArray[np.uint32]:
+        """Code point by token."""
+        return _code_points(self.characters)
 
     def encode(self, text: str, unknown: UnknownPolicy | None = None) -> NDArray[np.int64]:
         """Tokens of `text`, int64 ``[time]``; `unknown` overrides the vocabulary's own policy.
@@ -84,11 +96,8 @@ class Vocabulary:
         self, text: str, unknown: UnknownPolicy | None = None, size: int = _CHUNK
     ) -> Iterator[NDArray[np.int64]]:
         """As `encode`, `size` characters at a time, for texts too long to hold as tokens."""
-        if not isinstance(text, str):
-            raise OptionError(f"a text must be a str, got {type(text).__name__}")
-        policy = self.unknown if unknown is None else unknown
-        if policy not in UNKNOWN_POLICIES:
-            raise OptionError(f"unknown is {policy!r}; choose one of {UNKNOWN_POLICIES}")
+        instance("a text", text, str)
+        policy = check_policy(unknown) or self.unknown
         for begin in range(0, len(text), size):
             yield self._encode_chunk(text[begin : begin + size], begin, policy)
 
@@ -107,16 +116,50 @@ class Vocabulary:
                 tokens[missing] = self.characters.index(self.replacement)
         return tokens.astype(np.int64)
 
+    def check_writable(self, stops: Iterable[str]) -> None:
+        """Refuse stop strings that could never come, as the model cannot write them.
+
+        Raises:
+            OptionError: one has a character that is not in the vocabulary.
+        """
+        text = "".join(stops)
+        try:
+            if text:
+                self.encode(text, "error")
+        except UnknownCharacterError as error:
+            raise OptionError(
+                f"stop has the character {error.character!r} (U+{ord(error.character):04X}), which "
+                "the model does not know, so the text would never stop there; leave it out"
+            ) from None
+
     def decode(self, tokens: Sequence[int] | NDArray[np.integer]) -> str:
         """The text of `tokens`.
 
         Raises:
             OptionError: a token is outside 0 … len(self) - 1.
         """
-        ids = np.asarray(tokens)
+        try:
+            ids = np.asarray(tokens)
+        except ValueError:  # lists of unequal length
+            raise OptionError("tokens must be one list of integers") from None
         if ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= len(self)):
             raise OptionError(f"tokens must be integers from 0 to {len(self) - 1}")
-        return "".join([self.characters[i] for i in ids.ravel().tolist()])
+        points = self._points[ids.ravel()] if ids.size else self._points[:0]
+        return points.tobytes().decode("utf-32-le", "surrogatepass")
+
+
+def check_policy(unknown: object) -> UnknownPolicy | None:
+    """`unknown` as a policy, None as it is.
+
+    Raises:
+        OptionError: another name, or no name.
+    """
+    if unknown is None:
+        return None
+    for policy in UNKNOWN_POLICIES:
+        if isinstance(unknown, str) and unknown == policy:
+            return policy
+    raise OptionError(f"unknown is {shown_value(unknown)}; choose one of {UNKNOWN_POLICIES}")
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

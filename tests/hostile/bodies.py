@@ -50,6 +50,7 @@ CASES: list[Case] = [
     metadata("fp16_in_name_alone", CONFIG_KEY, changed(CONFIG_KEY, precision="fp16"), "number of"),
     metadata("int8_in_name_alone", CONFIG_KEY, changed(CONFIG_KEY, precision="int8"), "more than"),
     int8("no_body", lambda m: attribute(m, "body").ClearField("g"), "number of inputs is 0"),
+    int8("body_without_name", lambda m: body(m).ClearField("name"), "body has no name"),
     int8("body_twice", lambda m: scan(m).attribute.append(attribute(m, "body")), "appears twice"),
     int8("body_is_a_number", lambda m: set_fields(attribute(m, "body"), type=2), "is no graph"),
     int8("body_and_a_number", lambda m: set_fields(attribute(m, "body"), i=1), "is no graph"),

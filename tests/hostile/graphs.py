@@ -213,6 +213,7 @@ DIMS = [
 ]
 
 OPERATORS = [
+    model("graph_without_name", lambda m: m.graph.ClearField("name"), "graph has no name"),
     model("one_more_node", append("Identity", ["logits"]), "node occurs more than 13 times"),
     model("a_node_less", lambda m: m.graph.node.pop(), "number of nodes is 12"),
     model("loop", endless_loop, "initializer occurs more than 10 times"),

@@ -82,11 +82,11 @@ JSON = [
     json_case("many_lists", '{"a": [' + "[]," * 400_000 + "[]]}", "more than 4096 lists"),
     json_case("many_objects", '{"a": [' + "{}," * 400_000 + "{}]}", "more than 4096 lists"),
     json_case(
-        "many_keys", "{" + ",".join(f'"{i}":1' for i in range(150_000)) + "}", "lacks corpus"
+        "many_keys",
+        "{" + ",".join(f'"{i}":1' for i in range(150_000)) + "}",
+        "more than 16384 keys",
     ),
-    json_case(
-        "same_key_often", "{" + ",".join(['"a":1'] * 150_000) + "}", "the key 'a' appears twice"
-    ),
+    json_case("same_key_often", "{" + ",".join(['"a":1'] * 150_000) + "}", "more than 16384 keys"),
     json_case("training_empty", "{}", "chargen.training lacks corpus"),
     json_case("parity_empty", "{}", "chargen.parity lacks steps", PARITY_KEY),
     json_case("config_empty", "{}", "chargen.config lacks embedding_dim", CONFIG_KEY),
@@ -158,6 +158,9 @@ CONFIGS = [
     sampling("stop_empty", "stop[0] has 0 characters", stop=[""]),
     sampling("stop_numbers", "stop[0] is 1", stop=[1]),
     sampling("stop_many", "stop has 100 values", stop=["x"] * 100),
+    sampling("stop_17", "stop has 17 values; allowed is at most 16", stop=["x"] * 17),
+    sampling("stop_long", "stop[0] has 257 characters", stop=["x" * 257]),
+    sampling("stop_unknown", "stop has the character 'X' (U+0058)", stop=["aX"]),
 ]
 
 CASES: list[Case] = [*ENTRIES, *JSON, *CONFIGS]
