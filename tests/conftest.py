@@ -11,6 +11,7 @@ from chargen_export.pipeline import train_and_export
 from chargen_ort import CharGenerator, Vocabulary
 from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
 from chargen_ort.sampling import SamplingOptions
+from chargen_ort.vocabulary import UnknownPolicy
 from chargen_train.model import CharGRU
 
 HELLO = "hello world hello world"
@@ -78,10 +79,11 @@ def artifact_bytes(
     characters: str = ALPHABET,
     separator: str = "\n",
     sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
+    unknown: UnknownPolicy = "error",
 ) -> bytes:
     """A sealed artifact of `model`, with a history in which nothing happened."""
     config = ModelConfig(
-        Vocabulary(characters),
+        Vocabulary(characters, unknown),
         model.embedding_dim,
         model.hidden_size,
         model.num_layers,

@@ -93,9 +93,7 @@ class Vocabulary:
             yield self._encode_chunk(text[begin : begin + size], begin, policy)
 
     def _encode_chunk(self, text: str, offset: int, policy: UnknownPolicy) -> NDArray[np.int64]:
-        table = self._token_of
-        points = _code_points(text)
-        tokens = np.where(points < len(table), table[np.minimum(points, len(table) - 1)], -1)
+        tokens = self.look_up(text)
         missing = tokens < 0
         if missing.any():
             if policy == "error":
@@ -106,6 +104,12 @@ class Vocabulary:
             else:
                 tokens[missing] = self.characters.index(self.replacement)
         return tokens.astype(np.int64)
+
+    def look_up(self, text: str) -> NDArray[np.int32]:
+        """Token of each character of `text`, int32 ``[time]``; -1 where the vocabulary lacks it."""
+        table = self._token_of
+        points = _code_points(text)
+        return np.where(points < len(table), table[np.minimum(points, len(table) - 1)], -1)
 
     def decode(self, tokens: Sequence[int] | NDArray[np.integer]) -> str:
         """The text of `tokens`.
