@@ -1,14 +1,17 @@
 """A text as it is written, character by character; what may become a stop string is held back."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
 from chargen_ort.sampling import longest_partial_stop
 from chargen_ort.state import TextState
+
+# why a text ended; "end" is for models that have an end token
+Ended = Literal["end", "stop", "length", "cancelled"]
 
 
 class TextStream:
@@ -30,12 +33,18 @@ class TextStream:
         self.state = state
         self.seed = state.seed
         self._closed = False  # set once, by any thread
+        self._ended: Ended | None = None
+        self._ran_out: Ended = "cancelled"  # why there are no more characters
         self._deadline = deadline
-        self._texts = (
-            _hold_back(self._characters(start, length), stops)
-            if stops
-            else (self._characters(start, length))
-        )
+        self._texts = self._until_stop(self._characters(start, length), stops)
+
+    @property
+    def ended(self) -> Ended | None:
+        """Why the text ended: at a ``stop`` string, at its ``length``, or ``cancelled``.
+
+        A stream is cancelled by `close` and by its timeout. None while it runs.
+        """
+        return self._ended or ("cancelled" if self._closed else None)
 
     def __iter__(self) -> Iterator[str]:
         return self._texts
@@ -75,18 +84,33 @@ class TextStream:
                 return
             yield draw()
             made += 1
+        if made == length:
+            self._ran_out = "length"
+
+    def _until_stop(self, characters: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
+        stopped = False
+        if stops:
+            stopped = yield from _hold_back(characters, stops)
+        else:
+            yield from characters
+        self._ended = "stop" if stopped else self._ran_out
 
 
-def _hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
-    """Pass characters on as soon as they cannot become part of a stop string; end at one."""
+def _hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Generator[str, None, bool]:
+    """Pass characters on as soon as they cannot become part of a stop string; end at one.
+
+    Returns:
+        whether a stop string ended the text.
+    """
     held = ""
     for character in characters:
         held += character
         if any(held.endswith(stop) for stop in stops):
             longest = max((stop for stop in stops if held.endswith(stop)), key=len)
             yield from held[: len(held) - len(longest)]
-            return
+            return True
         keep = longest_partial_stop(held, stops)
         yield from held[: len(held) - keep]
         held = held[len(held) - keep :]
     yield from held
+    return False
