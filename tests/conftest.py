@@ -112,3 +112,12 @@ def hello_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def hello(hello_path: Path) -> CharGenerator:
     return CharGenerator.load(hello_path)
+
+
+@pytest.fixture(scope="session")
+def lines_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learnt that "hello" is a whole line."""
+    folder = tmp_path_factory.mktemp("lines")
+    (folder / "lines.txt").write_text("hello\n" * 8)
+    train_and_export(folder / "lines.txt", folder / "lines.onnx", preset="lesson")
+    return folder / "lines.onnx"

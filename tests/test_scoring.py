@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from chargen_export.pipeline import train_and_export
 from chargen_ort import (
     CharGenerator,
     OptionError,
@@ -28,15 +27,6 @@ def model():
 @pytest.fixture(scope="module")
 def scorer(model):
     return CharGenerator.from_bytes(artifact_bytes(model))
-
-
-@pytest.fixture(scope="module")
-def hello_lines(tmp_path_factory):
-    """A model that has learnt that "hello" is a whole line."""
-    folder = tmp_path_factory.mktemp("lines")
-    (folder / "lines.txt").write_text("hello\n" * 8)
-    train_and_export(folder / "lines.txt", folder / "lines.onnx", preset="lesson")
-    return CharGenerator.load(folder / "lines.onnx")
 
 
 def by_torch(model, text):
@@ -179,7 +169,8 @@ def test_the_more_unknown_the_worse(scorer):
     assert (known.unknown, some.unknown, all_unknown.unknown) == (0, 2, 6)
 
 
-def test_with_its_end_a_whole_text_beats_its_own_beginning(hello_lines):
+def test_with_its_end_a_whole_text_beats_its_own_beginning(lines_path):
+    hello_lines = CharGenerator.load(lines_path)
     whole, cut = hello_lines.score_batch(["hello", "hell"], end=True)
     assert whole.total > cut.total
     whole, cut = hello_lines.score_batch(["hello", "hell"])

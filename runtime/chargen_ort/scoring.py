@@ -155,7 +155,8 @@ def score_texts(
     scores: dict[int, Score] = {}
     for indices in _batches([len(text) for text in texts], batch_size):
         rows = [texts[index] + ending for index in indices]
-        scores.update(zip(indices, _score_batch(reader, rows), strict=True))
+        scored = _score_batch(reader, rows, reader.separator)
+        scores.update(zip(indices, scored, strict=True))
     return [scores[index] for index in range(len(texts))]
 
 
@@ -167,24 +168,21 @@ def score_continuations(
     The texts begin from the separator where `start` is empty. `unknown` is the policy for
     `start`; each character of `texts` must be known.
     """
-    vocabulary = generator.vocabulary
     reader = _reader(generator, "error")
-    read = vocabulary.encode(start, unknown)
+    read = generator.vocabulary.encode(start, unknown)
     if not len(read):
         read = np.array([reader.separator])
     hidden = _score_rows(generator, read[None, :-1], read[None, :-1]).hidden
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    totals = dict.fromkeys(order, 0.0)
-    for begin in range(0, len(order), _ROWS):
-        indices = [index for index in order[begin : begin + _ROWS] if texts[index]]
-        rows = [vocabulary.look_up(texts[index]) for index in indices]
-        if not rows:
-            continue
-        first = np.full(len(rows), read[-1])
-        scored, _ = _score_after(reader, first, _padded(rows), np.repeat(hidden, len(rows), axis=0))
-        for index, row, own in zip(indices, rows, scored, strict=True):
-            totals[index] = math.fsum(own[: len(row)])
-    return [totals[index] for index in range(len(texts))]
+    totals = [0.0] * len(texts)
+    places = [place for place, text in enumerate(texts) if text]
+    for batch in _batches([len(texts[place]) for place in places], _ROWS):
+        indices = [places[place] for place in batch]
+        rows = [texts[index] for index in indices]
+        for index, score in zip(
+            indices, _score_batch(reader, rows, int(read[-1]), hidden), strict=True
+        ):
+            totals[index] = score.total
+    return totals
 
 
 def _check_text(text: object) -> None:
@@ -201,21 +199,29 @@ def _batches(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
             yield batch
             batch = []
         batch.append(index)
-    yield batch
+    if batch:
+        yield batch
 
 
-def _score_batch(reader: _Reader, texts: list[str]) -> Iterator[Score]:
-    """A score for each text, the first character included."""
+def _score_batch(
+    reader: _Reader, texts: list[str], first: int, hidden: NDArray[np.float32] | None = None
+) -> Iterator[Score]:
+    """A score for each text, every character included, where `first` is read before it.
+
+    `hidden` ``[1, num_layers, hidden_size]`` is the state before `first`; None is zeros.
+    """
     if len(texts) == 1:  # it may be long
-        before = [np.array([reader.separator], dtype=np.int32)]
-        pieces = (*before, *reader.pieces(texts[0], _PIECE))
-        parts = list(_score_through(reader, pieces))
+        pieces = reader.pieces(texts[0], _PIECE)
+        parts = list(_score_through(reader, pieces, np.array([first]), hidden))
         own = np.concatenate([scored for scored, _ in parts])
         yield Score(math.fsum(own), len(own), own, sum(missing for _, missing in parts))
         return
+    if hidden is not None:
+        hidden = np.repeat(hidden, len(texts), axis=0)
     rows = [np.concatenate(list(reader.pieces(text, _PIECE))) for text in texts]
-    first = np.full(len(rows), reader.separator)
-    scored, _ = _score_after(reader, first, _padded(rows))  # [rows, longest]
+    scored, _ = _score_after(
+        reader, np.full(len(rows), first), _padded(rows), hidden
+    )  # [rows, longest]
     for row, padded in zip(rows, scored, strict=True):
         own = padded[: len(row)].copy()
         yield Score(math.fsum(own), len(own), own, _unknown_in(row))
@@ -242,15 +248,17 @@ def _overlapping(pieces: Iterable[NDArray[np.int32]], size: int) -> Iterator[NDA
 
 
 def _score_through(
-    reader: _Reader, pieces: Iterable[NDArray[np.int32]]
+    reader: _Reader,
+    pieces: Iterable[NDArray[np.int32]],
+    last: NDArray[np.int64] | None = None,
+    hidden: NDArray[np.float32] | None = None,
 ) -> Iterator[tuple[NDArray[np.float64], int]]:
-    """Log probability of every token but the first, and how many are unknown, piece by piece.
+    """Log probability of every token, and how many are unknown, piece by piece.
 
-    The state is carried from piece to piece. It is that before the last token read, `last`, which
-    is fed again with the next piece.
+    `last` ``[1]`` is read before them; None takes the first token instead, which is then not
+    scored. `hidden` is the state before `last`. It is carried from piece to piece, and the last
+    token read of a piece is fed again with the next piece.
     """
-    last: NDArray[np.int64] | None = None  # [1]
-    hidden: NDArray[np.float32] | None = None
     for piece in pieces:
         tokens = piece
         if last is None:
