@@ -15,6 +15,6 @@ if "site-packages" not in chargen_ort.__file__:
 text = chargen_ort.load(DEMO_MODEL).generate("hell", length=40, temperature=0.2, seed=7)
 command = [sys.argv[1], "--start", "hell", "--length", "40", "--temperature", "0.2", "--seed", "7"]
 printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-if not text.startswith("o world hello world") or printed != text + "\n":
+if not text.startswith("o world hello world") or printed != f"hell{text}\n":
     sys.exit(f"unexpected text: {text!r}, {printed!r}")
 print(f"without torch and onnx: hell{text}")

@@ -11,6 +11,7 @@ from chargen_export.pipeline import train_and_export
 from chargen_ort import CharGenerator, Vocabulary
 from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
 from chargen_ort.sampling import SamplingOptions
+from chargen_ort.vocabulary import UnknownPolicy
 from chargen_train.model import CharGRU
 
 HELLO = "hello world hello world"
@@ -78,10 +79,11 @@ def artifact_bytes(
     characters: str = ALPHABET,
     separator: str = "\n",
     sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
+    unknown: UnknownPolicy = "error",
 ) -> bytes:
     """A sealed artifact of `model`, with a history in which nothing happened."""
     config = ModelConfig(
-        Vocabulary(characters),
+        Vocabulary(characters, unknown),
         model.embedding_dim,
         model.hidden_size,
         model.num_layers,
@@ -110,3 +112,12 @@ def hello_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def hello(hello_path: Path) -> CharGenerator:
     return CharGenerator.load(hello_path)
+
+
+@pytest.fixture(scope="session")
+def lines_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learnt that "hello" is a whole line."""
+    folder = tmp_path_factory.mktemp("lines")
+    (folder / "lines.txt").write_text("hello\n" * 8)
+    train_and_export(folder / "lines.txt", folder / "lines.onnx", preset="lesson")
+    return folder / "lines.onnx"

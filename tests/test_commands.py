@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from chargen_ort import CharGenerator, read_artifact
+from chargen_ort import CharGenerator, read_artifact, reports
 from chargen_ort.models import DEMO_MODEL
+from chargen_ort.reports import line_scores
 from tests.conftest import HELLO
 
 BIN = Path(sys.executable).parent
@@ -63,7 +64,7 @@ def test_a_corpus_becomes_an_artifact_that_writes(corpus, tmp_path):
     ):
         assert fact in result.stderr
     written = run("chargen-ort", "--start", "hell", "--temperature", 0.2, cwd=tmp_path)
-    assert written.stdout.startswith("o world hello world")
+    assert written.stdout.startswith("hello world hello world")
     assert "artifacts/hello.onnx" in written.stderr
 
 
@@ -152,8 +153,18 @@ def test_text_alone_is_on_standard_output(hello_path):
         "chargen-ort", "--model", hello_path, "--start", "hell", "--length", 20, "--seed", 3
     )
     expected = CharGenerator.load(hello_path).generate("hell", 20, seed=3)
-    assert result.stdout == expected + "\n"
+    assert result.stdout == f"hell{expected}\n"
     assert result.stderr == f"model {hello_path}, seed 3\n"
+
+
+@pytest.mark.parametrize("num", [1, 3])
+def test_the_start_is_printed_before_each_text_unless_it_is_not_wanted(hello_path, num):
+    arguments = ["--model", hello_path, "--start", "hell", "--length", 9, "--seed", 3, "-n", num]
+    with_start = run("chargen-ort", *arguments).stdout.splitlines()
+    without = run("chargen-ort", *arguments, "--no-echo").stdout.splitlines()
+    assert len(without) == num
+    assert with_start == ["hell" + text for text in without]
+    assert {len(text) for text in without} == {9}
 
 
 def test_the_model_is_the_named_one_or_the_newest_or_the_demo(hello_path, tmp_path):
@@ -179,18 +190,49 @@ def test_a_start_is_read_from_standard_input(hello_path):
     result = run(
         "chargen-ort", "--model", hello_path, "--start", "-", "--temperature", 0, stdin="hell\n"
     )
-    assert result.stdout.startswith("o world")
+    assert result.stdout.startswith("hello world")
+
+
+def test_standard_input_is_a_start_as_it_is(hello_path):
+    result = run("chargen-ort", "--model", hello_path, "--start", "-", stdin="hell\\n")
+    assert_refused(result, f"{hello_path}: the model does not know the character '\\\\' (U+005C)")
+
+
+def test_escapes_are_read_in_starts_and_stops(lines_path):
+    common = ["--model", lines_path, "--temperature", 0, "--length", 20, "--json"]
+    written = json.loads(run("chargen-ort", *common, "--start", r"\u0068ello\n").stdout)
+    assert written["start"] == "hello\n"
+    assert written["text"].startswith("hello\n")
+    stopped = json.loads(run("chargen-ort", *common, "--stop", "x", "--stop", r"\n").stdout)
+    assert (stopped["text"], stopped["ended"]) == ("hello", "stop")
+
+
+@pytest.mark.parametrize("option", ["--start", "--stop"])
+def test_an_escape_that_is_none_is_refused(hello_path, option):
+    result = run("chargen-ort", "--model", hello_path, option, r"C\C=C")
+    assert_refused(result, rf"{option} has \C at position 1", r"write \\ for a backslash")
 
 
 def test_several_texts_come_as_lines_or_json_in_order(hello_path):
     common = ["--model", hello_path, "--start", "h", "--length", 8, "--seed", 2, "--num", 5]
-    lines = run("chargen-ort", *common, "--batch-size", 2).stdout.splitlines()
+    lines = run("chargen-ort", *common, "--batch-size", 2, "--no-echo").stdout.splitlines()
     model = CharGenerator.load(hello_path)
     assert lines == [model.generate("h", 8, seed=2, row=row) for row in range(5)]
-    objects = map(json.loads, run("chargen-ort", *common, "--json").stdout.splitlines())
-    assert list(objects) == [
-        {"start": "h", "text": line, "seed": 2, "row": row} for row, line in enumerate(lines)
+    objects = [
+        json.loads(line) for line in run("chargen-ort", *common, "--json").stdout.splitlines()
     ]
+    for row, (written, line) in enumerate(zip(objects, lines, strict=True)):
+        assert written.pop("log_probability") == pytest.approx(model.score("h" + line).total)
+        assert written == {"start": "h", "text": line, "ended": "length", "seed": 2, "row": row}
+
+
+def test_the_log_probability_is_the_models_own_and_without_the_stop(hello_path):
+    arguments = ["--stop", "r", "--seed", 1, "--json", "--length", 30]
+    result = run("chargen-ort", "--model", hello_path, *arguments)
+    written = json.loads(result.stdout)
+    assert written["ended"] == "stop"
+    [score] = CharGenerator.load(hello_path).score_batch([written["text"]])
+    assert written["log_probability"] == pytest.approx(score.total)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +248,9 @@ def test_several_texts_come_as_lines_or_json_in_order(hello_path):
         (["--num", "0"], "num is 0"),
         (["--top-p", "0"], "top_p is 0"),
         (["--num", "2", "--batch-size", "0"], "batch_size is 0"),
+        (["--interactive", "--num", "2"], "leave out --num"),
+        (["--interactive", "--no-echo"], "--no-echo"),
+        (["--temperature", "-1", "--model", "missing.onnx"], "temperature is -1"),
     ],
 )
 def test_chargen_ort_refuses_with_one_line(tmp_path, arguments, message):
@@ -237,6 +282,53 @@ def test_verify_prints_a_verdict_a_line(hello_path, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_a_model_may_be_named_as_an_argument_or_an_option(hello_path, tmp_path, command):
+    expected = run("chargen-ort", command, hello_path).stdout
+    assert expected
+    for arguments in (
+        [command, "--model", hello_path],
+        ["--model", hello_path, command],
+        ["--model", hello_path, command, hello_path, "--model", hello_path],
+    ):
+        assert run("chargen-ort", *arguments).stdout == expected
+    for arguments in (
+        [command, hello_path, "--model", "other.onnx"],
+        ["--model", "other.onnx", command, hello_path],
+    ):
+        result = run("chargen-ort", *arguments)
+        assert_refused(result, "two models are named", str(hello_path), "other.onnx")
+
+
+def test_verify_without_a_name_says_what_it_verified(hello_path, tmp_path):
+    result = run("chargen-ort", "verify", cwd=tmp_path, env={"CHARGEN_MODEL": str(hello_path)})
+    assert (result.returncode, result.stderr) == (0, f"model {hello_path}\n")
+
+
+DEMO = "the demo model (no model in ./artifacts; name one with --model): "
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--start", "T"], ["--start", "T", "--num", 3], ["score", "-", "--unknown", "error"]],
+)
+def test_an_error_about_a_model_names_it_and_says_when_it_is_the_demo(
+    hello_path, tmp_path, arguments
+):
+    message = "the model does not know the character 'T' (U+0054)"
+    for name, options in ((DEMO, []), (f"{hello_path}: ", ["--model", hello_path])):
+        result = run("chargen-ort", *options, *arguments, cwd=tmp_path, stdin="T was")
+        assert (result.returncode, result.stdout) == (2, "")
+        assert f"chargen-ort: {name}{message}" in result.stderr.splitlines()[-1]
+
+
+def test_a_success_says_when_the_model_is_the_demo(tmp_path):
+    said = f"{DEMO_MODEL} (the demo: no model in ./artifacts)"
+    assert f"model {said}, seed 1\n" == run("chargen-ort", "--seed", 1, cwd=tmp_path).stderr
+    assert said in run("chargen-ort", "info", cwd=tmp_path).stdout
+    assert f"model {said}\n" == run("chargen-ort", "score", "-", cwd=tmp_path, stdin="hello").stderr
+
+
 def test_verify_refuses_what_is_no_artifact(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"")
     assert_refused(run("chargen-ort", "verify", "x.onnx", cwd=tmp_path), "the file is empty")
@@ -259,6 +351,7 @@ def test_score_prints_the_figures_of_the_library(hello_path):
     figures = json.loads(run("chargen-ort", *arguments, "--json", stdin="hello world").stdout)
     assert figures == {
         "characters": 10,
+        "unknown": 0,
         "log_probability": expected.total,
         "nats_per_char": expected.nats_per_char,
         "bits_per_char": expected.bits_per_char,
@@ -266,32 +359,83 @@ def test_score_prints_the_figures_of_the_library(hello_path):
     }
 
 
-def test_score_lines_prints_one_for_each_line(hello_path, tmp_path):
-    (tmp_path / "lines.txt").write_text("hello\n\nwörld\nwwww\n")
-    scores = CharGenerator.load(hello_path).score_batch(["hello", "wrld", "wwww"])
-    arguments = ("--model", hello_path, "score", tmp_path / "lines.txt", "--lines")
-    result = run("chargen-ort", *arguments, "--unknown", "skip")
-    hello, world, ws = (f"{s.total:.4f}\t{s.bits_per_char:.4f}" for s in scores)
+def test_a_score_counts_unknown_characters(hello_path):
+    arguments = ("--model", hello_path, "score", "-")
+    assert "unknown        2\n" in run("chargen-ort", *arguments, stdin="hellö wörld").stdout
+    figures = json.loads(run("chargen-ort", *arguments, "--json", stdin="hellö wörld").stdout)
+    assert (figures["characters"], figures["unknown"]) == (10, 2)
+
+
+def test_score_lines_prints_one_for_each_line(lines_path, tmp_path):
+    lines = ["hello", "", "hellö", "öö", "hell", "h\tö"]
+    (tmp_path / "lines.txt").write_text("".join(f"{line}\n" for line in lines))
+    scores = CharGenerator.load(lines_path).score_batch(lines, end=True)
+    arguments = ("--model", lines_path, "score", tmp_path / "lines.txt", "--lines")
+    result = run("chargen-ort", *arguments)
+    assert (result.returncode, result.stderr) == (0, f"model {lines_path}\n")
     assert result.stdout.splitlines() == [
-        f"{hello}\thello", "0.0000\t-\t", f"{world}\twörld", f"{ws}\twwww",
-    ]  # fmt: skip
-    parsed = [
-        json.loads(line)
-        for line in run(
-            "chargen-ort", *arguments, "--unknown", "skip", "--json"
-        ).stdout.splitlines()
+        f"{score.total:.4f}\t{score.bits_per_char:.4f}\t{score.unknown}\t{line}"
+        for score, line in zip(scores, lines, strict=True)
     ]
-    assert [p["line"] for p in parsed] == ["hello", "", "wörld", "wwww"]
-    assert [p["log_probability"] for p in parsed] == pytest.approx(
-        [scores[0].total, 0, scores[1].total, scores[2].total]
-    )
+    assert [score.unknown for score in scores] == [0, 0, 1, 2, 0, 2]
+    assert max(scores, key=lambda score: score.total) is scores[0], "a whole line is the best"
+    parsed = [
+        json.loads(line) for line in run("chargen-ort", *arguments, "--json").stdout.splitlines()
+    ]
+    assert [p["line"] for p in parsed] == lines
+    assert [p["log_probability"] for p in parsed] == pytest.approx([s.total for s in scores])
+    assert [p["unknown"] for p in parsed] == [s.unknown for s in scores]
     assert len({tuple(p) for p in parsed}) == 1, "the same keys in each"
+
+
+def test_a_line_that_is_refused_does_not_end_the_others(lines_path, tmp_path):
+    (tmp_path / "lines.txt").write_text("hello\nhellö\nö\nhello\n")
+    arguments = ["--model", lines_path, "score", tmp_path / "lines.txt", "--lines"]
+    result = run("chargen-ort", *arguments, "--unknown", "error")
+    assert result.returncode == 1
+    first, second, third, fourth = result.stdout.splitlines()
+    assert first == fourth
+    assert (second, third) == ("-\t-\t-\thellö", "-\t-\t-\tö")
+    _, *complaints = result.stderr.splitlines()
+    unknown = "the model does not know the character 'ö' (U+00F6) at position"
+    assert [line.split(",")[0] for line in complaints] == [
+        f"chargen-ort: {lines_path}: line 2: {unknown} 4",
+        f"chargen-ort: {lines_path}: line 3: {unknown} 0",
+    ]
+    as_json = run("chargen-ort", *arguments, "--unknown", "error", "--json").stdout.splitlines()
+    refused = json.loads(as_json[1])
+    assert refused.pop("line") == "hellö"
+    assert set(refused.values()) == {None}
+
+
+def test_a_line_without_characters_has_no_score_where_the_model_knows_no_line_end(hello_path):
+    result = run("chargen-ort", "--model", hello_path, "score", "-", "--lines", stdin="\nhell\n")
+    empty, hell = result.stdout.splitlines()
+    assert empty == "-\t-\t-\t"
+    assert hell.endswith("\t0\thell")
+
+
+def test_lines_are_scored_a_bounded_number_at_a_time(hello, monkeypatch):
+    text = "".join(f"{'hello world'[: i % 12]}\n" for i in range(50)) + "h" * 40
+    whole = list(line_scores(hello, text, None, False, pytest.fail))
+    sizes = []
+    monkeypatch.setattr(reports, "_LINES_AT_ONCE", 7)
+    monkeypatch.setattr(reports, "_CHARACTERS_AT_ONCE", 30)
+    scores_of = reports._scores_of
+    monkeypatch.setattr(
+        reports,
+        "_scores_of",
+        lambda g, lines, *rest: sizes.append(lines) or scores_of(g, lines, *rest),
+    )
+    assert list(line_scores(hello, text, None, False, pytest.fail)) == whole
+    assert max(map(len, sizes)) <= 7
+    assert max(sum(len(line) for _, line in lines[:-1]) for lines in sizes) < 30
 
 
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--lines"], ["line 3", "'ö' (U+00F6)"]),
+        (["--unknown", "error"], [r"'\n' (U+000A) at position 5"]),
         (["--lines", "--window", "5"], ["window is for a whole text"]),
         (["--window", "0"], ["window is 0"]),
     ],
@@ -307,7 +451,9 @@ def test_score_refuses_with_one_line(hello_path, tmp_path, options, parts):
 
 def test_info_tells_what_is_in_the_file(hello_path):
     artifact = read_artifact(hello_path)
-    shown = run("chargen-ort", "info", hello_path).stdout
+    result = run("chargen-ort", "info", hello_path)
+    assert result.stderr == ""
+    shown = result.stdout
     for fact in (artifact.sha256, "GRU 1 x 32", "8 characters: ' dehlorw'", "parity"):
         assert fact in shown
     facts = json.loads(run("chargen-ort", "info", hello_path, "--json").stdout)
@@ -367,10 +513,19 @@ def test_help_is_there(command):
     assert "--seed" in result.stdout
 
 
-def test_the_version_is_printed():
+@pytest.mark.parametrize("subcommand", [[], ["score"], ["info"], ["verify"]])
+def test_a_short_option_shows_the_same_help(subcommand):
+    short, long = (run("chargen-ort", *subcommand, option) for option in ("-h", "--help"))
+    assert short.returncode == 0
+    assert "Usage: chargen-ort" in short.stdout
+    assert short.stdout == long.stdout
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_printed(option):
     from chargen_ort import __version__
 
-    assert run("chargen-ort", "--version").stdout == f"chargen-ort {__version__}\n"
+    assert run("chargen-ort", option).stdout == f"chargen-ort {__version__}\n"
 
 
 def test_a_model_that_no_reader_would_open_is_refused_before_training(tmp_path):

@@ -19,6 +19,7 @@ from chargen_ort import (
     SamplingOptions,
     UnknownCharacterError,
 )
+from chargen_ort.batch import write_texts
 from chargen_ort.stream import _hold_back
 from tests.conftest import artifact_bytes, random_model
 
@@ -243,6 +244,41 @@ def test_a_stream_is_closed_from_another_thread(generator):
     for _ in stream:
         pass
     assert time.monotonic() - begun < 1
+
+
+def ended(stream, read=None):
+    """Why a stream ends, having been read to its end, or so far and then closed."""
+    assert stream.ended is None
+    for _ in islice(stream, read):
+        assert stream.ended is None
+    if read is not None:
+        stream.close()
+    return stream.ended
+
+
+def test_a_stream_tells_why_it_ended(generator):
+    assert ended(generator.stream("a", 5)) == "length"
+    assert ended(generator.stream("a", 0)) == "length"
+    assert ended(generator.stream("a", 5, stop="zzzz")) == "length"
+    text = generator.generate("a", 9, seed=1)
+    assert ended(generator.stream("a", 9, seed=1, stop=text[7:])) == "stop"
+    assert ended(generator.stream("a", stop=text[3:5], seed=1)) == "stop"
+    assert ended(generator.stream("a"), read=3) == "cancelled"
+    assert ended(generator.stream("a", timeout=0)) == "cancelled"
+    finished = generator.stream("a", 2)
+    assert len(list(finished)) == 2
+    finished.close()
+    assert finished.ended == "length"
+
+
+def test_a_batch_tells_why_each_text_ended(generator):
+    stop = generator.generate("a", 9, seed=1, row=1)[6:9]
+    options = generator.options(seed=1, stop=stop)
+    for batch_size in (1, 3):
+        written = list(write_texts(generator, iter(["a"] * 3), 9, options, batch_size, None))
+        assert {w.index: w.ended for w in written} == {0: "length", 1: "stop", 2: "length"}
+        for w in written:
+            assert w.text == generator.generate("a", 9, options=options, row=w.index)
 
 
 def test_a_stream_ends_at_its_deadline(generator):

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from chargen_ort import CharGenerator, OptionError, UnknownCharacterError, scoring
+from chargen_ort import (
+    CharGenerator,
+    OptionError,
+    Score,
+    UnknownCharacterError,
+    scoring,
+)
 from chargen_train.evaluate import mean_loss
 from tests.conftest import ALPHABET, artifact_bytes, random_model
 
@@ -80,21 +86,155 @@ def test_learnt_text_scores_better_than_other_text(hello):
     assert hello.score("ddddrrrrllll").bits_per_char > 2
 
 
-@pytest.mark.parametrize("text", ["", "a", "X", "aX"])
-def test_a_text_without_two_known_characters_is_refused(scorer, text):
-    with pytest.raises(OptionError, match="at least 2 characters"):
-        scorer.score(text, unknown="skip")
+def one_by_one(scorer, text, window=None, replace=False, start=""):
+    """What the rules say of each character after `start`, with a state and no batches or pieces.
+
+    A text without a start has its first character read, not scored.
+    """
+    state = scorer.state(start)
+    scores = []
+    for place, character in enumerate(text):
+        known = character in ALPHABET
+        if not start and place % (window or len(text)) == 0:
+            restarted = scorer.state()
+            if place:
+                scores.append(one_log_probability(state, character if known else None))
+            state = restarted
+            stand_in = " " if replace else "\n"  # " " is the replacement, a line end the separator
+            state.feed(character if known else stand_in)
+            continue
+        scores.append(one_log_probability(state, character if known else None))
+        if known or replace:
+            state.feed(character if known else " ")
+    return scores
+
+
+def one_log_probability(state, character):
+    """That of a character, or of the least likely one for None."""
+    probabilities = state.probabilities()
+    return math.log(probabilities[character] if character else min(probabilities.values()))
+
+
+ODD = "ab\u00e9c\u00df\u00df.d\u00e9\u00e9\u00e9"
+
+
+@pytest.mark.parametrize(
+    "text", [ODD, "\u00e9" + ODD, "\u00df\u00e9", "a\u00e9", "\u00e9a", "\u00e9" * 9]
+)
+@pytest.mark.parametrize("policy", [None, "skip", "replace"])
+@pytest.mark.parametrize("window", [None, 1, 2, 3, 50])
+@pytest.mark.parametrize("piece", [1 << 16, 2])
+def test_an_unknown_character_is_as_likely_as_the_least_likely_one(
+    scorer, monkeypatch, text, policy, window, piece
+):
+    monkeypatch.setattr(scoring, "_PIECE", piece)
+    score = scorer.score(text, window=window, unknown=policy)
+    expected = one_by_one(scorer, text, window, policy == "replace")
+    np.testing.assert_allclose(score.log_probabilities, expected, atol=1e-4)
+    assert score.characters == len(text) - 1
+    assert score.unknown == sum(c not in ALPHABET for c in text[1:])
+
+
+@pytest.mark.parametrize("end", [False, True])
+@pytest.mark.parametrize("policy", ["skip", "replace"])
+@pytest.mark.parametrize("piece", [1 << 16, 2])
+def test_a_batch_scores_unknown_characters_and_line_ends_too(
+    scorer, monkeypatch, end, policy, piece
+):
+    monkeypatch.setattr(scoring, "_PIECE", piece)
+    texts = ["anna", ODD, "\u00e9\u00e9", "b", "\u00e9", "a longer text than the others", "\u00e9b"]
+    for batch_size in (1, 3, 64):
+        scores = scorer.score_batch(texts, batch_size=batch_size, unknown=policy, end=end)
+        for text, score in zip(texts, scores, strict=True):
+            whole = text + "\n" * end
+            expected = one_by_one(scorer, whole, None, policy == "replace", start="\n")
+            np.testing.assert_allclose(score.log_probabilities, expected, atol=1e-4)
+            assert score.total == pytest.approx(sum(expected), abs=1e-3)
+            assert score.characters == len(whole)
+            assert score.unknown == sum(c not in ALPHABET for c in whole)
+
+
+def test_neighbours_and_padding_do_not_change_a_score(scorer, monkeypatch):
+    texts = ["a", "bb" * 40, ODD, "\u00e9", "ccc"]
+    alone = [scorer.score_batch([text])[0].total for text in texts]
+    assert [score.total for score in scorer.score_batch(texts)] == alone
+    monkeypatch.setattr(scoring, "_BATCH_AT_ONCE", 90)  # so much padding and no more
+    assert [score.total for score in scorer.score_batch(texts)] == alone
+
+
+def test_the_more_unknown_the_worse(scorer):
+    known, some, all_unknown = scorer.score_batch(["anna", "anna\u00e9\u00e9", "\u00e9" * 6])
+    assert known.total > some.total
+    assert all_unknown.bits_per_char > some.bits_per_char > known.bits_per_char
+    assert (known.unknown, some.unknown, all_unknown.unknown) == (0, 2, 6)
+
+
+def test_with_its_end_a_whole_text_beats_its_own_beginning(lines_path):
+    hello_lines = CharGenerator.load(lines_path)
+    whole, cut = hello_lines.score_batch(["hello", "hell"], end=True)
+    assert whole.total > cut.total
+    whole, cut = hello_lines.score_batch(["hello", "hell"])
+    assert whole.total < cut.total
+
+
+def test_an_empty_text_has_an_end_where_the_model_knows_line_ends(scorer, hello):
+    [score] = scorer.score_batch([""], end=True)
+    assert (score.characters, score.unknown) == (1, 0)
+    assert score.total == pytest.approx(math.log(scorer.next_probabilities("")["\n"]), abs=1e-5)
+    assert hello.score_batch(["hello"], end=True)[0].characters == 5  # it knows no line ends
+    with pytest.raises(OptionError, match="text 1 is empty"):
+        hello.score_batch(["hello", ""], end=True)
+
+
+def test_error_refuses_a_text_with_an_unknown_character(scorer):
+    for call in (
+        scorer.score,
+        lambda text, unknown: scorer.score_batch(["a", text], unknown=unknown),
+    ):
+        with pytest.raises(UnknownCharacterError, match="position 2"):
+            call("abX", unknown="error")
+
+
+@pytest.mark.parametrize("policy", ["error", "skip", "replace"])
+def test_by_default_the_model_reads_on_by_its_own_policy_but_never_refuses(model, policy):
+    data = artifact_bytes(model, unknown=policy)
+    default = CharGenerator.from_bytes(data).score(ODD)
+    other = {"error": "skip", "skip": "skip", "replace": "replace"}[policy]
+    assert default.total == CharGenerator.from_bytes(data).score(ODD, unknown=other).total
+
+
+@pytest.mark.parametrize("start", ["", "b", "hel", "X", "hXel"])
+def test_continuations_are_scored_from_where_the_start_ends(scorer, start):
+    texts = ["lo", "", "l", "x" * 30] * 20
+    totals = scoring.score_continuations(scorer, start, texts, "skip")
+    for text, total in zip(texts[:4], totals[:4], strict=True):
+        expected = one_by_one(scorer, text, start=start.replace("X", "") or "\n")
+        assert total == pytest.approx(sum(expected), abs=1e-4)
+    assert totals[4:] == totals[:4] * 19
+
+
+@pytest.mark.parametrize("text", ["", "a", "X"])
+@pytest.mark.parametrize("policy", [None, "error", "skip", "replace"])
+def test_a_text_without_two_characters_is_refused(scorer, text, policy):
+    with pytest.raises(OptionError, match=f"at least 2 characters, got {len(text)}"):
+        scorer.score(text, unknown=policy)
+
+
+def test_a_perplexity_without_bound_is_infinite():
+    assert Score(-1e6, 1).perplexity == math.inf
 
 
 def test_other_bad_arguments(scorer):
-    with pytest.raises(UnknownCharacterError, match="position 2"):
-        scorer.score("abX")
     for call in (
         lambda: scorer.score("abc", window=0),
+        lambda: scorer.score("abc", unknown="ignore"),
         lambda: scorer.score(b"abc"),
         lambda: scorer.score_batch([]),
         lambda: scorer.score_batch("abc"),
         lambda: scorer.score_batch(["a", ""]),
+        lambda: scorer.score_batch(["a", b"b"]),
+        lambda: scorer.score_batch(["a"], unknown="ignore"),
+        lambda: scorer.score_batch(["a"], end="yes"),
     ):
         with pytest.raises(OptionError):
             call()

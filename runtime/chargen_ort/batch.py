@@ -1,7 +1,8 @@
 """Many texts at once: a batch whose places are refilled as texts end."""
 
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from chargen_ort.sampling import Sampler, SamplingOptions
 from chargen_ort.state import TextState
 from chargen_ort.step import Stepper
+from chargen_ort.stream import Ended
 from chargen_ort.vocabulary import UnknownPolicy
 
 if TYPE_CHECKING:
@@ -27,10 +29,38 @@ def write_batch(
     unknown: UnknownPolicy | None,
 ) -> Iterator[tuple[int, str]]:
     """Yield (index, text) as texts end. `options` has a seed; text i is row i of its family."""
+    for written in write_texts(generator, starts, length, options, batch_size, unknown):
+        yield written.index, written.text
+
+
+@dataclass(frozen=True)
+class WrittenText:
+    """A text of a batch.
+
+    Attributes:
+        index: of its start, and the number of its row.
+        text: what was written, without the start and without a stop string.
+        ended: why it ended.
+    """
+
+    index: int
+    text: str
+    ended: Ended
+
+
+def write_texts(
+    generator: "CharGenerator",
+    starts: Iterator[str],
+    length: int,
+    options: SamplingOptions,
+    batch_size: int,
+    unknown: UnknownPolicy | None,
+) -> Iterator[WrittenText]:
+    """As `write_batch`, with the reason why each text ended."""
     numbered = enumerate(starts)
     first = list(islice(numbered, batch_size))
     if length == 0:
-        yield from ((index, "") for index, _ in (*first, *numbered))
+        yield from (WrittenText(index, "", "length") for index, _ in chain(first, numbered))
         return
     if not first:
         return
@@ -39,7 +69,7 @@ def write_batch(
         batch.begin(place, index, start)
     while batch.active.any():
         for place in batch.step():
-            yield batch.index[place], batch.text(place)
+            yield batch.written(place)
             following = next(numbered, None)
             if following is None:
                 batch.active[place] = False
@@ -141,11 +171,12 @@ class _Batch:
         )
         return tail.endswith(self._options.stops)
 
-    def text(self, place: int) -> str:
+    def written(self, place: int) -> WrittenText:
         """What the row at `place` has written, without a stop string at its end."""
         text = self._vocabulary.decode(self._tokens[place, : self._count[place]])
         endings = [stop for stop in self._options.stops if text.endswith(stop)]
-        return text[: len(text) - max(map(len, endings), default=0)]
+        text = text[: len(text) - max(map(len, endings), default=0)]
+        return WrittenText(self.index[place], text, "stop" if endings else "length")
 
     def compact(self) -> None:
         """Once half of the rows have ended for good, go on with a batch of the others."""

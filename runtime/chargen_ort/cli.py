@@ -1,110 +1,178 @@
 """The command chargen-ort: options and printing."""
 
-import json
 import sys
-from collections.abc import Iterator
+from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 if TYPE_CHECKING:
     from chargen_ort.generator import CharGenerator
+    from chargen_ort.models import ChosenModel
+    from chargen_ort.sampling import SamplingOptions, SamplingOverrides
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 _NAME = "chargen-ort"
 _TEXT, _SAMPLING, _OUTPUT = "Text", "Sampling", "Output"
-
+_MOST_TEXTS, _MOST_AT_ONCE = 1 << 40, 1 << 16
 
 Unknown = Literal["error", "skip", "replace"]  # UnknownPolicy, whose module needs NumPy
+
+_Start = Annotated[
+    str,
+    typer.Option(
+        help="The text to go on from; it is printed before what the model writes. An empty one "
+        "begins a text. - reads it from standard input, as it is. Otherwise the escapes "
+        r"\n (line end), \t (tab), \\ (backslash) and \uXXXX (a character by its code) are read.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_Length = Annotated[
+    int,
+    typer.Option(help="How many characters the model writes at most.", rich_help_panel=_TEXT),
+]
+_Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="The text ends before this string. The option may be repeated, and it has the "
+        r"escapes of --start: --stop '\n' ends at a line end.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_StartUnknown = Annotated[
+    Unknown | None,
+    typer.Option(
+        help="What to do with a character of the start that the model does not know: refuse it, "
+        "leave it out, or read the model's replacement instead. By default the model's own "
+        "setting decides.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_WriterModel = Annotated[
+    Path | None,
+    typer.Option(
+        help="An .onnx file of train-export. If none is named: $CHARGEN_MODEL, else the newest "
+        "in ./artifacts, else the demo.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_Temperature = Annotated[
+    float | None,
+    typer.Option(
+        help="Below 1 the text is safer, above 1 it is bolder; 0 always takes the likeliest "
+        "character.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+_TopK = Annotated[
+    int | None,
+    typer.Option(help="Draw from the K likeliest characters; 0 is off.", rich_help_panel=_SAMPLING),
+]
+_TopP = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw from the likeliest characters that together have probability P; 1 is off.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+_MinP = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw from characters at least P times as likely as the likeliest; 0 is off.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+_Penalty = Annotated[
+    float | None,
+    typer.Option(
+        help="Above 1 makes characters that were used less likely; 1 is off.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+_Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="The same seed gives the same text. By default each run takes a new one.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+_Num = Annotated[
+    int,
+    typer.Option(
+        "--num",
+        "-n",
+        help="How many texts to write, each followed by a line end.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+_BatchSize = Annotated[
+    int,
+    typer.Option(help="How many texts are written side by side.", rich_help_panel=_OUTPUT),
+]
+_NoEcho = Annotated[
+    bool,
+    typer.Option(
+        "--no-echo",
+        help="Print only what the model writes, without the start.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+_AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON object a text: start, text (what the model wrote), its log "
+        "probability in nats, why it ended, seed and row.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+_Interactive = Annotated[
+    bool,
+    typer.Option(
+        "--interactive",
+        help="Open a prompt: the model goes on from each line that you type.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+_Raw = Annotated[
+    bool,
+    typer.Option(
+        "--raw",
+        help="Send control characters to a terminal as they are, not as escapes.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+_Version = Annotated[bool, typer.Option("--version", "-V", help="Print the version and exit.")]
 
 
 @app.callback(invoke_without_command=True)
 def generate(
     context: typer.Context,
-    start: Annotated[
-        str,
-        typer.Option(
-            help="Text to go on from; empty begins a text, - reads standard input.",
-            rich_help_panel=_TEXT,
-        ),
-    ] = "",
-    length: Annotated[
-        int, typer.Option(help="New characters at most.", rich_help_panel=_TEXT)
-    ] = 200,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(help="End at this text; may be repeated.", rich_help_panel=_TEXT),
-    ] = None,
-    unknown: Annotated[
-        Unknown | None,
-        typer.Option(
-            help="What to do with a character that the model does not know.",
-            rich_help_panel=_TEXT,
-        ),
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            help="An .onnx file of train-export. If none is named: $CHARGEN_MODEL, else the newest "
-            "in ./artifacts, else the demo.",
-            rich_help_panel=_TEXT,
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            help="Below 1 plays safe, above 1 dares; 0 always takes the likeliest.",
-            rich_help_panel=_SAMPLING,
-        ),
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option(help="Only the K likeliest; 0 is off.", rich_help_panel=_SAMPLING),
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(help="Only the likeliest with mass P.", rich_help_panel=_SAMPLING),
-    ] = None,
-    min_p: Annotated[
-        float | None,
-        typer.Option(
-            help="Only those at least P times as likely as the likeliest.",
-            rich_help_panel=_SAMPLING,
-        ),
-    ] = None,
-    repetition_penalty: Annotated[
-        float | None,
-        typer.Option(help="Above 1 discourages what was used.", rich_help_panel=_SAMPLING),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="The same seed gives the same text.", rich_help_panel=_SAMPLING),
-    ] = None,
-    num: Annotated[
-        int, typer.Option(help="So many texts, a line end after each.", rich_help_panel=_OUTPUT)
-    ] = 1,
-    batch_size: Annotated[
-        int, typer.Option(help="Texts written side by side.", rich_help_panel=_OUTPUT)
-    ] = 64,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="One JSON object a line.", rich_help_panel=_OUTPUT),
-    ] = False,
-    interactive: Annotated[
-        bool,
-        typer.Option(
-            "--interactive", help="A prompt that keeps its state.", rich_help_panel=_OUTPUT
-        ),
-    ] = False,
-    raw: Annotated[
-        bool,
-        typer.Option(
-            "--raw", help="Send control characters to a terminal too.", rich_help_panel=_OUTPUT
-        ),
-    ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    start: _Start = "",
+    length: _Length = 200,
+    stop: _Stop = None,
+    unknown: _StartUnknown = None,
+    model: _WriterModel = None,
+    temperature: _Temperature = None,
+    top_k: _TopK = None,
+    top_p: _TopP = None,
+    min_p: _MinP = None,
+    repetition_penalty: _Penalty = None,
+    seed: _Seed = None,
+    num: _Num = 1,
+    batch_size: _BatchSize = 64,
+    no_echo: _NoEcho = False,
+    as_json: _AsJson = False,
+    interactive: _Interactive = False,
+    raw: _Raw = False,
+    version: _Version = False,
 ) -> None:
     """Write text with a model that train-export made.
 
@@ -112,137 +180,194 @@ def generate(
     """
     if context.invoked_subcommand:
         return
-    from chargen_ort._version import __version__
-    from chargen_ort.terminal import command, report, write_text
+    from chargen_ort.terminal import command
 
     if version:
+        from chargen_ort._version import __version__
+
         print(f"{_NAME} {__version__}")
         return
     with command(_NAME):
-        from chargen_ort.errors import OptionError
-        from chargen_ort.generator import whole_number
-        from chargen_ort.sampling import fresh_seed
+        from chargen_ort.sampling import SamplingOptions, fresh_seed
+        from chargen_ort.terminal import report, write_text
 
-        whole_number("num", num, 1, 1 << 40)
-        start = read_start(start)
-        generator, path = open_model(model)
+        _check_request(length, num, batch_size, interactive, as_json or no_echo)
         given = {
             "temperature": temperature,
             "top_k": top_k,
             "top_p": top_p,
             "min_p": min_p,
             "repetition_penalty": repetition_penalty,
-            "stop": tuple(stop) if stop else None,
+            "stop": read_stops(stop),
             "seed": fresh_seed() if seed is None else seed,
         }
-        options = generator.options(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-        generator.vocabulary.encode(start, unknown)  # refuse it before anything is printed
+        overrides = {name: value for name, value in given.items() if value is not None}
+        sampling = cast("SamplingOverrides", overrides)
+        SamplingOptions(**sampling)  # what is wrong with any model is refused before one is read
+        start = read_start(start)
+        generator, chosen, options = open_writer(model, start, unknown, sampling)
+        report(f"model {chosen}, seed {options.seed}")
         if interactive:
             from chargen_ort.interactive import run_interactive
 
-            if num != 1 or as_json:
-                raise OptionError(
-                    "interactive writes one text at a time: leave out --num and --json"
-                )
-            report(f"model {path}, seed {options.seed}")
-            run_interactive(generator, start, length, options, unknown, raw)
-            return
-        if num == 1 and not as_json:
+            run_interactive(generator, chosen, start, length, options, unknown, raw)
+        elif num == 1 and not as_json:
             stream = generator.stream(start, length, options=options, unknown=unknown)
-            report(f"model {path}, seed {stream.seed}")
-            echo_start(start)
-            write_text(_with_line_end(stream), raw)
-            return
-        texts = generator.iterate_batch(
-            (start for _ in range(num)),
-            length,
-            options=options,
-            batch_size=batch_size,
-            unknown=unknown,
+            write_text(chain(["" if no_echo else start], stream, ["\n"]), raw)
+        else:
+            from chargen_ort.batch import write_texts
+            from chargen_ort.reports import written_lines, written_objects
+
+            starts = repeat(start, num)
+            texts = write_texts(generator, starts, length, options, batch_size, unknown)
+            if as_json:
+                lines = written_objects(generator, texts, start, options.seed, unknown)
+            else:
+                lines = written_lines(texts, "" if no_echo else start)
+            write_text(lines, raw)
+
+
+def _check_request(length: int, num: int, batch_size: int, interactive: bool, shaped: bool) -> None:
+    """Refuse numbers out of range, and with --interactive what shapes the output."""
+    from chargen_ort.checks import whole_number
+    from chargen_ort.errors import OptionError
+    from chargen_ort.sampling import MAX_LENGTH
+
+    whole_number("num", num, 1, _MOST_TEXTS)
+    whole_number("length", length, 0, MAX_LENGTH)
+    whole_number("batch_size", batch_size, 1, _MOST_AT_ONCE)
+    if interactive and (num != 1 or shaped):
+        raise OptionError(
+            "--interactive writes one text at a time: leave out --num, --json and --no-echo"
         )
-        report(f"model {path}, seed {options.seed}")
-        write_text(_lines(texts, start, options.seed, as_json), raw)
+
+
+_File = Annotated[
+    Path | None,
+    typer.Argument(
+        help="An .onnx file of train-export. By default the one that chargen-ort writes with."
+    ),
+]
+_Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        help="An .onnx file of train-export. By default the one that chargen-ort writes with.",
+    ),
+]
 
 
 @app.command()
-def verify(
-    file: Annotated[Path, typer.Argument(help="An .onnx file of train-export.")],
-) -> None:
-    """Check a model file: seal, graph, weights, and test vectors; a verdict a line."""
-    from chargen_ort.terminal import command, write_text
+def verify(context: typer.Context, file: _File = None, model: _Model = None) -> None:
+    """Check a model file: its seal, graph, weights and test vectors, with a verdict on each."""
+    from chargen_ort.terminal import command, report, write_text
 
     with command(f"{_NAME} verify"):
         from chargen_ort.artifact import read_artifact
+        from chargen_ort.models import choose_model, naming
         from chargen_ort.verify import verify_artifact
 
-        verdicts = verify_artifact(read_artifact(file))
+        named = file, model, _parent_model(context)
+        chosen = choose_model(*named)
+        with naming(chosen):
+            verdicts = verify_artifact(read_artifact(chosen.path))
+        if not any(named):
+            report(f"model {chosen}")
         write_text(f"{verdict}\n" for verdict in verdicts)
     if any(verdict.passed is False for verdict in verdicts):
         raise typer.Exit(1)
 
 
-_Model = Annotated[
-    Path | None, typer.Option("--model", help="An .onnx file; if none is named, as above.")
-]
-
-
 @app.command()
 def score(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="A UTF-8 text file; - reads standard input.")],
+    file: Annotated[str, typer.Argument(help="A text file; - reads standard input.")],
     model: _Model = None,
     window: Annotated[
         int | None,
         typer.Option(
-            help="Begin from a zero state every N characters instead of carrying it through."
+            help="Begin from a zero state every N characters, instead of carrying the state "
+            "through the text."
         ),
     ] = None,
     lines: Annotated[
         bool,
         typer.Option(
             "--lines",
-            help="One score a line: log probability (nats), bits per character, the line.",
+            help="Score each line as a text of its own, from its beginning to its line end. The "
+            "columns are log probability in nats, bits per character, number of unknown "
+            "characters, and the line.",
         ),
     ] = False,
     unknown: Annotated[
-        Unknown | None, typer.Option(help="What to do with a character that is not known.")
+        Unknown | None,
+        typer.Option(
+            help="How the model reads on after a character that it does not know: skip leaves the "
+            "character out, replace reads the model's replacement instead. error refuses the text, "
+            "or with --lines that line alone, which makes the exit status 1 at the end. By default "
+            "the model's own setting decides, but error becomes skip.",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the same figures as JSON objects.")
+    ] = False,
 ) -> None:
-    """How likely the model finds a text: log probability, bits per character, perplexity."""
-    from chargen_ort.terminal import command, report, write_text
+    """Say how likely the model finds a text: log probability, bits per character, perplexity.
 
+    A character that the model does not know counts as likely as the character that the model
+    finds least likely at that place, and the number of them is shown.
+    """
+    from chargen_ort.terminal import Complaints, command, report, write_text
+
+    complaints = Complaints()
     with command(_NAME):
+        from chargen_ort.checks import whole_number
         from chargen_ort.errors import OptionError
+        from chargen_ort.models import choose_model, naming
         from chargen_ort.reports import line_scores, text_score
+        from chargen_ort.sampling import MAX_LENGTH
 
         if lines and window is not None:
             raise OptionError("window is for a whole text; leave it out, or leave out --lines")
+        if window is not None:
+            whole_number("window", window, 1, MAX_LENGTH)
+        chosen = choose_model(model, _parent_model(context))
         text = read_file(file)
-        generator, path = open_model(model or _parent_model(context))
-        report(f"model {path}")
-        if lines:
-            write_text(line_scores(generator, text, unknown, as_json))
-        else:
-            write_text(text_score(generator, text, window, unknown, as_json))
+        with naming(chosen):
+            generator = load_model(chosen)
+            report(f"model {chosen}")
+            if lines:
+
+                def complain(message: str) -> None:
+                    complaints.add(f"{_NAME}: {chosen.blame(message)}")
+
+                write_text(line_scores(generator, text, unknown, as_json, complain))
+            else:
+                write_text(text_score(generator, text, window, unknown, as_json))
+    if complaints.count:
+        raise typer.Exit(1)
 
 
 @app.command()
 def info(
     context: typer.Context,
-    model: Annotated[Path | None, typer.Argument(help="An .onnx file of train-export.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    file: _File = None,
+    model: _Model = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the same facts as a JSON object.")
+    ] = False,
 ) -> None:
-    """What is inside a model, what it was trained on, how good it is, how parity was proven."""
+    """Show what is inside a model: its training, how good it is, how its parity was proven."""
     from chargen_ort.terminal import command, write_text
 
     with command(_NAME):
         from chargen_ort.artifact import read_artifact
-        from chargen_ort.models import find_model
+        from chargen_ort.models import choose_model, naming
         from chargen_ort.reports import describe
 
-        path = model or _parent_model(context) or find_model()
-        write_text(describe(read_artifact(path), str(path), as_json))
+        chosen = choose_model(file, model, _parent_model(context))
+        with naming(chosen):
+            write_text(describe(read_artifact(chosen.path), chosen, as_json))
 
 
 def _parent_model(context: typer.Context) -> Path | None:
@@ -260,48 +385,44 @@ def read_file(name: str) -> str:
     return decode_text(sys.stdin.buffer.read() if sys.stdin else b"", "standard input")
 
 
-def open_model(path: Path | None) -> "tuple[CharGenerator, Path]":
-    """The model at `path`, or the one that is used when none is named."""
-    from chargen_ort.generator import CharGenerator
-    from chargen_ort.models import find_model
-
-    path = path or find_model()
-    return CharGenerator.load(path), path
-
-
 def read_start(start: str) -> str:
-    """`start`, or standard input without its last line end if it is "-"."""
-    return read_file("-").removesuffix("\n") if start == "-" else start
+    """`start` without its escapes; if it is "-", standard input without its last line end."""
+    from chargen_ort.escapes import unescape
+
+    return read_file("-").removesuffix("\n") if start == "-" else unescape("--start", start)
 
 
-def echo_start(start: str) -> None:
-    """Where a person watches, show the start before its continuation, dimmed, on stderr."""
-    from chargen_ort.terminal import visible
+def read_stops(stops: list[str] | None) -> tuple[str, ...] | None:
+    """The stop strings without their escapes, or None if none was given."""
+    from chargen_ort.escapes import unescape
 
-    if sys.stderr and sys.stdout and sys.stderr.isatty() and sys.stdout.isatty():
-        sys.stderr.write(f"\x1b[2m{visible(start)}\x1b[0m")
-        sys.stderr.flush()
+    return tuple(unescape("--stop", stop) for stop in stops) if stops else None
 
 
-def _with_line_end(pieces: Iterator[str]) -> Iterator[str]:
-    yield from pieces
-    yield "\n"
+def load_model(chosen: "ChosenModel") -> "CharGenerator":
+    """Open the model that was chosen."""
+    from chargen_ort.generator import CharGenerator
+
+    return CharGenerator.load(chosen.path)
 
 
-def _lines(
-    texts: Iterator[tuple[int, str]], start: str, seed: int | None, as_json: bool
-) -> Iterator[str]:
-    """The texts in the order of their rows, each as soon as those before it are there."""
-    waiting: dict[int, str] = {}
-    due = 0
-    for index, text in texts:
-        waiting[index] = text
-        while due in waiting:
-            text = waiting.pop(due)
-            if as_json:
-                text = json.dumps({"start": start, "text": text, "seed": seed, "row": due})
-            yield text + "\n"
-            due += 1
+def open_writer(
+    model: Path | None, start: str, unknown: Unknown | None, sampling: "SamplingOverrides"
+) -> "tuple[CharGenerator, ChosenModel, SamplingOptions]":
+    """Open the model and check the start and the options against it, before a text is begun.
+
+    Raises:
+        ChargenError: what is wrong about the model, which the message names.
+    """
+    from chargen_ort.errors import ChargenError
+    from chargen_ort.models import choose_model, naming
+
+    chosen = choose_model(model)
+    with naming(chosen, (ChargenError,)):
+        generator = load_model(chosen)
+        options = generator.options(**sampling)
+        generator.vocabulary.encode(start, unknown)
+    return generator, chosen, options
 
 
 def main() -> None:

@@ -297,16 +297,21 @@ class CharGenerator:
     ) -> Score:
         """How likely the model finds `text`: every character but the first, given all before it.
 
+        A character that the model does not know counts as likely as the character that the model
+        finds least likely at that place, and is counted in `Score.unknown`.
+
         Args:
             text: at least two characters.
             window: begin from a zero state again after each so many characters; None carries the
                 state through.
-            unknown: policy for characters that the model lacks; None is the model's own.
+            unknown: what the model reads on after a character that it lacks: ``skip`` leaves the
+                character out, ``replace`` reads the replacement. ``error`` refuses the text. None
+                is the model's own policy, but ``skip`` where that is ``error``.
             per_character: keep each character's log probability; without, memory is constant.
 
         Raises:
             OptionError: fewer than two characters, or a window below 1.
-            UnknownCharacterError: a character that the model does not know.
+            UnknownCharacterError: a character that the model does not know, with ``error``.
         """
         if window is not None:
             window = whole_number("window", window, 1, MAX_LENGTH)
@@ -318,18 +323,29 @@ class CharGenerator:
         *,
         batch_size: int = DEFAULT_BATCH,
         unknown: UnknownPolicy | None = None,
+        end: bool = False,
     ) -> list[Score]:
         """A score for each text, as a text of its own: its first character counts too.
 
-        Each text is preceded by the model's separator, so one character is enough.
+        Each text is preceded by the model's separator, so one character is enough. Characters
+        that the model does not know are scored as in `score`.
+
+        Args:
+            texts: at least one text, each of at least one character.
+            batch_size: how many texts are scored side by side at most.
+            unknown: as in `score`.
+            end: score the line end after each text too, if the model knows line ends. It counts
+                as a character, and then a text may be empty.
 
         Raises:
             OptionError: no texts, or an empty one.
-            UnknownCharacterError: a character that the model does not know.
+            UnknownCharacterError: a character that the model does not know, with ``error``.
         """
         texts = _list_of_texts("texts", texts)
         batch_size = whole_number("batch_size", batch_size, 1, MAX_BATCH)
-        return score_texts(self, texts, batch_size, unknown)
+        if not isinstance(end, (bool, np.bool_)):
+            raise OptionError(f"end must be True or False, got {type(end).__name__}")
+        return score_texts(self, texts, batch_size, unknown, bool(end))
 
 
 def _list_of_texts(name: str, texts: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from chargen_ort.errors import ChargenError
+from chargen_ort.models import ChosenModel
 from chargen_ort.sampling import SamplingOptions
 from chargen_ort.terminal import report, write_text
 from chargen_ort.vocabulary import UnknownPolicy
@@ -19,6 +20,7 @@ _PROMPT = "> "
 
 def run_interactive(
     generator: "CharGenerator",
+    model: ChosenModel,
     start: str,
     length: int,
     options: SamplingOptions,
@@ -28,7 +30,7 @@ def run_interactive(
     """Read lines until the end of the input; after each, write up to `length` characters.
 
     A line that is typed begins a new line of the text, if the model knows line ends. Ctrl-C ends
-    what is being written, not the session.
+    what is being written, not the session. Messages about the model name `model`.
 
     Raises:
         OutputError: standard output cannot take the text.
@@ -61,7 +63,7 @@ def run_interactive(
                 _feed(generator, state, line, written)
             except ChargenError as error:
                 state = generator.restore(saved[-1])
-                report(str(error))
+                report(model.blame(str(error)))
                 continue
             pieces: list[str] = []
             with contextlib.suppress(KeyboardInterrupt):

@@ -1,20 +1,84 @@
 """What chargen-ort prints about models and texts."""
 
 import json
-from collections.abc import Iterator
-from itertools import islice
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from chargen_ort.artifact import Artifact, config_to_json
-from chargen_ort.errors import ChargenError, UnknownCharacterError
-from chargen_ort.scoring import Score
+from chargen_ort.batch import WrittenText
+from chargen_ort.errors import UnknownCharacterError
+from chargen_ort.models import ChosenModel
+from chargen_ort.scoring import LINE_END, Score, score_continuations
 from chargen_ort.vocabulary import UnknownPolicy
 
 if TYPE_CHECKING:
     from chargen_ort.generator import CharGenerator
 
 _LINES_AT_ONCE = 1024
+_CHARACTERS_AT_ONCE = 1 << 20
+_TEXTS_AT_ONCE = 64  # scored side by side for --json …
+_SECONDS = 0.1  # … but what is written need not wait longer than this for others
 _SHOWN_CHARACTERS = 100
+
+
+def written_lines(texts: Iterable[WrittenText], before: str) -> Iterator[str]:
+    """The texts in the order of their rows, each after `before` and with a line end."""
+    yield from (f"{before}{written.text}\n" for written in in_order(texts))
+
+
+def written_objects(
+    generator: "CharGenerator",
+    texts: Iterable[WrittenText],
+    start: str,
+    seed: int | None,
+    unknown: UnknownPolicy | None,
+) -> Iterator[str]:
+    """The texts in the order of their rows, a JSON object and a line end each.
+
+    `log_probability` is that of `text` as what follows `start`, in nats, under the model's own
+    probabilities: no temperature and no filters. A stop string is not part of it.
+    """
+    waiting: list[WrittenText] = []
+    flushed = time.monotonic()
+    for written in in_order(texts):
+        waiting.append(written)
+        if len(waiting) == _TEXTS_AT_ONCE or time.monotonic() - flushed > _SECONDS:
+            yield from _objects(generator, waiting, start, seed, unknown)
+            waiting, flushed = [], time.monotonic()
+    yield from _objects(generator, waiting, start, seed, unknown)
+
+
+def _objects(
+    generator: "CharGenerator",
+    texts: list[WrittenText],
+    start: str,
+    seed: int | None,
+    unknown: UnknownPolicy | None,
+) -> Iterator[str]:
+    totals = score_continuations(generator, start, [written.text for written in texts], unknown)
+    for written, total in zip(texts, totals, strict=True):
+        fields = {
+            "start": start,
+            "text": written.text,
+            "log_probability": total,
+            "ended": written.ended,
+            "seed": seed,
+            "row": written.index,
+        }
+        yield json.dumps(fields) + "\n"
+
+
+def in_order(texts: Iterable[WrittenText]) -> Iterator[WrittenText]:
+    """The texts in the order of their rows, each as soon as those before it are there."""
+    waiting: dict[int, WrittenText] = {}
+    due = 0
+    for written in texts:
+        waiting[written.index] = written
+        while due in waiting:
+            yield waiting.pop(due)
+            due += 1
 
 
 def text_score(
@@ -26,11 +90,12 @@ def text_score(
 ) -> Iterator[str]:
     """The score of a whole text, a line each figure."""
     score = generator.score(text, window=window, unknown=unknown, per_character=False)
-    figures = _figures(score)
     if as_json:
-        yield json.dumps(figures) + "\n"
+        yield json.dumps(_figures(score)) + "\n"
         return
     yield f"characters     {score.characters:,}\n"
+    if score.unknown:
+        yield f"unknown        {score.unknown:,}\n"
     yield f"log prob       {score.total:.4f} nats\n"
     yield f"nats per char  {score.nats_per_char:.4f}\n"
     yield f"bits per char  {score.bits_per_char:.4f}\n"
@@ -38,67 +103,103 @@ def text_score(
 
 
 def line_scores(
-    generator: "CharGenerator", text: str, unknown: UnknownPolicy | None, as_json: bool
+    generator: "CharGenerator",
+    text: str,
+    unknown: UnknownPolicy | None,
+    as_json: bool,
+    complain: Callable[[str], None],
 ) -> Iterator[str]:
-    """A line for each line of `text`, tabs between: log probability, bits per character, the line.
+    """A line for each line of `text`, with tabs between the columns.
 
-    Log probabilities are in nats. A line without known characters has 0, and no bits per
-    character.
+    The columns are the log probability in nats, bits per character, the number of unknown
+    characters, and the line. Each line is scored as a text of its own, from its beginning to its
+    end; the line end is one of the characters scored, if the model knows it.
 
-    Raises:
-        ChargenError: a character that the model does not know, with the number of its line.
+    A line without a score has ``-`` (null in JSON) in each column of figures: an empty one, where
+    the model knows no line end, and with the policy ``error`` one that has an unknown character.
+    `complain` is told of the latter.
     """
-    numbered = enumerate(text.removesuffix("\n").split("\n"), start=1)
-    while lines := list(islice(numbered, _LINES_AT_ONCE)):
-        known = [line for number, line in lines if _has_known(generator, number, line, unknown)]
-        scores = iter(generator.score_batch(known, unknown=unknown) if known else [])
-        remaining = iter(known)
-        expected = next(remaining, None)
-        for _, line in lines:
-            score = None
-            if expected is not None and line == expected:
-                score, expected = next(scores), next(remaining, None)
+    for lines in _some_at_once(_numbered_lines(text)):
+        for (_, line), score in zip(
+            lines, _scores_of(generator, lines, unknown, complain), strict=True
+        ):
             if as_json:
                 yield json.dumps({"line": line, **_figures(score)}) + "\n"
             elif score is None:
-                yield f"0.0000\t-\t{line}\n"
+                yield f"-\t-\t-\t{line}\n"
             else:
-                yield f"{score.total:.4f}\t{score.bits_per_char:.4f}\t{line}\n"
+                yield f"{score.total:.4f}\t{score.bits_per_char:.4f}\t{score.unknown}\t{line}\n"
 
 
-def _has_known(
-    generator: "CharGenerator", number: int, line: str, unknown: UnknownPolicy | None
-) -> bool:
-    try:
-        return len(generator.vocabulary.encode(line, unknown)) > 0
-    except UnknownCharacterError as error:
-        raise ChargenError(f"line {number}: {error}") from None
+def _numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Lines of `text` one by one, from 1; a list of all of them could be larger than the text."""
+    number, begin = 1, 0
+    while begin < len(text):
+        end = text.find(LINE_END, begin)
+        end = len(text) if end < 0 else end
+        yield number, text[begin:end]
+        number, begin = number + 1, end + 1
+
+
+def _some_at_once(lines: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    some: list[tuple[int, str]] = []
+    characters = 0
+    for number, line in lines:
+        some.append((number, line))
+        characters += len(line)
+        if len(some) == _LINES_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+            yield some
+            some, characters = [], 0
+    if some:
+        yield some
+
+
+def _scores_of(
+    generator: "CharGenerator",
+    lines: list[tuple[int, str]],
+    unknown: UnknownPolicy | None,
+    complain: Callable[[str], None],
+) -> list[Score | None]:
+    has_end = LINE_END in generator.vocabulary.characters
+    places: list[int] = []
+    for place, (number, line) in enumerate(lines):
+        try:
+            if unknown == "error":
+                generator.vocabulary.encode(line, unknown)
+        except UnknownCharacterError as error:
+            complain(f"line {number}: {error}")
+        else:
+            if line or has_end:
+                places.append(place)
+    scores: list[Score | None] = [None] * len(lines)
+    if places:
+        texts = [lines[place][1] for place in places]
+        scored = generator.score_batch(texts, unknown=unknown, end=True)
+        for place, score in zip(places, scored, strict=True):
+            scores[place] = score
+    return scores
 
 
 def _figures(score: Score | None) -> dict[str, float | int | None]:
     if score is None:
-        return {
-            "characters": 0,
-            "log_probability": 0.0,
-            "nats_per_char": None,
-            "bits_per_char": None,
-            "perplexity": None,
-        }
+        names = ("characters", "unknown", "log_probability")
+        return dict.fromkeys((*names, "nats_per_char", "bits_per_char", "perplexity"))
     return {
         "characters": score.characters,
+        "unknown": score.unknown,
         "log_probability": score.total,
         "nats_per_char": score.nats_per_char,
         "bits_per_char": score.bits_per_char,
-        "perplexity": score.perplexity,
+        "perplexity": score.perplexity if math.isfinite(score.perplexity) else None,
     }
 
 
-def describe(artifact: Artifact, name: str, as_json: bool) -> Iterator[str]:
+def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[str]:
     """What is in a model file, a line each fact."""
     config = artifact.config
     if as_json:
         facts = {
-            "model": name,
+            "model": str(model.path),
             "sha256": artifact.sha256,
             "bytes": len(artifact.data),
             "config": config_to_json(config),
@@ -111,7 +212,7 @@ def describe(artifact: Artifact, name: str, as_json: bool) -> Iterator[str]:
     characters = config.vocabulary.characters
     shown = repr(characters[:_SHOWN_CHARACTERS]) + ("…" if len(characters) > 100 else "")
     rows = [
-        ("model", name),
+        ("model", str(model)),
         ("sha256", artifact.sha256),
         ("size", f"{len(artifact.data):,} bytes"),
         ("about", artifact.properties["description"]),

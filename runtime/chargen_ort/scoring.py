@@ -1,4 +1,9 @@
-"""How likely the model finds a text."""
+"""How likely the model finds a text.
+
+A character that the model does not know counts as likely as the character that the model finds
+least likely at that place. The model then reads on as if the unknown character had been left out,
+or, where the policy is ``replace``, as if the replacement stood there.
+"""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -10,14 +15,16 @@ from numpy.typing import NDArray
 
 from chargen_ort.errors import OptionError
 from chargen_ort.step import run_steps, steps_per_call
-from chargen_ort.vocabulary import UnknownPolicy
+from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
 
 if TYPE_CHECKING:
     from chargen_ort.generator import CharGenerator
 
+LINE_END = "\n"
 _LOGITS_AT_ONCE = 1 << 20  # numbers in one call's logits: 4 MB, whatever the vocabulary
 _ROWS = 64  # windows scored side by side
 _PIECE = 1 << 16  # characters of a long text held as tokens at a time
+_BATCH_AT_ONCE = 1 << 20  # characters, padding included, of the texts that share a batch
 
 
 @dataclass(frozen=True)
@@ -26,13 +33,16 @@ class Score:
 
     Attributes:
         total: log probability of all scored characters together, nats (0 or less).
-        characters: how many were scored, at least one.
+        characters: how many were scored, unknown ones included, at least one.
         log_probabilities: nats, one for each of them, float64 ``[characters]``; None if not kept.
+        unknown: how many of them the model does not know. Each counts as likely as the character
+            that the model finds least likely at that place.
     """
 
     total: float
     characters: int
     log_probabilities: NDArray[np.float64] | None = None
+    unknown: int = 0
 
     @property
     def nats_per_char(self) -> float:
@@ -47,7 +57,52 @@ class Score:
     @property
     def perplexity(self) -> float:
         """Exp of `nats_per_char`: between so many characters the model hesitates on average."""
-        return math.exp(self.nats_per_char)
+        try:
+            return math.exp(self.nats_per_char)
+        except OverflowError:
+            return math.inf
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """The model, and what it reads where a text has a character that it does not know.
+
+    Attributes:
+        generator: the model.
+        policy: ``error``, ``skip`` or ``replace``.
+        separator: the token before a text; also read before what follows, where a text or a
+            window begins with a character that is left out.
+        stand_in: the token read in place of an unknown character; None leaves it out.
+    """
+
+    generator: "CharGenerator"
+    policy: UnknownPolicy
+    separator: int
+    stand_in: int | None
+
+    def pieces(self, text: str, size: int) -> Iterator[NDArray[np.int32]]:
+        """Tokens of `text`, `size` characters at a time; -1 is an unknown character."""
+        vocabulary = self.generator.vocabulary
+        if self.policy == "error":
+            for piece in vocabulary.encode_pieces(text, "error", size):
+                yield piece.astype(np.int32)
+            return
+        for begin in range(0, len(text), size):
+            yield vocabulary.look_up(text[begin : begin + size])
+
+
+def _reader(generator: "CharGenerator", unknown: UnknownPolicy | None) -> _Reader:
+    """A reader with the policy `unknown`; None takes the model's own, but skip for error."""
+    vocabulary: Vocabulary = generator.vocabulary
+    vocabulary.encode("", unknown)  # refuses a policy that does not exist
+    policy = unknown or ("skip" if vocabulary.unknown == "error" else vocabulary.unknown)
+    replacement = vocabulary.characters.index(vocabulary.replacement)
+    return _Reader(
+        generator,
+        policy,
+        vocabulary.characters.index(generator.config.separator),
+        replacement if policy == "replace" else None,
+    )
 
 
 def score_text(
@@ -58,23 +113,29 @@ def score_text(
     per_character: bool,
 ) -> Score:
     """Score each character but the first, from a zero state every `window` characters."""
+    _check_text(text)
+    reader = _reader(generator, unknown)
+    if len(text) < 2:
+        raise OptionError(f"a score needs at least 2 characters, got {len(text)}")
     # pieces hold whole windows, so that each piece begins where a window begins
     size = _PIECE if window is None else window * max(1, min(_ROWS, _PIECE // window))
-    pieces = generator.vocabulary.encode_pieces(text, unknown, _PIECE)
-    hidden: NDArray[np.float32] | None = None
-    totals, characters, kept = [], 0, []
-    for tokens in _overlapping(pieces, size):
-        if window is None:
-            scored, hidden = _score_rows(generator, tokens[None, :-1], tokens[None, 1:], hidden)
-        else:
-            scored = _score_windows(generator, tokens, window)
+    pieces = reader.pieces(text, _PIECE)
+    if window is None:
+        scores = _score_through(reader, pieces)
+    else:
+        scores = _score_windows(reader, _overlapping(pieces, size), window)
+    totals, missing, kept = [], 0, []
+    for scored, unknown_here in scores:
         totals.append(float(scored.sum()))
-        characters += scored.size
+        missing += unknown_here
         if per_character:
-            kept.append(scored.ravel())
-    if not characters:
-        raise OptionError("a score needs at least 2 characters that the model knows")
-    return Score(math.fsum(totals), characters, np.concatenate(kept) if per_character else None)
+            kept.append(scored)
+    return Score(
+        math.fsum(totals),
+        len(text) - 1,
+        np.concatenate(kept) if per_character else None,
+        missing,
+    )
 
 
 def score_texts(
@@ -82,34 +143,101 @@ def score_texts(
     texts: list[str],
     batch_size: int,
     unknown: UnknownPolicy | None,
+    end: bool,
 ) -> list[Score]:
     """Score each text from the separator on; texts of like length share a batch."""
-    vocabulary = generator.vocabulary
-    encoded = [vocabulary.encode(text, unknown) for text in texts]
-    for index, tokens in enumerate(encoded):
-        if not len(tokens):
-            raise OptionError(f"text {index} is empty, or has only skipped characters")
-    separator = vocabulary.encode(generator.config.separator)
-    order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
+    reader = _reader(generator, unknown)
+    ending = LINE_END if end and LINE_END in generator.vocabulary.characters else ""
+    for index, text in enumerate(texts):
+        _check_text(text)
+        if not text + ending:
+            raise OptionError(f"text {index} is empty; a score needs at least 1 character")
     scores: dict[int, Score] = {}
-    for begin in range(0, len(order), batch_size):
-        rows = order[begin : begin + batch_size]
-        longest = len(encoded[rows[-1]])
-        targets = np.zeros((len(rows), longest), dtype=np.int64)
-        for place, index in enumerate(rows):
-            targets[place, : len(encoded[index])] = encoded[index]
-        inputs = np.empty_like(targets)
-        inputs[:, :1], inputs[:, 1:] = separator, targets[:, :-1]
-        scored, _ = _score_rows(generator, inputs, targets)  # [rows, longest]
-        for place, index in enumerate(rows):
-            own = scored[place, : len(encoded[index])].copy()  # what follows is padding
-            scores[index] = Score(math.fsum(own), len(own), own)
+    for indices in _batches([len(text) for text in texts], batch_size):
+        rows = [texts[index] + ending for index in indices]
+        scored = _score_batch(reader, rows, reader.separator)
+        scores.update(zip(indices, scored, strict=True))
     return [scores[index] for index in range(len(texts))]
 
 
-def _overlapping(pieces: Iterable[NDArray[np.int64]], size: int) -> Iterator[NDArray[np.int64]]:
+def score_continuations(
+    generator: "CharGenerator", start: str, texts: list[str], unknown: UnknownPolicy | None
+) -> list[float]:
+    """Log probability, nats, of each text as what follows `start`; 0 for an empty text.
+
+    The texts begin from the separator where `start` is empty. `unknown` is the policy for
+    `start`; each character of `texts` must be known.
+    """
+    reader = _reader(generator, "error")
+    read = generator.vocabulary.encode(start, unknown)
+    if not len(read):
+        read = np.array([reader.separator])
+    hidden = _score_rows(generator, read[None, :-1], read[None, :-1]).hidden
+    totals = [0.0] * len(texts)
+    places = [place for place, text in enumerate(texts) if text]
+    for batch in _batches([len(texts[place]) for place in places], _ROWS):
+        indices = [places[place] for place in batch]
+        rows = [texts[index] for index in indices]
+        for index, score in zip(
+            indices, _score_batch(reader, rows, int(read[-1]), hidden), strict=True
+        ):
+            totals[index] = score.total
+    return totals
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise OptionError(f"a text must be a str, got {type(text).__name__}")
+
+
+def _batches(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices of texts that are scored side by side: of like length, and not too much padding."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        full = (len(batch) + 1) * lengths[index] > _BATCH_AT_ONCE  # the longest comes last
+        if batch and (full or len(batch) == batch_size):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _score_batch(
+    reader: _Reader, texts: list[str], first: int, hidden: NDArray[np.float32] | None = None
+) -> Iterator[Score]:
+    """A score for each text, every character included, where `first` is read before it.
+
+    `hidden` ``[1, num_layers, hidden_size]`` is the state before `first`; None is zeros.
+    """
+    if len(texts) == 1:  # it may be long
+        pieces = reader.pieces(texts[0], _PIECE)
+        parts = list(_score_through(reader, pieces, np.array([first]), hidden))
+        own = np.concatenate([scored for scored, _ in parts])
+        yield Score(math.fsum(own), len(own), own, sum(missing for _, missing in parts))
+        return
+    if hidden is not None:
+        hidden = np.repeat(hidden, len(texts), axis=0)
+    rows = [np.concatenate(list(reader.pieces(text, _PIECE))) for text in texts]
+    scored, _ = _score_after(
+        reader, np.full(len(rows), first), _padded(rows), hidden
+    )  # [rows, longest]
+    for row, padded in zip(rows, scored, strict=True):
+        own = padded[: len(row)].copy()
+        yield Score(math.fsum(own), len(own), own, _unknown_in(row))
+
+
+def _padded(rows: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """Rows of tokens as one array ``[rows, longest]``; token 0 after the end of a row."""
+    padded = np.zeros((len(rows), max(map(len, rows))), dtype=np.int32)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = row
+    return padded
+
+
+def _overlapping(pieces: Iterable[NDArray[np.int32]], size: int) -> Iterator[NDArray[np.int32]]:
     """`pieces` cut anew: `size` tokens and the first of the next each time, at least two."""
-    held = np.zeros(0, dtype=np.int64)
+    held = np.zeros(0, dtype=np.int32)
     for piece in pieces:
         held = np.concatenate([held, piece])
         while len(held) > size:
@@ -119,52 +247,142 @@ def _overlapping(pieces: Iterable[NDArray[np.int64]], size: int) -> Iterator[NDA
         yield held
 
 
+def _score_through(
+    reader: _Reader,
+    pieces: Iterable[NDArray[np.int32]],
+    last: NDArray[np.int64] | None = None,
+    hidden: NDArray[np.float32] | None = None,
+) -> Iterator[tuple[NDArray[np.float64], int]]:
+    """Log probability of every token, and how many are unknown, piece by piece.
+
+    `last` ``[1]`` is read before them; None takes the first token instead, which is then not
+    scored. `hidden` is the state before `last`. It is carried from piece to piece, and the last
+    token read of a piece is fed again with the next piece.
+    """
+    for piece in pieces:
+        tokens = piece
+        if last is None:
+            last, tokens = _readable(reader, piece[:1]), piece[1:]
+        cut = len(tokens)
+        if reader.stand_in is None:  # what is left out at the end must not move the state
+            cut = int(np.flatnonzero(tokens >= 0).max(initial=-1)) + 1
+        read, left_out = tokens[:cut], tokens[cut:]
+        if len(read):
+            scored, hidden = _score_after(reader, last, read[None], hidden)
+            last = _readable(reader, read[-1:])
+            yield scored[0], _unknown_in(read)
+        if len(left_out):
+            scored, _ = _score_after(reader, last, left_out[None], hidden)
+            yield scored[0], len(left_out)
+
+
 def _score_windows(
-    generator: "CharGenerator", tokens: NDArray[np.int64], window: int
-) -> NDArray[np.float64]:
-    """Log probability of every token but the first, ``[characters]``, windows side by side."""
-    inputs, targets = tokens[:-1], tokens[1:]
-    whole = len(inputs) // window * window
-    parts = [slice(0, whole), slice(whole, len(inputs))]
-    widths = [window, len(inputs) - whole]
-    return np.concatenate(
-        [
-            _score_rows(
-                generator, inputs[part].reshape(-1, width), targets[part].reshape(-1, width)
-            )[0].ravel()
-            for part, width in zip(parts, widths, strict=True)
-            if len(inputs[part])
-        ]
-    )
+    reader: _Reader, pieces: Iterable[NDArray[np.int32]], window: int
+) -> Iterator[tuple[NDArray[np.float64], int]]:
+    """As `_score_through`, from a zero state each `window` characters, windows side by side."""
+    for tokens in pieces:
+        before, following = tokens[:-1], tokens[1:]
+        whole = len(following) // window * window
+        for part, width in (
+            (slice(0, whole), window),
+            (slice(whole, len(following)), len(following) - whole),
+        ):
+            if len(following[part]):
+                rows = following[part].reshape(-1, width)  # [windows, width]
+                first = _readable(reader, before[part][::width])  # [windows]
+                scored, _ = _score_after(reader, first, rows)
+                yield scored.ravel(), _unknown_in(rows)
+
+
+def _unknown_in(tokens: NDArray[np.int32]) -> int:
+    return int(np.count_nonzero(tokens < 0))
+
+
+def _readable(reader: _Reader, tokens: NDArray[np.int32]) -> NDArray[np.int64]:
+    """What is read first where `tokens` begin texts or windows: no -1 any more."""
+    stand_in = reader.separator if reader.stand_in is None else reader.stand_in
+    return np.where(tokens < 0, stand_in, tokens).astype(np.int64)
+
+
+def _score_after(
+    reader: _Reader,
+    first: NDArray[np.int64],
+    following: NDArray[np.int32],
+    hidden: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Log probability of each of `following` ``[rows, time]``, read after `first` ``[rows]``.
+
+    A token of -1 is an unknown character.
+
+    Returns:
+        the log probabilities, nats, ``[rows, time]``, and the hidden before the last token read.
+    """
+    known = following >= 0
+    all_known = bool(known.all())
+    step: NDArray[np.int64] | None = None
+    if all_known:
+        targets = following.astype(np.int64)
+    elif reader.stand_in is not None:
+        targets = np.where(known, following, reader.stand_in).astype(np.int64)
+    else:
+        # each character is due at the step that is how many were read before it
+        step = np.cumsum(known, axis=1) - known  # [rows, time]
+        targets = np.zeros((len(following), int(step.max()) + 1), dtype=np.int64)
+        row, place = np.nonzero(known)
+        targets[row, step[row, place]] = following[row, place]
+    inputs = np.concatenate([first[:, None], targets[:, :-1]], axis=1)
+    result = _score_rows(reader.generator, inputs, targets, not all_known, hidden)
+    scores, floors = result.scores, result.floors
+    if step is not None:
+        scores = np.take_along_axis(scores, step, axis=1)
+        floors = np.take_along_axis(floors, step, axis=1)
+    return np.where(known, scores, floors), result.hidden
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a pass over rows of tokens gives.
+
+    Attributes:
+        scores: log probability of each target, nats, ``[rows, time]``.
+        floors: that of the least likely token at each place, ``[rows, time]``; zeros if not asked.
+        hidden: the state after the last input, ``[rows, num_layers, hidden_size]``.
+    """
+
+    scores: NDArray[np.float64]
+    floors: NDArray[np.float64]
+    hidden: NDArray[np.float32]
 
 
 def _score_rows(
     generator: "CharGenerator",
     inputs: NDArray[np.int64],
     targets: NDArray[np.int64],
+    with_floors: bool = False,
     hidden: NDArray[np.float32] | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Log probability of each target, ``[rows, time]``, and the next hidden; zeros if none came."""
+) -> _Rows:
+    """Read `inputs` ``[rows, time]`` from `hidden`, or from zeros if none came."""
     config = generator.config
     rows, time = inputs.shape
     if hidden is None:
         hidden = np.zeros((rows, config.num_layers, config.hidden_size), dtype=np.float32)
-    scored = np.empty((rows, time))
+    scores, floors = np.empty((rows, time)), np.zeros((rows, time) if with_floors else (1, 1))
     fitting = max(1, _LOGITS_AT_ONCE // (rows * len(config.vocabulary)))
     piece = min(fitting, steps_per_call(config, rows))
     for begin in range(0, time, piece):
         part = slice(begin, begin + piece)
         token = np.ascontiguousarray(inputs[:, part])
         logits, hidden = run_steps(generator.session, token, hidden)  # [rows, piece, vocab_size]
-        scored[:, part] = _log_probabilities(logits, targets[:, part])
-    return scored, hidden
+        normaliser = _log_sum_exp(logits)  # [rows, piece]
+        chosen = np.take_along_axis(logits, targets[:, part, None], axis=-1)[..., 0]
+        scores[:, part] = chosen.astype(np.float64) - normaliser
+        if with_floors:
+            floors[:, part] = logits.min(axis=-1).astype(np.float64) - normaliser
+    return _Rows(scores, floors, hidden)
 
 
-def _log_probabilities(
-    logits: NDArray[np.float32], targets: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Log softmax of the targets: ``[rows, time, vocab_size]`` and ``[rows, time]``."""
-    chosen = np.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]  # [rows, time]
+def _log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log of the sum of exponentials over the last axis of ``[rows, time, vocab_size]``."""
     maximum = logits.max(axis=-1, keepdims=True)  # [rows, time, 1]
     total = np.exp(logits - maximum).sum(axis=-1, dtype=np.float64)  # [rows, time]
-    return np.asarray(chosen.astype(np.float64) - maximum[..., 0] - np.log(total))
+    return np.asarray(maximum[..., 0] + np.log(total))

@@ -1,15 +1,18 @@
 """A text as it is written, character by character; what may become a stop string is held back."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
 from chargen_ort.checks import instance, number, token_array, whole_number
 from chargen_ort.sampling import MAX_LENGTH, StopFinder, check_stops
 from chargen_ort.state import TextState
+
+# why a text ended; "end" is for models that have an end token
+Ended = Literal["end", "stop", "length", "cancelled"]
 
 
 class TextStream:
@@ -36,12 +39,18 @@ class TextStream:
         self.state = state
         self.seed = state.seed
         self._closed = False  # set once, by any thread
+        self._ended: Ended | None = None
+        self._ran_out: Ended = "cancelled"  # why there are no more characters
         self._deadline = None if deadline is None else number("deadline", deadline)
-        self._texts = (
-            _hold_back(self._characters(start, length), stops)
-            if stops
-            else (self._characters(start, length))
-        )
+        self._texts = self._until_stop(self._characters(start, length), stops)
+
+    @property
+    def ended(self) -> Ended | None:
+        """Why the text ended: at a ``stop`` string, at its ``length``, or ``cancelled``.
+
+        A stream is cancelled by `close` and by its timeout. None while it runs.
+        """
+        return self._ended or ("cancelled" if self._closed else None)
 
     def __iter__(self) -> Iterator[str]:
         return self._texts
@@ -81,18 +90,33 @@ class TextStream:
                 return
             yield draw()
             made += 1
+        if made == length:
+            self._ran_out = "length"
+
+    def _until_stop(self, characters: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
+        stopped = False
+        if stops:
+            stopped = yield from _hold_back(characters, stops)
+        else:
+            yield from characters
+        self._ended = "stop" if stopped else self._ran_out
 
 
-def _hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
-    """Pass characters on as soon as they cannot become part of a stop string; end at one."""
+def _hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Generator[str, None, bool]:
+    """Pass characters on as soon as they cannot become part of a stop string; end at one.
+
+    Returns:
+        whether a stop string ended the text.
+    """
     held, finder = "", StopFinder(stops)
     for character in characters:
         held += character
         finder.read(character)
         if finder.ended:
             yield from held[: len(held) - finder.ended]
-            return
+            return True
         passed = len(held) - finder.pending
         yield from held[:passed]
         held = held[passed:]
     yield from held
+    return False

@@ -58,12 +58,24 @@ def report(message: str) -> None:
             print(visible(message), file=sys.stderr, flush=True)
 
 
+class Complaints:
+    """Lines to standard error about what did not end the command, and how many there were."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, message: str) -> None:
+        """Report one more."""
+        report(message)
+        self.count += 1
+
+
 @contextlib.contextmanager
 def command(name: str) -> Iterator[None]:
     """Run a command's body: every expected failure becomes one line and an exit status.
 
-    2 for a user's mistake, 1 where the output cannot be written, 130 for Ctrl-C; a reader that
-    closes the pipe ends the process as it ends any other Unix tool.
+    2 for a user's mistake, 1 where the output cannot be written or the memory is not enough, 130
+    for Ctrl-C; a reader that closes the pipe ends the process as it ends any other Unix tool.
     """
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -73,6 +85,12 @@ def command(name: str) -> Iterator[None]:
         _leave(f"{name}: {error}", 2)
     except OutputError as error:
         _leave(f"{name}: {error}", 1)
+    except MemoryError:
+        _leave(
+            f"{name}: there is not enough memory; give a shorter text, a smaller --batch-size "
+            "or a smaller model",
+            1,
+        )
     except KeyboardInterrupt:
         _leave("", 130)
 

@@ -102,9 +102,7 @@ class Vocabulary:
             yield self._encode_chunk(text[begin : begin + size], begin, policy)
 
     def _encode_chunk(self, text: str, offset: int, policy: UnknownPolicy) -> NDArray[np.int64]:
-        table = self._token_of
-        points = _code_points(text)
-        tokens = np.where(points < len(table), table[np.minimum(points, len(table) - 1)], -1)
+        tokens = self.look_up(text)
         missing = tokens < 0
         if missing.any():
             if policy == "error":
@@ -131,6 +129,12 @@ class Vocabulary:
                 f"stop has the character {error.character!r} (U+{ord(error.character):04X}), which "
                 "the model does not know, so the text would never stop there; leave it out"
             ) from None
+
+    def look_up(self, text: str) -> NDArray[np.int32]:
+        """Token of each character of `text`, int32 ``[time]``; -1 where the vocabulary lacks it."""
+        table = self._token_of
+        points = _code_points(text)
+        return np.where(points < len(table), table[np.minimum(points, len(table) - 1)], -1)
 
     def decode(self, tokens: Sequence[int] | NDArray[np.integer]) -> str:
         """The text of `tokens`.
