@@ -45,7 +45,7 @@ def make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, supervision: Super
 def _evaluation_seconds(model: CharGRU, corpus: Corpus) -> float:
     """Seconds a character of the float32 evaluation on the CPU that ends a run."""
     cpu = copy.deepcopy(model).to("cpu")
-    mean_loss(cpu, np.resize(corpus.tokens, 4 * WINDOW))
+    mean_loss(cpu, np.resize(corpus.tokens[: 4 * WINDOW], 4 * WINDOW))
     begun = time.monotonic()
-    mean_loss(cpu, np.resize(corpus.tokens, 64 * WINDOW))
+    mean_loss(cpu, np.resize(corpus.tokens[: 64 * WINDOW], 64 * WINDOW))
     return (time.monotonic() - begun) / (64 * WINDOW)
