@@ -205,9 +205,11 @@ def test_nuls_in_utf_16_are_refused_too(tmp_path, file):
     assert cured(path) == ("names.utf8.txt", "ab")
 
 
-def test_what_an_earlier_wrong_cure_made_is_no_utf_16(file):
+def test_what_a_wrong_cure_made_is_told(file):
     wrong = codecs.BOM_UTF16_LE + "Mara\nTobin".encode("utf-16-le")
-    assert "10 NUL characters" in refusal(file(wrong.decode("latin-1").encode()))
+    path = file(wrong.decode("latin-1").encode())
+    assert "looks like UTF-16 that was converted as if it were Latin-1" in refusal(path)
+    assert read("ÿþa".encode())[0] == "ÿþa"
 
 
 def test_separators_are_no_sign_of_utf_16():

@@ -19,6 +19,9 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 
+# the marks of UTF-16 read as Latin-1, written as UTF-8
+_MISTAKEN = ("\xff\xfe".encode(), "\xfe\xff".encode())
+
 # where, the bytes there, what has them there, and the filter that unpacks it
 _PACKED = (
     (0, GZIP, "a gzip file", "gzip -dc"),
@@ -115,6 +118,11 @@ def refuse_foreign(head: bytes, source: Source) -> None:
     for offset, magic, kind, cure in _DOCUMENTS:
         if _has(head, offset, magic):
             raise CorpusError(f"{source.name} is {kind}{inside}; {cure}")
+    if head.startswith(_MISTAKEN) and 0 in head:
+        raise CorpusError(
+            f"{source.name} looks like UTF-16 that was converted as if it were Latin-1; "
+            "give the file that it was made of"
+        )
     guess = unmarked_encoding(head)
     if guess:
         cure = source.through(f"iconv -f {guess} -t UTF-8")
@@ -126,8 +134,7 @@ def refuse_foreign(head: bytes, source: Source) -> None:
 def unmarked_encoding(head: bytes) -> str | None:
     """UTF-16LE, UTF-16BE, UTF-32LE or UTF-32BE if zero bytes betray it, else None."""
     zeros = head.count(0)
-    # U+00FF U+00FE in UTF-8: UTF-16 that somebody converted as if it were Latin-1
-    if not zeros or head.startswith(("\xff\xfe".encode(), "\xfe\xff".encode())):
+    if not zeros:
         return None
     for name in ("UTF-32LE", "UTF-32BE"):
         if _decodes(head, name, 4):
