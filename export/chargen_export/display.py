@@ -69,6 +69,8 @@ class Display:
             f"{corpus.name}: {len(corpus):,} characters, "
             f"vocabulary {len(corpus.vocabulary):,}; {split}",
         )
+        for note in corpus.notes:
+            self._line("note", note)
         self._line(
             "model",
             f"GRU {recipe.num_layers} x {recipe.hidden_size}, embedding {recipe.embedding_dim}: "

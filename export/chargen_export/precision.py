@@ -5,7 +5,6 @@ with an independent account of what it should compute, then scored against fp32 
 """
 
 import copy
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -304,11 +303,11 @@ def load_gate_text(artifact: Artifact, path: Path) -> GateText:
         UnknownCharacterError: it has a character that the model does not know.
         OptionError: fewer than two characters.
     """
-    text, data = read_text(path)
-    tokens = artifact.config.vocabulary.encode(text, "error")
+    text = read_text(path)
+    tokens = artifact.config.vocabulary.encode(text.text, "error")
     held_out = False
     corpus = artifact.training.get("corpus", {})
-    if corpus.get("sha256") == hashlib.sha256(data).hexdigest():
+    if corpus.get("sha256") == text.sha256:
         cut = int(corpus["training_characters"])
         if len(tokens) - cut >= 2:
             tokens, held_out = tokens[cut:], True

@@ -1,6 +1,7 @@
 """The command chargen-ort: options and printing."""
 
 import sys
+from io import BytesIO
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -378,11 +379,16 @@ def _parent_model(context: typer.Context) -> Path | None:
 
 def read_file(name: str) -> str:
     """The text of a file, or of standard input if the name is "-"."""
-    from chargen_ort.text import decode_text, read_text
+    from chargen_ort.terminal import report
+    from chargen_ort.text import read_stream, read_text
 
     if name != "-":
-        return read_text(Path(name))[0]
-    return decode_text(sys.stdin.buffer.read() if sys.stdin else b"", "standard input")
+        text = read_text(Path(name))
+    else:
+        text = read_stream(sys.stdin.buffer if sys.stdin else BytesIO(), "standard input")
+    for note in text.notes:
+        report(f"note: {note}")
+    return text.text
 
 
 def read_start(start: str) -> str:

@@ -1,6 +1,5 @@
 """A corpus: one text file as tokens, cut into a training part and a validation tail."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.errors import CorpusError
-from chargen_ort.text import read_text
-from chargen_ort.vocabulary import Vocabulary
+from chargen_ort.text import open_text
+from chargen_ort.vocabulary import Vocabulary, collect_tokens
 
 TRAINING_FRACTION = 0.9
 MIN_CHARACTERS_TO_VALIDATE = 10_000  # below this every character is needed for training
@@ -21,11 +20,12 @@ class Corpus:
     """A text as tokens.
 
     Attributes:
-        name: the file's name without its suffix.
+        name: the file's name without its suffix, nor that of gzip.
         sha256: of the file's bytes.
         vocabulary: its distinct characters.
         tokens: unsigned integers ``[characters]``, as narrow as the vocabulary allows.
         cut: tokens before this index train, the rest validate (none when it is the length).
+        notes: a line each about what was changed while it was read.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Corpus:
     vocabulary: Vocabulary
     tokens: NDArray[np.unsignedinteger]
     cut: int
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -47,24 +48,35 @@ class Corpus:
         """The held-out tail; empty for a short corpus."""
         return self.tokens[self.cut :]
 
+    def counts(self) -> NDArray[np.int64]:
+        """How often each token stands in the text, ``[vocab_size]``."""
+        counts = np.zeros(len(self.vocabulary), dtype=np.int64)
+        for begin in range(0, len(self), _CHUNK):  # bincount widens what it counts to int64
+            part = self.tokens[begin : begin + _CHUNK]
+            counts += np.bincount(part, minlength=len(counts))
+        return counts
+
 
 def load_corpus(path: Path) -> Corpus:
-    """Read a UTF-8 text file.
+    """Read a text file, in pieces, so that hardly more than its tokens is held.
 
     Raises:
-        CorpusError: not readable, not UTF-8, or fewer than two characters.
+        CorpusError: not readable, not a text (see `chargen_ort.text`), too large for the memory,
+            or fewer than two characters.
     """
-    text, data = read_text(path)
-    if len(text) < 2:
-        size = "empty" if not text else "one character long"
+    with open_text(path) as reader:
+        characters, tokens = collect_tokens(reader)
+    if len(tokens) < 2:
+        size = "empty" if not characters else "one character long"
         raise CorpusError(f"{path} is {size}; a corpus needs at least 2 characters")
-    vocabulary = Vocabulary.from_texts([text])
-    dtype = np.min_scalar_type(len(vocabulary) - 1)
-    tokens = np.empty(len(text), dtype=dtype)
-    for begin in range(0, len(text), _CHUNK):
-        piece = text[begin : begin + _CHUNK]
-        tokens[begin : begin + len(piece)] = vocabulary.encode(piece)
-    cut = int(TRAINING_FRACTION * len(text))
-    if len(text) < MIN_CHARACTERS_TO_VALIDATE:
-        cut = len(text)
-    return Corpus(path.stem, hashlib.sha256(data).hexdigest(), vocabulary, tokens, cut)
+    cut = int(TRAINING_FRACTION * len(tokens))
+    if len(tokens) < MIN_CHARACTERS_TO_VALIDATE:
+        cut = len(tokens)
+    return Corpus(
+        _name(path), reader.sha256, Vocabulary(characters), tokens, cut, notes=reader.notes
+    )
+
+
+def _name(path: Path) -> str:
+    """names.txt and names.txt.gz are both called names."""
+    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem

@@ -164,7 +164,7 @@ class RunFolder:
                 "training_characters": corpus.cut,
                 "vocabulary": characters,
                 "begins": corpus.vocabulary.decode(corpus.tokens[:200]),
-                "counts": np.bincount(corpus.tokens, minlength=len(characters)).tolist(),
+                "counts": corpus.counts().tolist(),
             },
             "settings": asdict(recipe),
             "versions": {"torch": torch.__version__, "numpy": np.__version__},
