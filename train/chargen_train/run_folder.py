@@ -116,13 +116,19 @@ class RunFolder:
             )
 
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """A context in which no other run can use the folder; it is made if it is not there.
+    def in_use(self, create: bool) -> Iterator[None]:
+        """A context in which no other run can use the folder.
+
+        Args:
+            create: make it if it is not there; else there is nothing to lock.
 
         Raises:
             OptionError: another run uses it, it is not a run's, or it cannot be written.
         """
         self.refuse_foreign()
+        if not create and not self.path.exists():
+            yield
+            return
         with as_option_error(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self.path)
