@@ -128,7 +128,7 @@ def _check_group(group: object, indices: list[int]) -> None:
         if name == "betas":
             fits = isinstance(value, tuple) and len(value) == 2 and all(map(_is_share, value))
         elif type(usual) is float:
-            fits = type(value) in (int, float) and 0 <= value < math.inf
+            fits = type(value) in (int, float) and 0 <= value <= _MOST
         else:  # a switch
             fits = name == "params" or value is usual
         if not fits:
