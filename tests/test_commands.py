@@ -100,13 +100,14 @@ def test_train_export_refuses_a_corpus_that_is_none(tmp_path, name, content, mes
     assert not (tmp_path / "artifacts").exists()
 
 
-@pytest.mark.parametrize("out", ["folder", "file.txt/x.onnx", "/proc/x.onnx"])
+@pytest.mark.parametrize("out", ["folder/", "file.txt/x.onnx", "/proc/x.onnx"])
 def test_train_export_refuses_an_out_that_cannot_be_written(corpus, tmp_path, out):
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/hello.onnx").mkdir(parents=True)
     (tmp_path / "file.txt").touch()
     result = run("train-export", corpus, "--out", out, cwd=tmp_path)
     assert_refused(result, f"cannot write {out}")
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file.txt", "folder", "hello.txt"]
+    left = ["file.txt", "folder", "hello.onnx", "hello.txt"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == left
 
 
 @pytest.mark.parametrize(

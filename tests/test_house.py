@@ -86,8 +86,11 @@ def test_without_the_train_extra_train_export_says_what_to_install(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert result.returncode == 2
-    expected = "train-export: torch is not installed; run: pip install 'chargen-ort[train]'\n"
-    assert result.stderr == expected
+    assert result.stderr == (
+        "train-export: training needs torch, which is not installed; run: "
+        "pip install 'chargen-ort[train]' (without a GPU, run this first, as it is much smaller: "
+        "pip install torch --index-url https://download.pytorch.org/whl/cpu)\n"
+    )
 
 
 def test_the_demo_model_is_in_the_package_and_writes():

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from chargen_export.cli import app
 from chargen_export.parity import verify_parity
 from chargen_export.pipeline import export, train_and_export
+from chargen_export.target import Origin, Target
 from chargen_export.verify import verify_against_model
 from chargen_ort import Vocabulary, parse_artifact
 from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
@@ -37,8 +38,9 @@ def test_two_exports_of_one_model_are_the_same_file(model, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(ALPHABET * 3)
     corpus = load_corpus(text)
+    target = Target(Origin(corpus.name, corpus.sha256))
     first, second = (
-        export(model, corpus, TRAINING, tmp_path / f"{name}.onnx") for name in ("a", "b")
+        export(model, corpus, TRAINING, target, tmp_path / f"{name}.onnx") for name in ("a", "b")
     )
     assert first.sha256 == second.sha256
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()

@@ -1,20 +1,37 @@
 """The command train-export: options and printing."""
 
+import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
 
+from chargen_export.streams import SteadyStream, with_standard_streams
+from chargen_ort._version import __version__
 from chargen_ort.errors import ChargenError, OptionError, ParityError, TrainingError
+from chargen_ort.terminal import visible
 from chargen_train import wait_briefly
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
+_INSTALL = (
+    "pip install 'chargen-ort[train]' (without a GPU, run this first, as it is much smaller: "
+    "pip install torch --index-url https://download.pytorch.org/whl/cpu)"
+)
+
+_NO_MEMORY = (
+    "there is not enough memory; give a smaller --hidden-size or --batch-size, or a shorter text"
+)
 _MODEL, _TRAINING, _OUTPUT, _FILES = "Model", "Training", "Run", "Smaller files, and proof"
 
 
@@ -24,11 +41,23 @@ def train_export(
         Path | None, typer.Argument(help="A UTF-8 text file, 2 characters or more.")
     ] = None,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Where to write. Default: artifacts/<corpus name>.onnx.", rich_help_panel=_OUTPUT
+            "--out",
+            "-o",
+            help="The file to write, or with a slash at its end the folder of the file. "
+            "Default: artifacts/<corpus name>.onnx.",
+            rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace a model of another corpus that is there.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
     preset: Annotated[
         Literal["lesson"] | None,
         typer.Option(
@@ -138,6 +167,9 @@ def train_export(
             rich_help_panel=_FILES,
         ),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Train a character model on a text and export it as one sealed .onnx file.
 
@@ -145,19 +177,20 @@ def train_export(
     with [bold]chargen-ort[/bold], or with any ONNX runtime.
     """
     begun = time.monotonic() - time.process_time()  # about when the process began
+    if version:
+        print(f"train-export {__version__}")
+        return
     wait_briefly()  # before PyTorch is imported
-    try:  # here, so that --help is quick
+    with _imports():  # here, so that --help is quick
         from chargen_export.convert import convert
         from chargen_export.display import Display
-        from chargen_export.pipeline import DEFAULT_FOLDER, train_and_export
+        from chargen_export.pipeline import train_and_export, training_path
         from chargen_export.precision import MAX_LOSS_INCREASE
         from chargen_export.signals import StopSignals
         from chargen_ort.artifact import Artifact
         from chargen_train.corpus import Corpus
         from chargen_train.progress import TrainingStoppedError
         from chargen_train.run_folder import RunFolder
-    except ModuleNotFoundError as error:
-        _fail(f"{error.name} is not installed; run: pip install 'chargen-ort[train]'", 2)
 
     settings = {
         "minutes": minutes,
@@ -194,23 +227,38 @@ def train_export(
     )
     run: RunFolder | None = None
     resume_command = _resume_command(
-        corpus, out=out, precision=precision, max_loss_increase=max_loss_increase
+        corpus,
+        out=out,
+        precision=precision,
+        max_loss_increase=max_loss_increase,
+        overwrite=overwrite or None,
     )
+
+    def go_on() -> str:
+        return f"; go on with: {resume_command}" if run is not None and run.unfinished else ""
+
     try:
         if verify or checkpoint:
-            others = {"corpus": corpus, "from": source, "precision": precision, **only_training}
+            others: dict[str, object] = {
+                "corpus": corpus,
+                "from": source,
+                "out": out,
+                "text": text_file,
+            }
+            others |= {"precision": precision, "overwrite": overwrite or None, **only_training}
             _verify(verify, checkpoint, others)
             return
         _check_source(corpus, source, text_file, only_training)
         if source:
-            for artifact, path in convert(source, precision or "fp32", text_file, out, limit):
+            converted = convert(source, precision or "fp32", text_file, out, limit, overwrite)
+            for artifact, path in converted:
                 show(artifact, path)
         if corpus:
-            run = RunFolder(out or DEFAULT_FOLDER / f"{corpus.stem}.onnx")
+            run = RunFolder(training_path(corpus, out))
             with signals, display:
                 train_and_export(
                     corpus, out, preset, events, resume, checkpoint_minutes, begun,
-                    precision or "fp32", limit, **settings,
+                    precision or "fp32", limit, overwrite, **settings,
                 )  # fmt: skip
     except TrainingStoppedError as error:
         _fail(f"{error}; go on with: {resume_command}", signals.status)
@@ -218,22 +266,47 @@ def train_export(
         _fail(error, 1)
     except ChargenError as error:
         _fail(error, 2)
+    except MemoryError:
+        _fail(f"{_NO_MEMORY}{go_on()}", 1)
+    except RuntimeError as error:
+        if not _is_about_memory(error):
+            raise
+        _fail(f"{_NO_MEMORY}{go_on()}", 1)
     except KeyboardInterrupt:
-        hint = ""
-        if run is not None and run.unfinished:
-            hint = f"; go on with: {resume_command}"
         names = ", ".join(map(str, written))
         outcome = f"written before: {names}" if names else "no artifact was written"
-        _fail(f"interrupted; {outcome}{hint}", signals.status)
-    if not sys.stdout.isatty():
-        print(written[-1])  # for scripts: model=$(train-export corpus.txt)
+        _fail(f"interrupted; {outcome}{go_on()}", signals.status)
+    out_stream = SteadyStream(sys.stdout)
+    if not out_stream.isatty():
+        out_stream.write(f"{written[-1]}\n")  # for scripts: model=$(train-export corpus.txt)
+        out_stream.flush()
+
+
+@contextlib.contextmanager
+def _imports() -> Iterator[None]:
+    """A context in which what cannot be imported ends the command with one line."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "a package").split(".")[0]
+        _fail(f"training needs {name}, which is not installed; run: {_INSTALL}", 2)
+    except (ImportError, OSError) as error:  # a library that PyTorch brings does not fit
+        reason = str(error).split("\n")[0]
+        _fail(f"a package cannot be loaded: {reason}; install it again with: {_INSTALL}", 2)
+
+
+def _is_about_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch says that there is too little of it."""
+    text = str(error).lower()
+    return "allocate memory" in text or "out of memory" in text
 
 
 def _resume_command(corpus: Path | None, **options: object) -> str:
     words = ["train-export", str(corpus)]
     for name, value in options.items():
         if value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if value is True else [str(value)]
     return shlex.join([*words, "--resume"])
 
 
@@ -281,10 +354,12 @@ def _run_command(path: Path, start: str | None = None) -> str:
 
 
 def _fail(message: object, status: int) -> NoReturn:
-    print(f"train-export: {message}", file=sys.stderr)
+    stream = SteadyStream(sys.stderr)
+    stream.write(f"train-export: {visible(str(message))}\n")
+    stream.flush()
     raise typer.Exit(status)
 
 
 def main() -> None:
     """Entry point of train-export."""
-    app(prog_name="train-export")
+    with_standard_streams(lambda: app(prog_name="train-export"))

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from chargen_export.pipeline import artifact_of_checkpoint
 from chargen_export.precision import MAX_LOSS_INCREASE, load_fp32, load_gate_text
-from chargen_export.variants import ALL, Written, write_variants
+from chargen_export.target import Origin, Target, output_path
+from chargen_export.variants import ALL, Written, plan_variants, variant_path, write_variants
 from chargen_ort.errors import OptionError
-from chargen_ort.files import check_writable, write_atomically
+from chargen_ort.files import check_writable
 from chargen_train.checkpoint import is_checkpoint, load_checkpoint
 
 
@@ -15,8 +16,9 @@ def convert(
     source: Path,
     precision: str,
     text: Path | None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     max_loss_increase: float = MAX_LOSS_INCREASE,
+    overwrite: bool = False,
 ) -> Iterator[Written]:
     """Export `source` without training; yields the artifacts as they are written.
 
@@ -25,39 +27,62 @@ def convert(
         precision: ``fp16``, ``int8`` or ``all``; ``fp32`` of a checkpoint only.
         text: a text to score variants on. Of the corpus that the model was trained on, only the
             held-out tail counts. A checkpoint needs that very corpus.
-        out: the file to write; with ``all`` the variants' suffixes are put into its name. None
-            writes next to `source`, or to the place of the checkpoint's run.
+        out: the file to write, or a folder, see `chargen_export.target.output_path`; with ``all``
+            the variants' suffixes are put into its name. None writes next to `source`, or to the
+            place of the checkpoint's run.
         max_loss_increase: nats a character, 0 to 10.
+        overwrite: whether models of another corpus may be replaced.
 
     Raises:
         ChargenError: a bad file, text or option, or a variant that fails; it is not written.
     """
+    inputs = (source,) if text is None else (source, text)
     if is_checkpoint(source):
         if text is None:
             raise OptionError(
                 "a checkpoint does not hold the text it was trained on; name the corpus with --text"
             )
-        beside = out or artifact_path(source)
+        place = artifact_path(source)
+        saved = load_checkpoint(source)
+        target = Target(Origin(saved.corpus_name, saved.corpus_sha256), inputs, overwrite)
+        beside, named = _places(place, precision, out)
+        plan_variants(beside, precision, target, max_loss_increase, named)
         if precision in ("fp32", ALL):
+            target.check(beside)
             check_writable(beside)
-        base = artifact_of_checkpoint(load_checkpoint(source), text)
+        base = artifact_of_checkpoint(saved, text)
         if precision in ("fp32", ALL):
-            write_atomically(beside, base.data)
+            target.write(beside, base)
             yield base, beside
-        yield from write_variants(
-            base, beside, precision, load_gate_text(base, text), max_loss_increase, out
-        )
-        return
-    base = load_fp32(source)
-    if precision == "fp32":
-        raise OptionError(f"{source} is fp32 already; give --precision fp16, int8 or all")
-    if text is None:
-        raise OptionError(
-            f"{precision} is scored against fp32 on a text; give one with --text, for example "
-            "the corpus that the model was trained on"
-        )
+    else:
+        base = load_fp32(source)
+        if precision == "fp32":
+            raise OptionError(f"{source} is fp32 already; give --precision fp16, int8 or all")
+        if text is None:
+            raise OptionError(
+                f"{precision} is scored against fp32 on a text; give one with --text, for example "
+                "the corpus that the model was trained on"
+            )
+        target = Target(Origin.of(base.training), inputs, overwrite)
+        beside, named = _places(source, precision, out)
+        plan_variants(beside, precision, target, max_loss_increase, named)
     gate_text = load_gate_text(base, text)
-    yield from write_variants(base, out or source, precision, gate_text, max_loss_increase, out)
+    yield from write_variants(base, beside, precision, gate_text, target, max_loss_increase, named)
+
+
+def _places(place: Path, precision: str, out: str | Path | None) -> tuple[Path, Path | None]:
+    """Where the fp32 artifact is or would be, and the very file that `out` asks for, if it does.
+
+    Args:
+        place: of the fp32 artifact if nothing else is asked for.
+        precision: of the artifacts to write.
+        out: see `convert`.
+    """
+    if out is None:
+        return place, None
+    single = place if precision in ("fp32", ALL) else variant_path(place, precision)
+    path = output_path(out, single.name, place.parent)
+    return path, path
 
 
 def artifact_path(checkpoint: Path) -> Path:

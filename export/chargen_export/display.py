@@ -1,18 +1,20 @@
 """What train-export shows while it works: a live line on a terminal, plain lines elsewhere."""
 
+import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, ParamSpec, Self, TextIO, cast
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from chargen_export.pipeline import Events
+from chargen_export.streams import SteadyStream
 from chargen_ort.artifact import Artifact
 from chargen_train.checkpoint import Checkpoint
 from chargen_train.corpus import Corpus
@@ -25,22 +27,31 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _SAMPLE_SHOWN = 72  # characters
 _REFRESH = 4  # a second
 
+_Arguments = ParamSpec("_Arguments")
+
 
 class Display:
-    """A context that shows a run; its `events` go to `train_and_export`."""
+    """A context that shows a run; its `events` go to `train_and_export`.
 
-    def __init__(self, file: TextIO) -> None:
-        self._console = Console(file=file, highlight=False, soft_wrap=True)
-        self._is_live = file.isatty() and not os.environ.get("CI")
+    No failure to show something ends the run.
+
+    Args:
+        file: what is shown goes there as long as it can be written; None takes nothing.
+    """
+
+    def __init__(self, file: TextIO | None) -> None:
+        stream = SteadyStream(file)
+        self._console = Console(file=cast(TextIO, stream), highlight=False, soft_wrap=True)
+        self._is_live = stream.isatty() and not os.environ.get("CI")
         self._live: Live | None = None
         self._drawn = 0.0
         self._losses: list[float] = []  # of all steps so far
         self.events = Events(
-            on_begin=self._begin,
-            on_resume=self._resume,
-            on_progress=self._progress,
-            on_trained=self._trained,
-            on_warning=self._warning,
+            on_begin=_shielded(self._begin),
+            on_resume=_shielded(self._resume),
+            on_progress=_shielded(self._progress),
+            on_trained=_shielded(self._trained),
+            on_warning=_shielded(self._warning),
         )
 
     def __enter__(self) -> Self:
@@ -52,7 +63,8 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop_live()
+        with contextlib.suppress(Exception):
+            self._stop_live()
 
     def _line(self, label: str, text: str) -> None:
         self._console.print(Text.assemble((f"{label:<11} ", "bold"), text))
@@ -124,6 +136,9 @@ class Display:
 
     def finish(self, artifact: Artifact, path: Path, command: str) -> None:
         """Say what was written and how to run it."""
+        _shielded(self._finish)(artifact, path, command)
+
+    def _finish(self, artifact: Artifact, path: Path, command: str) -> None:
         parity = artifact.parity
         self._line(
             "parity",
@@ -158,6 +173,16 @@ class Display:
         if self._live:
             self._live.stop()
             self._live = None
+
+
+def _shielded(show: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """`show`, whose failures are left out: what is shown is worth less than the run."""
+
+    def call(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> None:
+        with contextlib.suppress(Exception):
+            show(*arguments, **options)
+
+    return call
 
 
 def sparkline(values: Sequence[float], width: int = 24) -> str:

@@ -1,19 +1,25 @@
 """Keeping a run: its folder is written as training goes on, and no failure to write ends it."""
 
+import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from chargen_export.report import render_report
 from chargen_ort.artifact import Artifact
-from chargen_ort.errors import ChargenError
+from chargen_ort.errors import OptionError
 from chargen_ort.files import write_atomically
-from chargen_train.checkpoint import Checkpoint, load_latest, refuse_other
+from chargen_train.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_latest,
+    previous_of,
+    refuse_misfit,
+    refuse_other,
+)
 from chargen_train.corpus import Corpus
 from chargen_train.progress import Progress
 from chargen_train.recipe import Recipe
 from chargen_train.run_folder import RunFolder
-
-# a full disk, or a file in the folder that another program changed
-_NOT_WORTH_A_RUN = (ChargenError, OSError, KeyError, TypeError, ValueError)
 
 
 class RunKeeper:
@@ -40,6 +46,7 @@ class RunKeeper:
         """
         checkpoint, note = load_latest(self.folder.checkpoint)
         refuse_other(checkpoint, corpus.sha256, settings)
+        refuse_misfit(checkpoint, corpus)
         self._warn(note)
         self.folder.go_on(corpus, checkpoint)
         return checkpoint
@@ -50,7 +57,7 @@ class RunKeeper:
             self.folder.record(progress)
             if progress.evaluation is not None:
                 self._write_report()
-        except _NOT_WORTH_A_RUN as error:
+        except Exception as error:  # a full disk, or a file that another program changed
             self._warn_once(error)
 
     def finish(self, artifact: Artifact) -> None:
@@ -58,8 +65,26 @@ class RunKeeper:
         try:
             self.folder.finish(artifact.training, artifact.parity, len(artifact.data))
             self._write_report()
-        except _NOT_WORTH_A_RUN as error:
+        except Exception as error:  # the artifact is there
             self._warn_once(error)
+
+    def describe_rest(self, corpus_path: Path, steps: int) -> str:
+        """What there is of a model of so many steps that could not be written, and how to go on."""
+        for path in (self.folder.checkpoint, previous_of(self.folder.checkpoint)):
+            try:
+                saved = load_checkpoint(path).step
+            except OptionError:
+                continue
+            if saved == steps:
+                command = ["train-export", "--from", str(path), "--text", str(corpus_path)]
+                return f"the trained model is whole in {path}; go on with: {shlex.join(command)}"
+            out = str(self.folder.artifact)
+            command = ["train-export", str(corpus_path), "--out", out, "--resume"]
+            return (
+                f"the last checkpoint, of step {saved:,} of {steps:,}, is whole in {path}; go on "
+                f"with: {shlex.join(command)}"
+            )
+        return "no checkpoint could be saved either, so the model is lost"
 
     def _write_report(self) -> None:
         page = render_report(self.folder.read_config(), self.folder.read_metrics())

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: the first asks the run to stop after its step, a second ends it at once."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -58,8 +59,9 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            if sys.stderr is not None and sys.stderr.isatty():
-                os.write(2, b"\x1b[?25h\n")  # the live display hides the cursor
+            with contextlib.suppress(OSError, ValueError):
+                if sys.stderr is not None and sys.stderr.isatty():
+                    os.write(2, b"\x1b[?25h\n")  # the live display hides the cursor
             os._exit(128 + number)
         self.received = number
         if not self._waits:

@@ -12,9 +12,10 @@ from chargen_export.precision import (
     check_loss_increase,
     derive_variant,
 )
+from chargen_export.target import Target
 from chargen_ort.artifact import PRECISIONS, Artifact
 from chargen_ort.errors import OptionError
-from chargen_ort.files import check_writable, write_atomically
+from chargen_ort.files import check_writable
 from chargen_train.corpus import Corpus
 from chargen_train.evaluate import WINDOW
 from chargen_train.planning import MAX_VALIDATION
@@ -32,6 +33,7 @@ def write_variants(
     beside: Path,
     precision: str,
     text: GateText,
+    target: Target,
     max_loss_increase: float = MAX_LOSS_INCREASE,
     out: Path | None = None,
 ) -> Iterator[Written]:
@@ -42,35 +44,39 @@ def write_variants(
         beside: where `base` is, or would be.
         precision: ``fp16``, ``int8`` or ``all``; nothing is made for ``fp32``.
         text: decides whether they are good enough.
+        target: says what may be replaced.
         max_loss_increase: nats a character.
         out: the very file to write if `precision` is a single one.
 
     Raises:
         ChargenError: a variant fails; it is not written, the ones before it are.
     """
-    paths = plan_variants(beside, precision, max_loss_increase, out)
+    paths = plan_variants(beside, precision, target, max_loss_increase, out)
     for name, path in paths.items():
         artifact = derive_variant(base, name, text, max_loss_increase, str(path))
-        write_atomically(path, artifact.data)
+        target.write(path, artifact)
         yield artifact, path
 
 
 def plan_variants(
     beside: Path,
     precision: str,
+    target: Target,
     max_loss_increase: float = MAX_LOSS_INCREASE,
     out: Path | None = None,
 ) -> dict[str, Path]:
     """Where `write_variants` will write each precision; the arguments are the same.
 
     Raises:
-        OptionError: an argument out of its range, or a place that cannot be written.
+        OptionError: an argument out of its range, or a place that cannot be written or may not be.
     """
     if precision not in (*PRECISIONS, ALL):
         raise OptionError(f"precision is {precision!r}; give one of {(*PRECISIONS, ALL)}")
     check_loss_increase(max_loss_increase)
     chosen = [p for p in PRECISIONS[1:] if precision in (p, ALL)]
     paths = {p: out if out and precision != ALL else variant_path(beside, p) for p in chosen}
+    for path in paths.values():
+        target.check(path)
     for path in paths.values():
         check_writable(path)
     return paths

@@ -8,7 +8,9 @@ import hashlib
 import io
 import json
 import os
-import pickle
+import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -18,15 +20,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chargen_ort.errors import ChargenError, OptionError
+from chargen_ort.errors import OptionError
 from chargen_ort.files import write_atomically
 from chargen_ort.vocabulary import Vocabulary
+from chargen_train.corpus import Corpus
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
+from chargen_train.state_checks import (
+    check_fields,
+    check_optimizer,
+    check_random_states,
+    check_range,
+    check_tensor,
+    check_weights,
+    check_windows,
+    meta_model,
+)
+from chargen_train.windows import Windows
 
 _MAGIC = b"chargen checkpoint 2\n"
 _ZIP = b"PK\x03\x04"  # the archive's first bytes; PyTorch would also read bare pickles
 _DIGEST = 65  # 64 hexadecimal digits and a line end
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_THREADS = 1024
+_MOST_SHOWN = 160  # characters of what a file brings into a message
 
 Weights = dict[str, Tensor]
 
@@ -152,12 +169,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         OptionError: missing, not readable, damaged, or not a checkpoint of this format.
     """
+    if path.exists() and not path.is_file():  # a pipe may never end
+        raise OptionError(f"{path} is no regular file; give the checkpoint of a run")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise OptionError(f"no such checkpoint: {path}") from None
     except OSError as error:
         raise OptionError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:  # a NUL in it
+        raise OptionError(f"cannot read {str(path)!a}: it is not a path") from None
     payload = memoryview(data)[len(_MAGIC) + _DIGEST :]
     if not data.startswith(_MAGIC):
         raise OptionError(f"{path} is not a checkpoint that this version of train-export wrote")
@@ -165,29 +186,79 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if digest != hashlib.sha256(payload).hexdigest().encode() + b"\n":
         raise OptionError(f"{path} is damaged: its SHA-256 does not match")
     try:
-        if payload[:4] != _ZIP:
-            raise ValueError("not an archive of PyTorch")
-        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        facts = json.loads(content.pop("facts"))
-        facts["vocabulary"] = Vocabulary(**facts["vocabulary"])
-        facts["recipe"], facts["plan"] = Recipe(**facts["recipe"]), Plan(**facts["plan"])
-        checkpoint = Checkpoint(**facts, **content)
-        _ = checkpoint.model  # its weights fit
-    except (
-        AttributeError, ChargenError, KeyError, RuntimeError, TypeError, ValueError,
-        pickle.UnpicklingError,
-    ) as error:  # fmt: skip
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise OptionError(f"{path} is not a checkpoint of a run: {reason}") from None
+        checkpoint = _from_archive(payload)
+        _check(checkpoint)
+    except Exception as error:  # PyTorch raises whatever a forged archive leads it to
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise OptionError(f"{path} is not a checkpoint of a run: {_printable(reason)}") from None
     return checkpoint
 
 
+def _from_archive(payload: memoryview) -> Checkpoint:
+    """The checkpoint in an archive; only its form is checked, not its values."""
+    if payload[:4] != _ZIP:
+        raise ValueError("it is no archive of PyTorch")
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(payload):
+            raise ValueError("it is compressed")  # it could be a thousand times larger
+    with warnings.catch_warnings(action="ignore"):
+        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    facts = json.loads(content.pop("facts"))
+    vocabulary = check_fields(Vocabulary, facts["vocabulary"])
+    vocabulary["characters"].encode()  # no lone surrogates
+    facts["vocabulary"] = Vocabulary(**vocabulary)
+    facts["recipe"] = Recipe(**check_fields(Recipe, facts["recipe"]))
+    facts["plan"] = Plan(**check_fields(Plan, facts["plan"]))
+    return Checkpoint(**check_fields(Checkpoint, {**facts, **content}, may_be_nan=("loss",)))
+
+
+def _check(checkpoint: Checkpoint) -> None:
+    """Refuse values that no run could have saved; those that depend on the corpus come later."""
+    recipe, plan = checkpoint.recipe, checkpoint.plan
+    if not _SHA256.fullmatch(checkpoint.corpus_sha256):
+        raise ValueError("corpus_sha256 is no SHA-256")
+    if plan.device not in ("cpu", "cuda"):
+        raise ValueError("device is neither cpu nor cuda")
+    check_range("threads", plan.threads, 1, _MOST_THREADS)
+    check_range("reserve", plan.reserve, 0)
+    check_range("measured", plan.measured, 2)
+    for name in ("step", "evaluations", "phase_step", "seconds", "phase_begun", "best_step"):
+        check_range(name, getattr(checkpoint, name), 0)
+    check_range("measured_step", checkpoint.measured_step or 0, 0)
+    if (checkpoint.best is None) != (checkpoint.best_loss is None):
+        raise ValueError("best and best_loss are not there together")
+    if len(checkpoint.teachers) > recipe.teachers:
+        raise ValueError("it has more teachers than its recipe")
+    model = meta_model(
+        len(checkpoint.vocabulary), recipe.embedding_dim, recipe.hidden_size, recipe.num_layers
+    )
+    check_weights("weights", checkpoint.weights, model)
+    check_weights("average", checkpoint.average, model)
+    if checkpoint.best is not None:
+        check_weights("best", checkpoint.best, model)
+    for teacher in checkpoint.teachers:
+        check_weights("teachers", teacher, model)
+    check_optimizer(checkpoint.optimizer, model)
+    shape = recipe.batch_size, recipe.num_layers, recipe.hidden_size
+    check_tensor("hidden", checkpoint.hidden, shape)
+    on_cuda = plan.device == "cuda"
+    check_random_states(checkpoint.torch_random, checkpoint.cuda_random, on_cuda)
+    check_windows(checkpoint.windows)
+
+
+def _printable(text: str) -> str:
+    """A short form of what a file brought into a message."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MOST_SHOWN])
+
+
 def is_checkpoint(path: Path) -> bool:
-    """Whether the file begins as a checkpoint of any version does."""
+    """Whether it is a file that begins as a checkpoint of any version does."""
     try:
+        if not path.is_file():  # opening a pipe would wait for somebody to write into it
+            return False
         with open(path, "rb") as file:
             return file.read(len(_MAGIC)).startswith(_MAGIC[:18])
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
@@ -236,6 +307,22 @@ def refuse_other(
                 f"cannot resume: {name} is {_shown(value)}, the run has {_shown(own)}; "
                 f"leave {option} out, or leave --resume out to start anew"
             )
+
+
+def refuse_misfit(checkpoint: Checkpoint, corpus: Corpus) -> None:
+    """Refuse a checkpoint whose vocabulary or place in the text is none of `corpus`'s.
+
+    Raises:
+        OptionError: the SHA-256 may be right nevertheless: of a forged checkpoint, or of one that
+            was made by a version that read the text otherwise.
+    """
+    if checkpoint.vocabulary.characters != corpus.vocabulary.characters:
+        raise OptionError(
+            f"the checkpoint has {len(checkpoint.vocabulary):,} characters that are not the "
+            f"{len(corpus.vocabulary):,} of {corpus.name}; train anew"
+        )
+    windows = Windows(corpus.training, checkpoint.recipe, torch.device("cpu"))
+    windows.restore(checkpoint.windows)
 
 
 def _shown(value: object) -> str:

@@ -73,10 +73,10 @@ def load_corpus(path: Path) -> Corpus:
     if len(tokens) < MIN_CHARACTERS_TO_VALIDATE:
         cut = len(tokens)
     return Corpus(
-        _name(path), reader.sha256, Vocabulary(characters), tokens, cut, notes=reader.notes
+        corpus_name(path), reader.sha256, Vocabulary(characters), tokens, cut, notes=reader.notes
     )
 
 
-def _name(path: Path) -> str:
+def corpus_name(path: Path) -> str:
     """names.txt and names.txt.gz are both called names."""
     return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem

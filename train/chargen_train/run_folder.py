@@ -1,14 +1,16 @@
 """The run folder: what a training run leaves beside its artifact.
 
 `config.json` holds the settings and, in the end, the results; `metrics.jsonl` one JSON object a
-line; `checkpoint.pt` and `checkpoint.previous.pt` what is needed to go on.
+line; `checkpoint.pt` and `checkpoint.previous.pt` what is needed to go on. While a run uses the
+folder, it holds the lock of `run.lock` there.
 """
 
 import contextlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,18 @@ import torch
 
 from chargen_ort import __version__
 from chargen_ort.errors import OptionError
-from chargen_ort.files import write_atomically
-from chargen_train.checkpoint import Checkpoint, previous_of
+from chargen_ort.files import as_option_error, write_atomically
+from chargen_train.checkpoint import Checkpoint, is_checkpoint, previous_of
 from chargen_train.corpus import Corpus
 from chargen_train.evaluate import bits_per_char
 from chargen_train.progress import Progress
 from chargen_train.recipe import Recipe
+from chargen_train.run_lock import LOCK_NAME, FolderLock, lock_folder
 
 _LINES = 200  # of metrics a run, evaluations not counted
+_NUMBERS = ("fraction", "seconds", "loss", "learning_rate", "chars_per_second")  # of each line
+_MOST = 1e18  # of any number there
+_MEASURED = ("validation", "bits_per_char")  # of some
 
 
 class RunFolder:
@@ -40,6 +46,7 @@ class RunFolder:
         self.path = artifact.with_name(artifact.name.removesuffix(".onnx") + ".run")
         self._losses: list[float] = []
         self._recorded = 0.0  # fraction of the run at the last line
+        self._lock: FolderLock | None = None
 
     @property
     def config(self) -> Path:
@@ -62,10 +69,77 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that a run writes here."""
+        saved = self.checkpoint, previous_of(self.checkpoint)
+        return self.config, self.metrics, self.report, *saved
+
+    @property
     def unfinished(self) -> bool:
         """Whether there is a checkpoint to go on from, and no artifact of this run yet."""
         saved = self.checkpoint.exists() or previous_of(self.checkpoint).exists()
         return saved and not self.read_config().get("finished")
+
+    @property
+    def finished_corpus(self) -> tuple[str, str] | None:
+        """Name and SHA-256 of the corpus of a run that is finished; None if there is no such."""
+        config = self.read_config()
+        corpus = config.get("corpus")
+        if not config.get("finished") or not isinstance(corpus, dict):
+            return None
+        return str(corpus.get("name")), str(corpus.get("sha256"))
+
+    def refuse_foreign(self) -> None:
+        """Refuse a folder with files in it that are no run's, as a run would remove some of them.
+
+        Raises:
+            OptionError: there is something else than a run's folder, an empty one, or nothing.
+        """
+        cure = "move it away, or choose another --out"
+        if os.path.lexists(self.path) and not self.path.is_dir():
+            raise OptionError(f"{self.path} is no folder, a run could not be kept there; {cure}")
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise OptionError(f"cannot read {self.path}: {error.strerror}; {cure}") from None
+        saved = self.checkpoint, previous_of(self.checkpoint)
+        if "chargen" in self.read_config() or any(map(is_checkpoint, saved)):
+            return
+        # what is left of a run that was killed as it began
+        names = [name for name in names if name != LOCK_NAME and not name.endswith(".part")]
+        if names:
+            raise OptionError(
+                f"{self.path} is not empty and has no config.json of a run, so its files may be of "
+                f"something else; {cure}"
+            )
+
+    @contextlib.contextmanager
+    def in_use(self, create: bool) -> Iterator[None]:
+        """A context in which no other run can use the folder.
+
+        Args:
+            create: make it if it is not there; else there is nothing to lock.
+
+        Raises:
+            OptionError: another run uses it, it is not a run's, or it cannot be written.
+        """
+        self.refuse_foreign()
+        if not create and not self.path.exists():
+            yield
+            return
+        with as_option_error(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(self.path)
+        try:
+            yield
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+            with contextlib.suppress(OSError):  # there are files in it, as a rule
+                self.path.rmdir()
 
     def begin(self, corpus: Corpus, recipe: Recipe) -> str | None:
         """Start a run in an empty folder.
@@ -135,20 +209,25 @@ class RunFolder:
         self._write_config(self.read_config() | {"finished": True} | results)
 
     def read_config(self) -> dict[str, Any]:
-        """What `config.json` holds; empty if it is missing or not JSON."""
-        with contextlib.suppress(OSError, ValueError):
+        """What `config.json` holds; empty if it is missing or not a JSON object."""
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             config = json.loads(self.config.read_text(encoding="utf-8"))
             if isinstance(config, dict):
                 return config
         return {}
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`, without one that was cut off when a run was killed."""
+        """The lines of `metrics.jsonl` that a run wrote.
+
+        One that was cut off when a run was killed, was damaged, or came from elsewhere is left out.
+        """
         lines = []
         with contextlib.suppress(OSError):
-            for line in self.metrics.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):
-                    lines.append(json.loads(line))
+            for data in self.metrics.read_bytes().split(b"\n"):
+                with contextlib.suppress(ValueError, RecursionError):
+                    line = json.loads(data)
+                    if _is_line(line):
+                        lines.append(line)
         return lines
 
     def _describe(self, corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
@@ -181,14 +260,37 @@ class RunFolder:
         while True:
             name = f"{stem}.unfinished-{count}"
             aside = self.path.with_name(f"{name}.run")
-            if not aside.exists():
+            if not os.path.lexists(aside):
                 break
             count += 1
+        lock = self._lock
+        if lock is not None and sys.platform == "win32":  # a folder of open files cannot be renamed
+            lock.release()
         try:
             os.rename(self.path, aside)
+            self.path.mkdir()
         except OSError as error:
             raise OptionError(
                 f"cannot move the unfinished run {self.path} aside: {error.strerror}"
             ) from None
+        if lock is not None:  # it went with the folder
+            self._lock = lock_folder(self.path)
+            replace(lock, path=aside / LOCK_NAME).release()
         artifact = self.artifact.with_name(f"{name}.onnx")
         return f"an unfinished run was moved to {aside}; --resume --out {artifact} goes on with it"
+
+
+def _is_line(value: object) -> bool:
+    """Whether a JSON value is a line as `RunFolder.record` writes it."""
+    if not isinstance(value, dict) or type(value.get("step")) is not int or value["step"] < 0:
+        return False
+    numbers = [value.get(name) for name in _NUMBERS]
+    numbers += [value[name] for name in _MEASURED if name in value]
+    if not all(type(number) in (int, float) for number in numbers):
+        return False
+    if not isinstance(value.get("phase", ""), str) or not 0 <= value["fraction"] <= 1:
+        return False
+    samples = value.get("samples", {})
+    if not isinstance(samples, dict) or not all(isinstance(v, str) for v in samples.values()):
+        return False
+    return all(abs(n) < _MOST for n in (value["step"], *numbers))  # NaN is not

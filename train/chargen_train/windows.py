@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from chargen_ort.errors import OptionError
 from chargen_train.evaluate import as_tensor
 from chargen_train.recipe import Recipe
 
@@ -55,6 +56,11 @@ class Windows:
         """Steps in which as many characters are read as the text has."""
         return max(1.0, len(self._tokens) / (self._batch * self._time))
 
+    @property
+    def _used(self) -> int:
+        """Characters that a stateful pass reads."""
+        return self._batch * self._time * self._per_pass + 1
+
     def next(self) -> Batch:
         """The next window of each row."""
         batch, time = self._batch, self._time
@@ -62,8 +68,7 @@ class Windows:
             starts = self._rng.integers(0, len(self._tokens) - time, batch)
             return self._batch_at(starts, np.zeros(batch, dtype=np.float32))
         if self._index % self._per_pass == 0:
-            used = batch * time * self._per_pass + 1
-            self._offset = int(self._rng.integers(0, len(self._tokens) - used + 1))
+            self._offset = int(self._rng.integers(0, len(self._tokens) - self._used + 1))
             keep = np.zeros(batch, dtype=np.float32)
         else:
             keep = (self._rng.random(batch) >= self._reset).astype(np.float32)
@@ -81,7 +86,18 @@ class Windows:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken, on the same text with the same recipe."""
+        """Go on where `state` was taken, on the same text with the same recipe.
+
+        Raises:
+            OptionError: it was taken elsewhere: the text is too short for it.
+        """
+        room = len(self._tokens) - (self._used if self._stateful else self._time + 1)
+        if not 0 <= state["offset"] <= room:
+            raise OptionError(
+                f"the run read {self._batch} windows of {self._time} characters at once from "
+                f"{state['offset']:,} on, which the text of {len(self._tokens):,} does not have; "
+                "train anew"
+            )
         self._index, self._offset = state["index"], state["offset"]
         self._rng.bit_generator.state = state["generator"]
 
