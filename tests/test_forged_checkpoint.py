@@ -42,7 +42,7 @@ def read(data):
 
 def seal(payload):
     digest = hashlib.sha256(payload).hexdigest()
-    return f"chargen checkpoint 1\n{digest}\n".encode() + payload
+    return f"chargen checkpoint 2\n{digest}\n".encode() + payload
 
 
 def forge(content):
