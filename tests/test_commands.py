@@ -204,7 +204,7 @@ def test_escapes_are_read_in_starts_and_stops(lines_path):
     written = json.loads(run("chargen-ort", *common, "--start", r"\u0068ello\n").stdout)
     assert written["start"] == "hello\n"
     assert written["text"].startswith("hello\n")
-    stopped = json.loads(run("chargen-ort", *common, "--stop", "x", "--stop", r"\n").stdout)
+    stopped = json.loads(run("chargen-ort", *common, "--stop", "hh", "--stop", r"\n").stdout)
     assert (stopped["text"], stopped["ended"]) == ("hello", "stop")
 
 

@@ -221,7 +221,7 @@ def test_another_error_of_pytorch_is_not_hidden(folder, monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_one_line(folder):
     result = train_export("c.txt", "--device", "cuda")
-    assert_one_line(result, 2, "device is cuda, but PyTorch finds none here; give --device cpu")
+    assert_one_line(result, 2, "device is cuda, but PyTorch finds no GPU here; give --device cpu")
     assert os.listdir() == ["c.txt"]
 
 
