@@ -150,7 +150,8 @@ def test_a_model_that_would_hardly_see_its_corpus_gives_way_to_a_smaller_one():
     assert sizes(10)[0] == (2, 512)
     assert sizes(2)[0] == (1, 512)
     assert sizes(1)[0] == (1, 256)
-    assert sizes(0.2)[0] == (1, 128)
+    assert sizes(0.2)[0] == (1, 256), "it reads the corpus more than once"
+    assert sizes(0.05)[0] == (1, 128)
     assert sizes(0.01)[0] == (1, 128), "the smallest, though it cannot read the corpus four times"
     assert sizes(1)[1] == [(2, 512), (1, 256)], "what cannot be fast enough is not timed"
     assert sizes(1, hidden_size=300)[0] == (2, 300), "a size that is given is kept"

@@ -2,7 +2,7 @@
 
 import os
 
-_SPINS = "1000"  # some microseconds: a waiting thread sleeps soon after, and another program runs
+_SPINS = "2000"  # some microseconds: a waiting thread sleeps soon after, and another program runs
 
 
 def wait_briefly() -> None:

@@ -14,7 +14,7 @@ from chargen_train.recipe import Recipe
 
 _NARROW = 128  # up to this hidden size one thread and float32 are the fastest
 _BF16_GAIN = 1.3  # bf16 must be so much faster to be taken
-_PRODUCT_SECONDS = 0.1  # that products of one kind are timed for
+_PRODUCT_SECONDS = 0.15  # that products of one kind are timed for
 _COMPARED_STEPS = 8  # that the speed of a number of threads is judged by, at most
 _FIRST_TRIAL = 1.0  # seconds of training until the other number of threads is tried
 _TRIAL_SECONDS = 0.5  # that a trial lasts, at most, but at least one step
@@ -52,12 +52,12 @@ def choose_threads(recipe: Recipe, device: torch.device) -> int:
         return 1
     if not may_switch_threads(recipe, device, most):
         return most
+    dtype = torch.bfloat16 if choose_bf16(recipe, device) else torch.float32
     rates = {}
     for count in (most, 1):
         with threads(count):
-            rates[count] = max(
-                _products_a_second(recipe, dtype) for dtype in (torch.float32, torch.bfloat16)
-            )
+            seconds = _product_seconds(recipe, dtype)
+            rates[count] = len(seconds) / sum(seconds)
     return max(rates, key=lambda count: rates[count])
 
 
@@ -128,12 +128,18 @@ class ThreadSwitch:
 
 
 def choose_bf16(recipe: Recipe, device: torch.device) -> bool:
-    """Whether products are clearly faster in bfloat16 for these shapes; measured on a CPU."""
-    return device.type == "cuda" or (
-        recipe.hidden_size > _NARROW
-        and _products_a_second(recipe, torch.bfloat16)
-        > _BF16_GAIN * _products_a_second(recipe, torch.float32)
-    )
+    """Whether products are clearly faster in bfloat16 for these shapes; measured on a CPU.
+
+    The fastest product of each kind is compared, on one thread, since it tells of the processor and
+    not of what other programs did meanwhile.
+    """
+    if device.type == "cuda" or recipe.hidden_size <= _NARROW:
+        return device.type == "cuda"
+    with threads(1):
+        single, narrow = (
+            min(_product_seconds(recipe, dtype)) for dtype in (torch.float32, torch.bfloat16)
+        )
+    return single > _BF16_GAIN * narrow
 
 
 def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager[Any]:
@@ -141,13 +147,16 @@ def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextMana
     return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
 
-def _products_a_second(recipe: Recipe, dtype: torch.dtype) -> float:
-    """How many recurrent products this machine computes in a second, from a tenth of one."""
+def _product_seconds(recipe: Recipe, dtype: torch.dtype) -> list[float]:
+    """What recurrent products of a recipe's shapes take, one after the other for a while."""
     x = torch.ones(recipe.batch_size, recipe.hidden_size, dtype=dtype)
     w = torch.ones(3 * recipe.hidden_size, recipe.hidden_size, dtype=dtype)
     F.linear(x, w)  # the first prepares more than it computes
-    count, begun = 0, time.perf_counter()
-    while (spent := time.perf_counter() - begun) < _PRODUCT_SECONDS:
+    seconds: list[float] = []
+    begun = time.perf_counter()
+    while not seconds or sum(seconds) < _PRODUCT_SECONDS:
         F.linear(x, w)
-        count += 1
-    return count / spent
+        now = time.perf_counter()
+        seconds.append(now - begun)
+        begun = now
+    return seconds

@@ -140,9 +140,10 @@ _TABLE_HAS_DROPOUT = 20_000  # characters, up to which it does
 _DROPOUT_BY_EPOCHS = ((4.0, 0.0), (15.0, 0.1), (32.0, 0.2), (100.0, 0.25))
 _DROPOUT_STEP = 0.05
 _SIZE_SETTINGS = {"hidden_size", "num_layers", "embedding_dim"}
-_LEAST_EPOCHS = 4.0
-# layers and widths by falling cost, of which the first that reads its corpus often enough is taken
-_SIZES = ((2, 512), (1, 512), (1, 256), (1, 128))
+# layers and widths by falling cost, each with how often it must read the corpus to be taken. One of
+# 256 that reads it three times is far better than one of 128 that reads it five times, and one that
+# reads it four times better than the next larger one that reads it twice; see EXPERIMENTS.md.
+_SIZES = (((2, 512), 4.0), ((1, 512), 4.0), ((1, 256), 1.0), ((1, 128), 0.0))
 _TAUGHT = (500_000, 5_000_000)  # characters; measured at a million, and memory grows with them
 _TAUGHT_DROPOUT = 0.05  # soft targets leave little to be learnt by heart
 _EPOCHS_A_TEACHER = 7.5  # enough for a good one
@@ -191,8 +192,8 @@ def choose_recipe(
 ) -> Recipe:
     """The recipe for a corpus and a time.
 
-    Where minutes bound the run and no size is given, the model is the largest that reads the corpus
-    at least `_LEAST_EPOCHS` times at the measured speed, or else the smallest of them.
+    Where minutes bound the run and no size is given, the model is the largest of `_SIZES` that
+    reads the corpus often enough at the measured speed.
 
     Args:
         characters: that are trained on.
@@ -258,19 +259,21 @@ def _suitable_size(
         return recipe, epochs
     seconds = recipe.minutes * 60
     epochs = seconds * measure_speed(recipe) / characters
+    if not may_shrink or epochs >= _SIZES[0][1]:
+        return recipe, epochs
+    own = recipe.num_layers, recipe.hidden_size
     weights = parameter_count(64, recipe)
-    smaller = [
-        replace(recipe, num_layers=layers, hidden_size=width)
-        for layers, width in _SIZES
-        if may_shrink and (layers, width) < (recipe.num_layers, recipe.hidden_size)
-    ]
-    for index, candidate in enumerate(smaller):
-        if epochs >= _LEAST_EPOCHS:
+    for (layers, width), enough in _SIZES:
+        if (layers, width) == own and epochs >= enough:
             break
-        # at best, the speed grows as the weights get fewer; what cannot be enough is not timed
-        hoped = epochs * weights / parameter_count(64, candidate)
-        if hoped < _LEAST_EPOCHS and index < len(smaller) - 1:
+        if (layers, width) >= own:
             continue
-        recipe, weights = candidate, parameter_count(64, candidate)
+        smaller = replace(recipe, num_layers=layers, hidden_size=width)
+        # at best, the speed grows as the weights get fewer; what cannot be enough is not timed
+        if epochs * weights / parameter_count(64, smaller) < enough:
+            continue
+        recipe, weights = smaller, parameter_count(64, smaller)
         epochs = seconds * measure_speed(recipe) / characters
+        if epochs >= enough:
+            break
     return recipe, epochs
