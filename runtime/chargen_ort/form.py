@@ -27,7 +27,7 @@ from chargen_ort.graphs.spec import (
     Tensor,
     Value,
 )
-from chargen_ort.protobuf import bytes_field, bytes_header, fields, integer_field
+from chargen_ort.protobuf import Found, bytes_field, bytes_header, fields, integer_field
 
 MAX_METADATA_BYTES = 2 << 20  # all entries together
 MAX_WEIGHT = 1e6  # then no sum in the graph can overflow float32, so all logits are finite
@@ -51,15 +51,13 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """The form of one graph.
+    """The form of one graph: the fields of its ModelProto, and the same as a file has them.
 
     Attributes:
-        graph: what it was rendered from.
-        fields: of the ModelProto.
-        parts: the same as literal bytes, and as tensors where a file has its weights.
+        fields: by their names, for messages.
+        parts: literal bytes, and tensors where a file has its weights.
     """
 
-    graph: Graph
     fields: list[Field]
     parts: list[bytes | Tensor]
 
@@ -79,7 +77,7 @@ def render(graph: Graph) -> Form:
         Field(7, "graph", _graph(graph)),
         Field(8, "opset_import", opset),
     ]
-    return Form(graph, model, _encode(model))
+    return Form(model, _encode(model))
 
 
 def fill(form: Form, arrays: Mapping[str, Array]) -> bytes:
@@ -272,7 +270,7 @@ def _explain(data: memoryview, begin: int, end: int, wanted: Sequence[Field], wh
             raise ArtifactError(f"{where}: {error}; train-export writes {name} there") from None
         if found is None:
             what = f"{where} ends at byte {end}"
-        elif want is None or (found.number, type(found.value)) != (want.number, _type(want)):
+        elif want is None or not _alike(found, want):
             what = f"{where}: field {found.number} at byte {found.begin}"
         elif isinstance(want.value, list) and not isinstance(found.value, int):
             begin = found.end - len(found.value)
@@ -286,8 +284,9 @@ def _explain(data: memoryview, begin: int, end: int, wanted: Sequence[Field], wh
             raise ArtifactError(f"{what}; train-export writes {name} there")
 
 
-def _type(wanted: Field) -> type:
-    return int if isinstance(wanted.value, int) else memoryview
+def _alike(found: Found, want: Field) -> bool:
+    both = isinstance(found.value, int), isinstance(want.value, int)
+    return found.number == want.number and both[0] == both[1]
 
 
 def _misfit(found: int | memoryview, value: "int | str | Tensor | list[Field]") -> str:
@@ -304,7 +303,7 @@ def _misfit(found: int | memoryview, value: "int | str | Tensor | list[Field]") 
         told = wanted = None
         if value.value is not None:
             told, wanted = tuple(np.frombuffer(found, value.dtype).tolist()), value.value
-    return "" if told == wanted else f"is {told!a}; train-export writes {wanted!a}"
+    return "" if told == wanted else f"is {told!a:.160}; train-export writes {wanted!a:.160}"
 
 
 def _check_finite(array: Array, name: str) -> None:

@@ -114,12 +114,12 @@ WIRE = [
     sealed(
         "varint_for_the_graph",
         lambda b: integer_field(7, 1) + b,
-        "model: field 7; train-export writes ir_version there",
+        "model: field 7; train-export writes ir_version",
     ),
     sealed(
         "varint_metadata",
         lambda b: integer_field(14, 1) + b,
-        "model: field 14; train-export writes ir_version there",
+        "field 14; train-export writes ir_version",
     ),
     sealed("varint_of_11_bytes", lambda b: b"\x08" + b"\x80" * 10 + b"\x01" + b, "longer than"),
     sealed("varint_over_64_bits", lambda b: b"\x08" + b"\xff" * 9 + b"\x7f" + b, "longer than"),
@@ -130,27 +130,25 @@ WIRE = [
     sealed(
         "two_graphs",
         lambda b: b + bytes_field(7, graph_of(b)),
-        "model: field 14; train-export writes nothing more there",
+        "field 14; train-export writes nothing more",
     ),
     sealed(
         "empty_second_graph",
         lambda b: b + b"\x3a\x00",
-        "model: field 14; train-export writes nothing more there",
+        "field 14; train-export writes nothing more",
     ),
     sealed(
-        "two_ir_versions",
-        lambda b: b"\x08\x08" + b,
-        "model: field 1; train-export writes producer_name there",
+        "two_ir_versions", lambda b: b"\x08\x08" + b, "field 1; train-export writes producer_name"
     ),
     sealed(
         "two_producers",
         lambda b: b + bytes_field(2, b"x"),
-        "model: field 14; train-export writes nothing more there",
+        "field 14; train-export writes nothing more",
     ),
     sealed(
         "no_graph",
         with_graph(lambda _: b""),
-        "model: graph ends; train-export writes node 0 embed (Gather) there",
+        "graph ends; train-export writes node 0 embed (Gather)",
     ),
     sealed("graph_cut_off", with_graph(lambda g: g[:-1]), "graph: the file is cut off"),
     sealed("graph_of_zeros", with_graph(lambda g: bytes(len(g))), "field number 0"),
@@ -159,22 +157,18 @@ WIRE = [
     sealed(
         "a_million_empty_fields",
         with_graph(lambda g: g + b"\x0a\x00" * 1_000_000),
-        "model: graph: field 1; train-export writes nothing more there",
+        "field 1; train-export writes nothing more",
     ),
-    sealed(
-        "a_million_top_fields",
-        lambda b: b"\x12\x00" * 1_000_000 + b,
-        "more than 128 fields",
-    ),
+    sealed("a_million_top_fields", lambda b: b"\x12\x00" * 1_000_000 + b, "more than 128 fields"),
     sealed(
         "long_producer",
         lambda b: b[:2] + bytes_field(2, b"x" * 5000) + b[11:],
-        "producer_name is 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'; train-export writes ",
+        "producer_name is 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'",
     ),
     sealed(
         "producer_not_utf8",
         lambda b: b.replace(b"chargen", b"charge\xff", 1),
-        "model: producer_name is 'charge\\ufffd'; train-export writes 'chargen'",
+        "model: producer_name is 'charge\\ufffd'",
     ),
     sealed("config_key_not_utf8", lambda b: b.replace(CONFIG_KEY.encode(), b"\xff" * 14), "UTF-8"),
 ]

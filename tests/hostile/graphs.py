@@ -179,96 +179,76 @@ DIMS = [
     model(
         "giant_dims",
         reshape("layer_0_R", 1, 1 << 31, 1 << 31),
-        "model: graph: tensor layer_0_R: dims 1 is 2147483648; train-export writes 48",
+        "tensor layer_0_R: dims 1 is 2147483648",
     ),
     model(
         "dims_of_2_to_62",
         reshape("layer_0_R", 1 << 62, 1 << 62, 4),
-        "model: graph: tensor layer_0_R: dims 0 is 4611686018427387904; train-export writes 1",
+        "tensor layer_0_R: dims 0 is 4611686018427387904",
     ),
     model(
         "dims_that_overflow_to_the_size",
         reshape("output_bias", 29, 1 << 62, 1 << 2),
-        "model: graph: tensor output_bias: field 1; train-export writes data_type there",
+        "field 1; train-export writes data_type",
     ),
-    model(
-        "negative_dims",
-        reshape("layer_0_R", 1, -48, -16),
-        "model: graph: tensor layer_0_R: dims 1 is -48; train-export writes 48",
-    ),
-    model(
-        "zero_dims",
-        reshape("layer_0_R", 0, 48, 16),
-        "model: graph: tensor layer_0_R: dims 0 is 0; train-export writes 1",
-    ),
-    model(
-        "no_dims",
-        reshape("layer_0_R"),
-        "model: graph: tensor layer_0_R: field 2; train-export writes dims 0 there",
-    ),
-    model(
-        "rank_1000",
-        reshape("layer_0_R", *[1] * 1000),
-        "model: graph: tensor layer_0_R: dims 1 is 1; train-export writes 48",
-    ),
-    model(
-        "transposed_dims",
-        reshape("layer_0_W", 1, 8, 48),
-        "model: graph: tensor layer_0_W: dims 1 is 8; train-export writes 48",
-    ),
+    model("negative_dims", reshape("layer_0_R", 1, -48, -16), "tensor layer_0_R: dims 1 is -48"),
+    model("zero_dims", reshape("layer_0_R", 0, 48, 16), "tensor layer_0_R: dims 0 is 0"),
+    model("no_dims", reshape("layer_0_R"), "field 2; train-export writes dims 0"),
+    model("rank_1000", reshape("layer_0_R", *[1] * 1000), "tensor layer_0_R: dims 1 is 1"),
+    model("transposed_dims", reshape("layer_0_W", 1, 8, 48), "tensor layer_0_W: dims 1 is 8"),
     model("too_little_data", lambda m: set_fields(tensor(m, "output_bias"), raw_data=b"1234"), "4"),
     model(
         "no_data",
         lambda m: tensor(m, "output_bias").ClearField("raw_data"),
-        "model: graph: tensor output_bias ends; train-export writes raw_data there",
+        "tensor output_bias ends; train-export writes raw_data",
     ),
     model(
         "too_much_data",
         lambda m: set_fields(tensor(m, "output_bias"), raw_data=bytes(120)),
-        "model: graph: tensor output_bias: raw_data has 120 bytes; its shape has 116",
+        "tensor output_bias: raw_data has 120 bytes; its shape has 116",
     ),
     model("float_data", lambda m: tensor(m, "output_bias").float_data.extend([1.0]), "field 4"),
     model(
         "float64",
         lambda m: set_fields(tensor(m, "output_bias"), data_type=11),
-        "model: graph: tensor output_bias: data_type is 11; train-export writes 1",
+        "tensor output_bias: data_type is 11",
     ),
     model(
         "strings",
         lambda m: set_fields(tensor(m, "embedding"), data_type=8),
-        "model: graph: tensor embedding: data_type is 8; train-export writes 1",
+        "tensor embedding: data_type is 8",
     ),
     model("unknown_type", lambda m: set_fields(tensor(m, "embedding"), data_type=99), "type is 99"),
     model(
         "segment",
         lambda m: set_fields(tensor(m, "embedding").segment, begin=0, end=9),
-        "model: graph: tensor embedding: field 3; train-export writes name there",
+        "field 3; train-export writes name",
     ),
     model(
         "squeeze_along_another_axis",
         lambda m: set_fields(tensor(m, "direction"), raw_data=(9).to_bytes(8, "little")),
-        "model: graph: tensor direction: raw_data is (9,); train-export writes (1,)",
+        "tensor direction: raw_data is (9,)",
     ),
     model("sparse_tensor", sparse, "graph: field 15"),
     model(
         "tensor_missing",
         lambda m: m.graph.initializer.pop(),
-        "model: graph: field 10; train-export writes tensor output_bias there",
+        "field 10; train-export writes tensor output_bias",
     ),
     model(
         "tensor_twice",
         lambda m: m.graph.initializer.append(m.graph.initializer[0]),
-        "model: graph: field 5; train-export writes doc_string there",
+        "graph: field 5; train-export writes doc_string",
     ),
     model(
         "tensor_renamed",
         lambda m: set_fields(tensor(m, "layer_1_R"), name="layer_0_R"),
-        "model: graph: tensor layer_1_R: name is 'layer_0_R'; train-export writes 'layer_1_R'",
+        "tensor layer_1_R: name is 'layer_0_R'",
     ),
     model(
         "tensor_name_of_an_input",
         lambda m: set_fields(tensor(m, "embedding"), name="token"),
-        "model: graph: tensor embedding: name is 'token'; train-export writes 'embedding'",
+        "tensor embedding: name is 'token'",
     ),
 ]
 
@@ -276,115 +256,97 @@ OPERATORS = [
     model(
         "graph_without_name",
         lambda m: m.graph.ClearField("name"),
-        "model: graph: field 5; train-export writes name there",
+        "graph: field 5; train-export writes name",
     ),
     model(
-        "one_more_node",
-        append("Identity", ["logits"]),
-        "model: graph: field 1; train-export writes name there",
+        "one_more_node", append("Identity", ["logits"]), "graph: field 1; train-export writes name"
     ),
     model(
         "a_node_less",
         lambda m: m.graph.node.pop(),
-        "model: graph: field 2; train-export writes node 12 bias (Add) there",
+        "field 2; train-export writes node 12 bias (Add)",
     ),
+    model("loop", endless_loop, "node 12 bias (Add): input 0 is ''"),
     model(
-        "loop",
-        endless_loop,
-        "model: graph: node 12 bias (Add): input 0 is ''; train-export writes 'scores'",
-    ),
-    model(
-        "loop_for_a_node",
-        instead("project", "Loop"),
-        "model: graph: node 11 project (MatMul): op_type is 'Loop'; train-export writes 'MatMul'",
+        "loop_for_a_node", instead("project", "Loop"), "node 11 project (MatMul): op_type is 'Loop'"
     ),
     model(
         "if_in_if",
         instead("project", "If", inputs=["c"], then_branch=body_of(12)),
-        "model: graph: node 11 project (MatMul): input 0 is 'c'; train-export writes 'features'",
+        "node 11 project (MatMul): input 0 is 'c'",
     ),
     model(
         "constant_of_shape",
         instead("project", "ConstantOfShape", inputs=["direction"]),
-        "graph: node 11 project (MatMul): input 0 is 'direction'; train-export writes 'features'",
+        "node 11 project (MatMul): input 0 is 'direction'",
     ),
+    model("constant_of_8_gb", eight_gigabytes, "node 0 embed (Gather): input 0 is 'huge'"),
+    model("functions", functions(3), "field 2; train-export writes input 1"),
     model(
-        "constant_of_8_gb",
-        eight_gigabytes,
-        "model: graph: node 0 embed (Gather): input 0 is 'huge'; train-export writes 'embedding'",
-    ),
-    model(
-        "functions",
-        functions(3),
-        "model: graph: node 12 bias (Add): field 2; train-export writes input 1 there",
-    ),
-    model(
-        "functions_that_double_100_times",
-        functions(100, 2),
-        "model: graph: node 12 bias (Add): field 2; train-export writes input 1 there",
+        "functions_that_double_100_times", functions(100, 2), "field 2; train-export writes input 1"
     ),
     model("functions_3000", functions(3000), "more than 128 fields"),
     model(
         "custom_domain",
         instead("project", "MatMul", "evil.example"),
-        "model: graph: node 11 project (MatMul): field 7; train-export writes doc_string there",
+        "field 7; train-export writes doc_string",
     ),
     model(
         "microsoft_domain",
         instead("project", "MatMul", "com.microsoft"),
-        "model: graph: node 11 project (MatMul): field 7; train-export writes doc_string there",
+        "field 7; train-export writes doc_string",
     ),
     model(
         "training_domain",
         instead("project", "Adam", "ai.onnx.preview.training"),
-        "model: graph: node 11 project (MatMul): op_type is 'Adam'; train-export writes 'MatMul'",
+        "node 11 project (MatMul): op_type is 'Adam'",
     ),
     model(
         "unknown_operator",
         instead("project", "Backdoor"),
-        "graph: node 11 project (MatMul): op_type is 'Backdoor'; train-export writes 'MatMul'",
+        "node 11 project (MatMul): op_type is 'Backdoor'",
     ),
     model(
         "optional_input_filled",
         lambda m: m.graph.node[4].input.__setitem__(4, "x"),
-        "model: graph: node 4 layer_0_gru (GRU): input 4 is 'x'; train-export writes ''",
+        "node 4 layer_0_gru (GRU): input 4 is 'x'",
     ),
     model(
         "operator_without_name",
         lambda m: set_fields(m.graph.node[0], op_type=""),
-        "model: graph: node 0 embed (Gather): op_type is ''; train-export writes 'Gather'",
+        "node 0 embed (Gather): op_type is ''",
     ),
     model(
         "cycle",
         lambda m: m.graph.node[0].input.__setitem__(1, "logits"),
-        "model: graph: node 0 embed (Gather): input 1 is 'logits'; train-export writes 'token'",
+        "node 0 embed (Gather): input 1 is 'logits'",
     ),
     model(
         "weights_crossed",
         lambda m: m.graph.node[4].input.__setitem__(1, "layer_1_W"),
-        "graph: node 4 layer_0_gru (GRU): input 1 is 'layer_1_W'; train-export writes 'layer_0_W'",
+        "node 4 layer_0_gru (GRU): input 1 is 'layer_1_W'",
     ),
     model(
         "output_twice",
         lambda m: m.graph.node[5].output.__setitem__(0, "logits"),
-        "node 5 layer_0_squeeze (Squeeze): output 0 is 'logits'; train-export writes 'layer_1_in'",
+        "output 0 is 'logits'",
     ),
     model(
         "inputs_300000",
         lambda m: m.graph.node[0].input.extend(["x"] * 300_000),
-        "model: graph: node 0 embed (Gather): field 1; train-export writes output 0 there",
+        "field 1; train-export writes output 0",
     ),
     model("node_metadata", lambda m: m.graph.node[0].metadata_props.add(key="a"), "field 9"),
     model("node_overload", lambda m: set_fields(m.graph.node[0], overload="x"), "field 8"),
     model(
         "order_of_nodes",
         lambda m: m.graph.node.append(m.graph.node.pop(0)),
-        "graph: node 0 embed (Gather): input 0 is 'embedded'; train-export writes 'embedding'",
+        "node 0 embed (Gather): input 0 is 'embedded'",
     ),
     model(
         "same_name_twice",
         lambda m: set_fields(m.graph.node[1], name="embed"),
-        "graph: node 1 time_first (Transpose): name is 'embed'; train-export writes 'time_first'",
+        "node 1 time_first (Transpose): name is 'embed'",
     ),
     model(
         "long_doc",
@@ -397,52 +359,52 @@ ATTRIBUTES = [
     model(
         "hidden_size_0",
         lambda m: set_fields(m.graph.node[4].attribute[0], i=0),
-        "graph: node 4 layer_0_gru (GRU): attribute hidden_size: i is 0; train-export writes 16",
+        "attribute hidden_size: i is 0",
     ),
     model(
         "hidden_size_huge",
         lambda m: set_fields(m.graph.node[4].attribute[0], i=1 << 40),
-        "attribute hidden_size: i is 1099511627776; train-export writes 16",
+        "attribute hidden_size: i is 1099511627776",
     ),
     model(
         "reset_before",
         lambda m: set_fields(m.graph.node[4].attribute[1], i=0),
-        "node 4 layer_0_gru (GRU): attribute linear_before_reset: i is 0; train-export writes 1",
+        "attribute linear_before_reset: i is 0",
     ),
     model(
         "reset_left_out",
         lambda m: m.graph.node[4].attribute.pop(),
-        "field 6; train-export writes attribute linear_before_reset there",
+        "field 6; train-export writes attribute linear_before_reset",
     ),
     model(
         "attribute_twice",
         lambda m: m.graph.node[4].attribute.append(m.graph.node[4].attribute[0]),
-        "model: graph: node 4 layer_0_gru (GRU): field 5; train-export writes doc_string there",
+        "field 5; train-export writes doc_string",
     ),
     model(
         "perm_out_of_range",
         lambda m: m.graph.node[1].attribute[0].ints.__setitem__(0, 9),
-        "graph: node 1 time_first (Transpose): attribute perm: ints 0 is 9; train-export writes 1",
+        "attribute perm: ints 0 is 9",
     ),
     model(
         "perm_negative",
         lambda m: m.graph.node[1].attribute[0].ints.__setitem__(0, -1),
-        "node 1 time_first (Transpose): attribute perm: ints 0 is -1; train-export writes 1",
+        "attribute perm: ints 0 is -1",
     ),
     model(
         "perm_long",
         lambda m: m.graph.node[1].attribute[0].ints.extend(range(199)),
-        "node 1 time_first (Transpose): attribute perm: field 8; train-export writes type there",
+        "field 8; train-export writes type",
     ),
     model(
         "perm_and_number",
         lambda m: set_fields(m.graph.node[1].attribute[0], i=1),
-        "node 1 time_first (Transpose): attribute perm: field 3; train-export writes ints 0 there",
+        "field 3; train-export writes ints 0",
     ),
     model(
         "attribute_of_no_type",
         lambda m: m.graph.node[1].attribute[0].ClearField("type"),
-        "node 1 time_first (Transpose): attribute perm ends; train-export writes type there",
+        "attribute perm ends; train-export writes type",
     ),
     model(
         "attribute_reference",
@@ -455,17 +417,17 @@ ATTRIBUTES = [
     model(
         "direction_reverse",
         lambda m: m.graph.node[4].attribute.append(helper.make_attribute("direction", "reverse")),
-        "model: graph: node 4 layer_0_gru (GRU): field 5; train-export writes doc_string there",
+        "field 5; train-export writes doc_string",
     ),
     model(
         "gru_with_a_body",
         lambda m: m.graph.node[4].attribute.append(helper.make_attribute("body", body_of(3))),
-        "model: graph: node 4 layer_0_gru (GRU): field 5; train-export writes doc_string there",
+        "field 5; train-export writes doc_string",
     ),
     model(
         "clip",
         lambda m: m.graph.node[4].attribute.append(helper.make_attribute("clip", 1.0)),
-        "model: graph: node 4 layer_0_gru (GRU): field 5; train-export writes doc_string there",
+        "field 5; train-export writes doc_string",
     ),
 ]
 
@@ -478,37 +440,35 @@ INTERFACE = [
     model(
         "opset_18",
         lambda m: set_fields(m.opset_import[0], version=18),
-        "model: opset_import: version is 18; train-export writes 17",
+        "model: opset_import: version is 18",
     ),
     model(
         "opset_0",
         lambda m: set_fields(m.opset_import[0], version=0),
-        "model: opset_import: version is 0; train-export writes 17",
+        "model: opset_import: version is 0",
     ),
     model(
         "opset_2_to_62",
         lambda m: set_fields(m.opset_import[0], version=1 << 62),
-        "model: opset_import: version is 4611686018427387904; train-export writes 17",
+        "model: opset_import: version is 4611686018427387904",
     ),
     model(
-        "no_opset",
-        lambda m: m.opset_import.pop(),
-        "model ends; train-export writes opset_import there",
+        "no_opset", lambda m: m.opset_import.pop(), "model ends; train-export writes opset_import"
     ),
     model(
         "opset_twice",
         lambda m: m.opset_import.append(m.opset_import[0]),
-        "model: field 8; train-export writes nothing more there",
+        "field 8; train-export writes nothing more",
     ),
     model(
         "opsets_many",
         lambda m: m.opset_import.extend(list(m.opset_import) * 99),
-        "model: field 8; train-export writes nothing more there",
+        "field 8; train-export writes nothing more",
     ),
     model(
         "another_opset",
         lambda m: m.opset_import.append(helper.make_opsetid("x", 1)),
-        "model: field 8; train-export writes nothing more there",
+        "field 8; train-export writes nothing more",
     ),
     model("ir_version_7", lambda m: set_fields(m, ir_version=7), "ir_version is 7"),
     model("ir_version_99", lambda m: set_fields(m, ir_version=99), "ir_version is 99"),
@@ -516,56 +476,54 @@ INTERFACE = [
     model(
         "no_ir_version",
         lambda m: m.ClearField("ir_version"),
-        "model: field 2; train-export writes ir_version there",
+        "model: field 2; train-export writes ir_version",
     ),
     model("model_domain", lambda m: set_fields(m, domain="x"), "field 4"),
     model("model_version", lambda m: set_fields(m, model_version=1), "field 5"),
     model(
         "training_info",
         lambda m: m.training_info.add(),
-        "model: field 14; train-export writes nothing more there",
+        "field 14; train-export writes nothing more",
     ),
     model("value_info", lambda m: m.graph.value_info.append(m.graph.input[0]), "graph: field 13"),
     model("quantization", lambda m: m.graph.quantization_annotation.add(), "graph: field 14"),
     model(
         "input_renamed",
         lambda m: set_fields(m.graph.input[0], name="text"),
-        "model: graph: input token: name is 'text'; train-export writes 'token'",
+        "input token: name is 'text'",
     ),
     model(
-        "input_missing",
-        lambda m: m.graph.input.pop(),
-        "model: graph: field 12; train-export writes input hidden there",
+        "input_missing", lambda m: m.graph.input.pop(), "field 12; train-export writes input hidden"
     ),
     model(
         "input_more",
         lambda m: m.graph.input.append(m.graph.input[0]),
-        "model: graph: field 11; train-export writes output logits there",
+        "field 11; train-export writes output logits",
     ),
     model(
         "inputs_swapped",
         lambda m: m.graph.input.append(m.graph.input.pop(0)),
-        "model: graph: input token: name is 'hidden'; train-export writes 'token'",
+        "input token: name is 'hidden'",
     ),
     model(
         "input_type",
         lambda m: set_fields(m.graph.input[0].type.tensor_type, elem_type=8),
-        "model: graph: input token: type: tensor_type: elem_type is 8; train-export writes 7",
+        "input token: type: tensor_type: elem_type is 8",
     ),
     model(
         "input_fixed",
         lambda m: set_fields(dims_of(m, "input", 0)[0], dim_value=0),
-        "type: tensor_type: shape: dim 0: field 1; train-export writes dim_param there",
+        "dim 0: field 1; train-export writes dim_param",
     ),
     model(
         "input_of_rank_9",
         lambda m: dims_of(m, "input", 0).extend([dims_of(m, "input", 0)[0]] * 9),
-        "input token: type: tensor_type: shape: field 1; train-export writes nothing more there",
+        "field 1; train-export writes nothing more",
     ),
     model(
         "input_no_shape",
         lambda m: m.graph.input[0].type.tensor_type.ClearField("shape"),
-        "model: graph: input token: type: tensor_type ends; train-export writes shape there",
+        "tensor_type ends; train-export writes shape",
     ),
     model(
         "input_sequence", lambda m: m.graph.input[0].type.sequence_type.elem_type.Clear(), "field 4"
@@ -573,27 +531,27 @@ INTERFACE = [
     model(
         "input_is_a_weight",
         lambda m: m.graph.input.append(helper.make_tensor_value_info("embedding", FLOAT, [29, 8])),
-        "model: graph: field 11; train-export writes output logits there",
+        "field 11; train-export writes output logits",
     ),
     model(
         "hidden_of_other_size",
         lambda m: set_fields(dims_of(m, "input", 1)[2], dim_value=1 << 40),
-        "type: tensor_type: shape: dim 2: dim_value is 1099511627776; train-export writes 16",
+        "shape: dim 2: dim_value is 1099511627776",
     ),
     model(
         "output_renamed",
         lambda m: set_fields(m.graph.output[0], name="x"),
-        "model: graph: output logits: name is 'x'; train-export writes 'logits'",
+        "output logits: name is 'x'",
     ),
     model(
         "output_missing",
         lambda m: m.graph.output.pop(),
-        "model: graph ends; train-export writes output next_hidden there",
+        "graph ends; train-export writes output next_hidden",
     ),
     model(
         "output_size",
         lambda m: set_fields(dims_of(m, "output", 0)[2], dim_value=1 << 40),
-        "type: tensor_type: shape: dim 2: dim_value is 1099511627776; train-export writes 29",
+        "shape: dim 2: dim_value is 1099511627776",
     ),
 ]
 
