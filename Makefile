@@ -14,7 +14,7 @@ help:
 	@echo "make bench   the benchmarks"
 	@echo "make bare    build the wheel, use it in an environment without torch"
 	@echo "make fuzz    spoilt model files by the million (COUNT=n, SECONDS=n), resumable"
-	@echo "make fuzz-walker  the protobuf walker under atheris"
+	@echo "make fuzz-walker  the protobuf walker and the form under atheris"
 	@echo "make crash   kill the exporter at 1,000 moments, fill the disk"
 	@echo "make guard-old    the hostile files with the oldest supported ONNX Runtime"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from chargen_export.graph import build_step_model
+from chargen_export.graph import render_step
 from chargen_export.pipeline import train_and_export
 from chargen_ort import CharGenerator, Vocabulary
 from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
@@ -71,7 +71,7 @@ def random_model(
 
 def model_bytes(model: CharGRU) -> bytes:
     """The graph of `model` without metadata."""
-    return build_step_model(model).SerializeToString(deterministic=True)
+    return render_step(model)
 
 
 def artifact_bytes(

@@ -11,8 +11,8 @@ from onnx.reference import ReferenceEvaluator
 
 from chargen_export import graph
 from chargen_export.parity import verify_parity
-from chargen_ort.artifact import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
 from chargen_ort.errors import ParityError
+from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
 from chargen_ort.step import open_session, run_steps
 from tests.conftest import model_bytes, random_model
 
@@ -144,7 +144,7 @@ def test_weights_that_are_not_finite_are_refused():
     with torch.no_grad():
         model.output.weight[3, 4] = float("nan")
     with pytest.raises(ValueError, match="output_weight is not finite"):
-        graph.build_step_model(model)
+        graph.render_step(model)
 
 
 # A wrong graph must not pass: the same checks, on graphs that are wrong in known ways.

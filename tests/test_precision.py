@@ -7,19 +7,20 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from chargen_export import int8, int8_parity
-from chargen_export.int8 import WEIGHT_LEVELS, build_int8_model, quantise
+from chargen_export.graph import model_weights
+from chargen_export.int8 import WEIGHT_LEVELS, quantise
 from chargen_export.int8_parity import verify_int8
 from chargen_export.precision import (
     GateText,
-    build_fp16_model,
+    build_variant,
     derive_variant,
     read_model,
-    read_weights,
     rounded_to_half,
 )
 from chargen_ort import CharGenerator, parse_artifact
-from chargen_ort.artifact import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN, seal
+from chargen_ort.artifact import seal
 from chargen_ort.errors import ArtifactError, OptionError, ParityError
+from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
 from chargen_ort.step import Stepper, open_session, run_steps
 from tests.conftest import ALPHABET, artifact_bytes, model_bytes, random_model
 from tests.test_graph import SHAPES, assert_same, by_torch, inputs
@@ -29,12 +30,11 @@ SMALL = [shape for shape in SHAPES if shape[2] <= 256]
 
 
 def fp16_bytes(model):
-    return build_fp16_model(artifact_bytes(model)).SerializeToString(deterministic=True)
+    return build_variant(model_weights(model), "fp16")
 
 
 def int8_bytes(model):
-    weights = read_weights(model_bytes(model))
-    return build_int8_model(weights).SerializeToString(deterministic=True)
+    return build_variant(model_weights(model), "int8")
 
 
 BUILDERS = {"fp16": fp16_bytes, "int8": int8_bytes}
@@ -79,7 +79,7 @@ def test_int8_stays_near_pytorch(shape):
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_int8_is_exactly_the_quantised_gru(num_layers):
     model = random_model(num_layers=num_layers, hidden_size=24)
-    weights = read_weights(model_bytes(model))
+    weights = model_weights(model)
     certificate = verify_int8(int8_bytes(model), weights, TEXT.tokens)
     assert 0 < certificate["largest_logits_difference"] < 1e-5
     assert 0 < certificate["largest_hidden_difference"] < 1e-5
@@ -219,8 +219,8 @@ def test_the_gate_refuses_what_costs_too_much(monkeypatch):
 
 def test_parity_notices_a_wrong_integer():
     model = random_model(num_layers=2)
-    weights = read_weights(model_bytes(model))
-    exported = build_int8_model(weights)
+    weights = model_weights(model)
+    exported = onnx.load_from_string(build_variant(weights, "int8"))
     scan = next(node for node in exported.graph.node if node.op_type == "Scan")
     body = next(a.g for a in scan.attribute if a.name == "body")
     tensor = next(t for t in body.initializer if t.name == "layer_1_W")
@@ -236,7 +236,7 @@ def test_weights_beyond_half_precision_are_refused():
     with torch.no_grad():
         model.output.bias[2] = 1e5
     with pytest.raises(OptionError, match="output_bias reaches 100000, half precision 65504"):
-        build_fp16_model(artifact_bytes(model))
+        fp16_bytes(model)
 
 
 def test_a_table_that_is_too_large_is_refused(monkeypatch):

@@ -14,18 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_export.int8 import (
-    ACTIVATION_LEVELS,
-    WEIGHT_LEVELS,
-    StepWeights,
-    quantise,
-)
+from chargen_export.graph import StepWeights
+from chargen_export.int8 import WEIGHT_LEVELS, quantise
 from chargen_export.parity import BATCHES
 from chargen_export.vectors import make_vectors
 from chargen_ort.errors import ParityError
-from chargen_ort.graph_spec import Tolerance
+from chargen_ort.graphs import VARIANTS
+from chargen_ort.graphs.int8 import ACTIVATION_LEVELS
+from chargen_ort.graphs.spec import Tolerance
 from chargen_ort.step import Stepper, open_session, run_steps
-from chargen_ort.variants import VARIANTS
 
 STEPS = 250  # each is compared on its own: nothing builds up
 INT8_TOLERANCE = VARIANTS["int8"].tolerance
@@ -103,15 +100,15 @@ def verify_int8(
 
     for batch in BATCHES:
         token = np.stack([text[17 * row : 17 * row + STEPS] for row in range(batch)])
-        stepper = Stepper(session, batch, weights.sizes)
-        single = np.empty((batch, STEPS, weights.sizes[0]), dtype=np.float32)
+        stepper = Stepper(session, batch, weights.shape)
+        single = np.empty((batch, STEPS, weights.shape[0]), dtype=np.float32)
         for time in range(STEPS):
             at = f"step {time}, {batch=}"
             old = stepper.hidden.copy()  # [batch, num_layers, hidden]
             stepper.step(token[:, time])
             new = stepper.hidden
             below: NDArray[Any] = token[:, time]
-            for index in range(weights.sizes[1]):
+            for index in range(weights.shape[1]):
                 expected = reference.layer(index, below, old[:, index])
                 check("hidden", new[:, index], expected, f"layer {index} at {at}")
                 below = new[:, index]
@@ -131,7 +128,7 @@ def verify_int8(
         "largest_logits_difference": largest["logits"],
         "largest_hidden_difference": largest["hidden"],
         "largest_prefill_difference": largest["prefill"],
-        "vectors": make_vectors(lambda: Stepper(session, 1, weights.sizes), text),
+        "vectors": make_vectors(lambda: Stepper(session, 1, weights.shape), text),
         "versions": {
             "onnx": version("onnx"),
             "onnxruntime": version("onnxruntime"),

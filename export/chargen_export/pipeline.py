@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from chargen_export.graph import build_step_model, to_bytes
+from chargen_export.graph import render_step
 from chargen_export.parity import verify_parity
 from chargen_export.precision import MAX_LOSS_INCREASE
 from chargen_export.run import RunKeeper
@@ -280,7 +280,7 @@ def make_artifact(
     Raises:
         ParityError: the graph and the model disagree.
     """
-    model_bytes = to_bytes(build_step_model(model))
+    model_bytes = render_step(model)
     text = corpus.validation if len(corpus.validation) else corpus.tokens
     parity = verify_parity(model_bytes, model, text)
     config = ModelConfig(

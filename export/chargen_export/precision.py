@@ -6,35 +6,34 @@ with an independent account of what it should compute, then scored against fp32 
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
-from chargen_export.graph import to_bytes
-from chargen_export.int8 import StepWeights, build_int8_model
+from chargen_export.graph import StepWeights, artifact_weights
+from chargen_export.int8 import int8_arrays
 from chargen_export.int8_parity import verify_int8
 from chargen_export.parity import verify_parity
 from chargen_export.seal import seal_artifact
 from chargen_ort.artifact import Artifact, read_artifact
 from chargen_ort.errors import OptionError, ParityError
+from chargen_ort.form import Array, fill, render
 from chargen_ort.generator import CharGenerator
+from chargen_ort.graphs import VARIANTS
+from chargen_ort.graphs.gru import HALF
 from chargen_ort.step import run_steps
 from chargen_ort.text import read_text
-from chargen_ort.variants import VARIANTS
 from chargen_train.evaluate import WINDOW
 from chargen_train.model import CharGRU, gru_parameters
 from chargen_train.planning import MAX_VALIDATION
 
 MAX_LOSS_INCREASE = 0.005  # nats a character, if not given
 MAX_LOSS_INCREASE_LIMIT = 10.0  # and the most that may be given
-_HALF = "_fp16"
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 _ROWS = 64  # windows scored side by side
 _PIECE = 64  # steps a call
@@ -74,8 +73,9 @@ def derive_variant(
         raise OptionError(f"{name} cannot be made of {base.config.precision}; give an fp32 file")
     if precision not in ("fp16", "int8"):
         raise OptionError(f"precision is {precision!r}; give fp16 or int8")
-    model_bytes = build_variant(base.data, precision)
-    parity = verify_variant(model_bytes, precision, base.data, read_model(base), text.tokens)
+    weights = artifact_weights(base)
+    model_bytes = build_variant(weights, precision)
+    parity = verify_variant(model_bytes, precision, weights, read_model(base), text.tokens)
     config = replace(base.config, precision=precision)
     parity["fp32"] = {"sha256": base.sha256}
     history = base.training, parity, base.properties
@@ -96,19 +96,22 @@ def check_loss_increase(max_loss_increase: float) -> None:
         )
 
 
-def build_variant(single: bytes, precision: str) -> bytes:
-    """The graph of `precision` that the fp32 graph in `single` becomes; fp32 is `single` itself."""
-    if precision == "fp16":
-        return to_bytes(build_fp16_model(single))
-    if precision == "int8":
-        return to_bytes(build_int8_model(read_weights(single)))
-    return single
+def build_variant(weights: StepWeights, precision: str) -> bytes:
+    """The graph of `precision` with these weights, without metadata.
+
+    Raises:
+        OptionError: the weights do not fit the precision.
+    """
+    arrays: Mapping[str, Array] = weights.arrays()
+    if precision != "fp32":
+        arrays = half_arrays(weights) if precision == "fp16" else int8_arrays(weights)
+    return fill(render(VARIANTS[precision].graph(weights.sizes)), arrays)
 
 
 def verify_variant(
     model_bytes: bytes,
     precision: str,
-    single: bytes,
+    weights: StepWeights,
     model: CharGRU,
     tokens: NDArray[np.integer],
 ) -> dict[str, Any]:
@@ -117,8 +120,8 @@ def verify_variant(
     Args:
         model_bytes: the graph of `precision`.
         precision: ``fp32``, ``fp16`` or ``int8``.
-        single: the fp32 graph it was made of.
-        model: the PyTorch model of `single`.
+        weights: what it was made of.
+        model: the PyTorch model of `weights`.
         tokens: a text ``[characters]``.
 
     Raises:
@@ -126,7 +129,7 @@ def verify_variant(
     """
     tolerance = VARIANTS[precision].tolerance
     if precision == "int8":
-        return verify_int8(model_bytes, read_weights(single), tokens, tolerance)
+        return verify_int8(model_bytes, weights, tokens, tolerance)
     if precision == "fp32":
         return verify_parity(model_bytes, model, tokens, tolerance)
     half = rounded_to_half(copy.deepcopy(model))
@@ -134,22 +137,10 @@ def verify_variant(
     return verify_parity(model_bytes, half, tokens, tolerance) | {"against": against}
 
 
-def read_weights(data: bytes) -> StepWeights:
-    """The weights in the initializers of an fp32 artifact's graph."""
-    graph = onnx.load_from_string(data).graph
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    count = sum(name.endswith("_R") for name in arrays)
-    layers = tuple(
-        tuple(arrays[f"layer_{index}_{part}"][0] for part in ("W", "R", "B"))
-        for index in range(count)
-    )
-    return StepWeights(arrays["embedding"], layers, arrays["output_weight"], arrays["output_bias"])
-
-
 @torch.no_grad()
 def read_model(artifact: Artifact) -> CharGRU:
     """The PyTorch model that an fp32 artifact was made of."""
-    config, weights = artifact.config, read_weights(artifact.data)
+    config, weights = artifact.config, artifact_weights(artifact)
     vocab_size = len(config.vocabulary)
     model = CharGRU(vocab_size, config.embedding_dim, config.hidden_size, config.num_layers).eval()
     model.embedding.weight.copy_(torch.from_numpy(weights.embedding.copy()))
@@ -170,36 +161,22 @@ def rounded_to_half(model: CharGRU) -> CharGRU:
     return model
 
 
-def build_fp16_model(data: bytes) -> onnx.ModelProto:
-    """The fp32 graph in `data`, its weights in half precision with a Cast to float32 each.
-
-    ONNX Runtime carries the casts out once, on load.
+def half_arrays(weights: StepWeights) -> dict[str, Array]:
+    """The weights of the fp16 graph, by name.
 
     Raises:
         OptionError: a weight is too large for half precision.
     """
-    model = onnx.load_from_string(data)
-    model.ClearField("metadata_props")
-    graph, casts = model.graph, []
-    for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
-        array = numpy_helper.to_array(tensor)
-        if np.abs(array).max() > _LARGEST_HALF:
+    arrays: dict[str, Array] = {}
+    for name, array in weights.arrays().items():
+        largest = np.abs(array).max()
+        if largest > _LARGEST_HALF:
             raise OptionError(
-                f"the weight {tensor.name} reaches {np.abs(array).max():g}, half precision "
-                f"{_LARGEST_HALF:g}; give --precision fp32"
+                f"the weight {name} reaches {largest:g}, half precision {_LARGEST_HALF:g}; "
+                "give --precision fp32"
             )
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16), name + _HALF))
-        half, doc = name + _HALF, "stored in half precision"
-        casts.append(
-            helper.make_node("Cast", [half], [name], f"{name}_cast", doc, to=TensorProto.FLOAT)
-        )
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return model
+        arrays[name + HALF] = array.astype(np.float16)
+    return arrays
 
 
 def pass_gate(

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from chargen_export.graph import build_step_model, to_bytes
+from chargen_export.graph import StepWeights, model_weights
 from chargen_export.parity import STEPS
 from chargen_export.precision import build_variant, verify_variant
 from chargen_ort.artifact import Artifact, read_artifact
 from chargen_ort.errors import ParityError
-from chargen_ort.variants import VARIANTS
+from chargen_ort.graphs import VARIANTS
 from chargen_ort.verify import Verdict, verify_artifact
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.checkpoint import load_checkpoint
@@ -55,19 +55,19 @@ def verify_against_model(
         finding = f"artifact: {sizes(*ours)}; checkpoint: {sizes(*theirs)}"
         return [*verdicts, Verdict("sizes", False, finding)]
     verdicts.append(Verdict("sizes", True, sizes(*ours)))
-    single = to_bytes(build_step_model(model))
-    graph = build_variant(single, config.precision)
+    weights = model_weights(model)
+    graph = build_variant(weights, config.precision)
     same = artifact.data.startswith(graph)
     finding = "equal, byte for byte" if same else "not those that this checkpoint exports to"
     verdicts.append(Verdict("bytes", same, f"{len(graph):,} bytes of graph and weights {finding}"))
-    return [*verdicts, _verify_parity(artifact, model, single)]
+    return [*verdicts, _verify_parity(artifact, model, weights)]
 
 
-def _verify_parity(artifact: Artifact, model: CharGRU, single: bytes) -> Verdict:
+def _verify_parity(artifact: Artifact, model: CharGRU, weights: StepWeights) -> Verdict:
     limits = VARIANTS[artifact.config.precision].tolerance
     tokens = np.random.default_rng(0).integers(0, model.vocab_size, STEPS)
     try:
-        found = verify_variant(artifact.data, artifact.config.precision, single, model, tokens)
+        found = verify_variant(artifact.data, artifact.config.precision, weights, model, tokens)
     except ParityError as error:
         return Verdict("parity", False, str(error).removesuffix("; nothing was written"))
     return Verdict(

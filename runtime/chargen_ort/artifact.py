@@ -18,21 +18,15 @@ from typing import Any, BinaryIO
 from chargen_ort.checks import instance, printable, shown_value, whole_number
 from chargen_ort.claims import check_parity, check_training
 from chargen_ort.errors import ArtifactError, ChargenError, OptionError
-from chargen_ort.graph_spec import HIDDEN as HIDDEN
-from chargen_ort.graph_spec import IR_VERSION as IR_VERSION
-from chargen_ort.graph_spec import LOGITS as LOGITS
-from chargen_ort.graph_spec import NEXT_HIDDEN as NEXT_HIDDEN
-from chargen_ort.graph_spec import OPSET as OPSET
-from chargen_ort.graph_spec import TOKEN as TOKEN
-from chargen_ort.graph_spec import Sizes
-from chargen_ort.guard import Contents, check_model, describe_foreign, read_metadata, shown
+from chargen_ort.foreign import describe_foreign
+from chargen_ort.form import Array, metadata_entry, read, read_metadata, render
+from chargen_ort.graphs import VARIANTS
+from chargen_ort.graphs.spec import FORMAT as FORMAT
+from chargen_ort.graphs.spec import Sizes
 from chargen_ort.sampling import SamplingOptions
 from chargen_ort.strict_json import check, load_object, schema
-from chargen_ort.variants import VARIANTS
 from chargen_ort.vocabulary import Vocabulary
-from chargen_ort.wire import write_bytes_field
 
-FORMAT = 1
 PRECISIONS = tuple(VARIANTS)
 
 FORMAT_KEY = "chargen.format"
@@ -46,7 +40,6 @@ KEYS = (FORMAT_KEY, CONFIG_KEY, TRAINING_KEY, PARITY_KEY, *FLAT_KEYS, SEAL_KEY)
 MAX_FILE_BYTES = 1 << 30
 MAX_WIDTH, MAX_LAYERS = 1 << 16, 64
 _PEEK = 4096  # bytes at either end that tell what a file is
-_METADATA_FIELD = 14  # ModelProto.metadata_props
 
 
 @dataclass(frozen=True)
@@ -89,6 +82,12 @@ class ModelConfig:
                 f"precision is {shown_value(self.precision)}; choose one of {PRECISIONS}"
             )
         self.vocabulary.check_writable(self.sampling.stops)
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the graph's shapes follow from."""
+        sizes = self.embedding_dim, self.hidden_size, self.num_layers
+        return Sizes(len(self.vocabulary), *sizes)
 
 
 @dataclass(frozen=True)
@@ -136,12 +135,12 @@ def metadata_bytes(
         PARITY_KEY: _dump_json(parity),
         **{key: properties[key] for key in FLAT_KEYS},
     }
-    return b"".join(_entry(key, value) for key, value in entries.items())
+    return b"".join(metadata_entry(key, value) for key, value in entries.items())
 
 
 def seal(data: bytes) -> bytes:
     """`data` with the entry appended that holds the SHA-256 of every byte before it."""
-    return data + _entry(SEAL_KEY, hashlib.sha256(data).hexdigest())
+    return data + metadata_entry(SEAL_KEY, hashlib.sha256(data).hexdigest())
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
@@ -173,7 +172,7 @@ def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
     try:
         _check_size(len(data))
         sha256 = check_seal(data)
-        metadata = read_metadata(memoryview(data))
+        metadata, _ = read_metadata(memoryview(data))
         _check_keys(metadata, sha256)
         config = _config_from_json(_load_json(metadata, CONFIG_KEY))
         training, parity = (_load_json(metadata, key) for key in (TRAINING_KEY, PARITY_KEY))
@@ -188,23 +187,21 @@ def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
             parity=parity,
             properties={key: metadata[key] for key in FLAT_KEYS},
         )
-        check_graph(artifact)
+        read_weights(artifact)
         return artifact
     except ArtifactError as error:
         raise ArtifactError(f"{name}: {error}") from None
 
 
-def check_graph(artifact: Artifact) -> Contents:
-    """Check that the graph is the one that its configuration asks for; part of `parse_artifact`.
+def read_weights(artifact: Artifact) -> dict[str, Array]:
+    """The weights by their names in the graph: read-only views; part of `parse_artifact`.
 
     Raises:
-        ArtifactError: it is another.
+        ArtifactError: the graph is not the one that the configuration asks for.
     """
-    config = artifact.config
-    sizes = Sizes(
-        len(config.vocabulary), config.embedding_dim, config.hidden_size, config.num_layers
-    )
-    return check_model(memoryview(artifact.data), VARIANTS[config.precision], sizes)
+    view, config = memoryview(artifact.data), artifact.config
+    _, end = read_metadata(view)
+    return read(view[:end], render(VARIANTS[config.precision].graph(config.sizes)))
 
 
 def check_seal(data: bytes) -> str:
@@ -224,12 +221,7 @@ def check_seal(data: bytes) -> str:
     return expected
 
 
-def _entry(key: str, value: str) -> bytes:
-    pair = write_bytes_field(1, key.encode()) + write_bytes_field(2, value.encode())
-    return write_bytes_field(_METADATA_FIELD, pair)
-
-
-_SEAL_FORM = _entry(SEAL_KEY, "0" * 64)
+_SEAL_FORM = metadata_entry(SEAL_KEY, "0" * 64)
 
 
 def _ends_with_seal(data: bytes) -> bool:
@@ -280,19 +272,24 @@ def _check_size(size: int) -> None:
 
 def _check_keys(metadata: Mapping[str, str], sha256: str) -> None:
     version = metadata.get(FORMAT_KEY)
+    if version == "1":
+        raise ArtifactError(
+            "this is a file of format 1, which only development versions wrote; write it again "
+            "with train-export, from its text or from its checkpoint"
+        )
     if version is not None and version != str(FORMAT):
         writer = re.search(r"chargen-ort ([0-9][0-9A-Za-z.]{0,30})", metadata.get("author", ""))
         package = f"'chargen-ort>={writer[1]}'" if writer else "chargen-ort"
         raise ArtifactError(
-            f"format {shown(version)} is not known to this version, which reads format {FORMAT}; "
-            f"update with: pip install --upgrade {package}"
+            f"format {shown_value(version)} is not known to this version, which reads format "
+            f"{FORMAT}; update with: pip install --upgrade {package}"
         )
     missing = [key for key in KEYS if key not in metadata]
     if missing:
         raise ArtifactError(f"the metadata lacks {', '.join(missing)}; export it with train-export")
     unknown = [key for key in metadata if key not in KEYS]
     if unknown:
-        raise ArtifactError(f"the metadata has a key that is not known: {shown(unknown[0])}")
+        raise ArtifactError(f"the metadata has a key that is not known: {shown_value(unknown[0])}")
     if list(metadata)[-1] != SEAL_KEY or metadata[SEAL_KEY] != sha256:
         raise ArtifactError("the seal is not the last metadata entry")
 
@@ -336,7 +333,7 @@ def _config_from_json(value: Mapping[str, Any]) -> ModelConfig:
     if value["precision"] not in VARIANTS:
         known = ", ".join(VARIANTS)
         raise ArtifactError(
-            f"{CONFIG_KEY}: precision is none of {known}, it is {shown(value['precision'])}; "
+            f"{CONFIG_KEY}: precision is none of {known}, it is {shown_value(value['precision'])}; "
             "update with: pip install --upgrade chargen-ort"
         )
     characters = "".join(value["vocabulary"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from chargen_ort.checks import shown_value
 from chargen_ort.errors import ArtifactError
-from chargen_ort.graph_spec import Tolerance
+from chargen_ort.graphs.spec import Tolerance
 
 _BITS_AGREE = 1e-6  # relative
 _TEXTS = ("greedy", "seeded")

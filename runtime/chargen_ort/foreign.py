@@ -1,11 +1,12 @@
-"""What bytes are that are not plain UTF-8 text, and the command line that cures them."""
+"""What bytes are that are not plain UTF-8 text, or not a model, and the cure."""
 
 import codecs
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from chargen_ort.errors import CorpusError
+from chargen_ort.errors import ArtifactError, CorpusError
+from chargen_ort.protobuf import fields
 
 GZIP = b"\x1f\x8b"
 _PACKED_SUFFIXES = {".gz", ".bz2", ".xz", ".zst", ".lz", ".lz4", ".z"}
@@ -55,6 +56,16 @@ _DOCUMENTS = (
     (0, b"\x93NUMPY", "a NumPy array", "give a text file"),
 )
 _OFFICE_SUFFIXES = {".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".epub"}  # zip archives
+# in the place of a model: the first bytes, and what has them
+_MODELS = (
+    (b"PK\x03\x04", "a ZIP archive or PyTorch checkpoint"),
+    (b"\x80\x02", "a Python pickle"),
+    (b"\x80\x04", "a Python pickle"),
+    (b"GGUF", "a GGUF model"),
+    (GZIP, "gzip data"),
+    (b"\x89PNG", "a picture"),
+    (b"%PDF", "a PDF document"),
+)
 
 _LATIN = 0x100  # code points below have a zero byte in UTF-16
 _MANY = 8  # zero bytes that say more than chance, where they are few among others
@@ -147,6 +158,28 @@ def unmarked_encoding(head: bytes) -> str | None:
     return None
 
 
+def describe_foreign(head: bytes, tail: bytes, seal_key: str) -> str:
+    """One helpful sentence about a file that does not end with a seal, from its two ends."""
+    start = head.lstrip()[:64].lower()
+    if not head:
+        return "the file is empty; copy or export it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "this is a Git LFS pointer, not the model; run: git lfs pull"
+    if start.startswith(b"<"):
+        return "this is an HTML or XML page, not a model; download the raw file"
+    for magic, what in _MODELS:
+        if head.startswith(magic):
+            return f"this is {what}, not an .onnx file; export one with train-export"
+    if seal_key.encode() in tail:
+        return "the seal is not the last thing in the file: it is cut off or was added to"
+    if _looks_like_onnx(memoryview(head)):
+        return (
+            "no seal: an ONNX model of another program, or one that was cut off or saved again; "
+            "train-export writes the models that run here"
+        )
+    return "no seal: not a model that train-export wrote, or cut off; export it with train-export"
+
+
 def iconv_name(encoding: str) -> str:
     """What iconv calls an encoding of `marked_encoding`; utf-16-le is UTF-16LE."""
     return encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
@@ -191,3 +224,11 @@ def _free_name(path: Path) -> Path:
         if not free.exists():
             return free
         count += 1
+
+
+def _looks_like_onnx(head: memoryview) -> bool:
+    try:
+        first = next(fields(head))
+    except ArtifactError:
+        return False
+    return first.number == 1 and isinstance(first.value, int)  # ir_version

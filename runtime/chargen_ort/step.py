@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.artifact import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN, ModelConfig
+from chargen_ort.artifact import ModelConfig
 from chargen_ort.checks import shown_number, shown_value, token_array, whole_number
 from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.guard import shown
+from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN
 from chargen_ort.shutdown import ending, inside, refuse_daemon, running, stop_at_exit
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _WORK_AT_ONCE = 1 << 28  # multiply-adds in one call: far below 100 ms, so that a stop is prompt
 _MOST_STEPS = 1024
+_SHOWN = 160  # characters of an error of ONNX Runtime
 MAX_BATCH = 1 << 16
 _TWO_THREADS_FROM = 512  # hidden size at which a second thread pays
 
@@ -62,7 +63,7 @@ def _translated(error: Exception, what: str) -> Exception:
     if isinstance(error, MemoryError):
         return error
     lines = str(error).splitlines() or [""]
-    return ArtifactError(f"ONNX Runtime {what}: {shown(lines[0])}")
+    return ArtifactError(f"ONNX Runtime {what}: {lines[0][:_SHOWN]!a}")
 
 
 class Stepper:

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from chargen_export.int8 import build_int8_model
-from chargen_export.precision import build_fp16_model, read_weights
+from chargen_export.graph import model_weights
+from chargen_export.precision import build_variant
 from chargen_export.seal import seal_artifact
 from chargen_ort import Artifact, CharGenerator, parse_artifact
 from tests.benchmarks.measure import Row
@@ -104,13 +104,9 @@ def make_artifacts(hidden_size: int, num_layers: int) -> dict[str, Artifact]:
     """The same random model in every precision; the gate has no say about random weights."""
     model = random_model(VOCAB_SIZE, EMBEDDING_DIM, hidden_size, num_layers, scale=1.0)
     base = parse_artifact(artifact_bytes(model, CHARACTERS))
-    graphs = {
-        "fp16": build_fp16_model(base.data),
-        "int8": build_int8_model(read_weights(base.data)),
-    }
     artifacts, history = {"fp32": base}, (base.training, base.parity, PROPERTIES)
-    for name, graph in graphs.items():
-        data = graph.SerializeToString(deterministic=True)
+    for name in ("fp16", "int8"):
+        data = build_variant(model_weights(model), name)
         config = replace(base.config, precision=name)
         artifacts[name] = seal_artifact(data, config, *history)
     return artifacts

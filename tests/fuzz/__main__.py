@@ -15,11 +15,11 @@ from pathlib import Path
 
 from chargen_ort.artifact import parse_artifact
 from chargen_ort.errors import ArtifactError
+from chargen_ort.graphs import VARIANTS
 from chargen_ort.models import DEMO_MODEL
-from chargen_ort.variants import VARIANTS
 from tests.conftest import artifact_bytes, random_model
 from tests.fuzz.mutations import mutant
-from tests.hostile.build import from_table, without_seal
+from tests.hostile.build import of_precision, without_seal
 
 CHUNK = 500
 HANG_SECONDS = 30
@@ -67,7 +67,7 @@ def prepare(folder: Path) -> None:
     (folder / "bases").mkdir(parents=True, exist_ok=True)
     (folder / "defects").mkdir(exist_ok=True)
     honest = {str(n): artifact_bytes(random_model(29, 3, 4, n)) for n in (1, 2, 3)}
-    honest |= {precision: from_table(precision) for precision in VARIANTS if precision != "fp32"}
+    honest |= {precision: of_precision(precision) for precision in VARIANTS if precision != "fp32"}
     for name, data in honest.items():
         (folder / "bases" / f"{name}.bin").write_bytes(without_seal(data))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from chargen_ort.artifact import seal
-from chargen_ort.wire import BYTES, fields, write_varint
+from chargen_ort.protobuf import bytes_field, fields, integer_field, varint
 
 SEALED_SHARE = 4  # one seed in so many is sealed again after its mutation
 _NUMBERS = (0, 1, 2, 7, 127, 128, 255, 1 << 31, (1 << 31) - 1, 1 << 32, 1 << 62, (1 << 64) - 1)
@@ -70,7 +70,7 @@ def _repeat(data: bytes, rng: random.Random) -> bytes:
 
 def _number(data: bytes, rng: random.Random) -> bytes:
     at = _place(data, rng)
-    return data[:at] + write_varint(rng.choice(_NUMBERS)) + data[at + rng.choice((0, 1, 2)) :]
+    return data[:at] + varint(rng.choice(_NUMBERS)) + data[at + rng.choice((0, 1, 2)) :]
 
 
 def _cut(data: bytes, rng: random.Random) -> bytes:
@@ -84,25 +84,21 @@ def _place(data: bytes, rng: random.Random) -> int:
     return rng.choice((near, len(data) - near - 1 if data else 0, rng.randrange(len(data) or 1)))
 
 
-Part = list[tuple[int, int, int | bytes]]
+Part = list[tuple[int, int | bytes]]  # number and value
 
 
 def _split(data: bytes) -> Part:
     return [
-        (number, kind, value if isinstance(value, int) else bytes(value))
-        for number, kind, value in fields(memoryview(data))
+        (field.number, field.value if isinstance(field.value, int) else bytes(field.value))
+        for field in fields(memoryview(data))
     ]
 
 
 def _join(parts: Part) -> bytes:
-    out = []
-    for number, kind, value in parts:
-        out.append(write_varint(number << 3 | kind))
-        if isinstance(value, int):
-            out.append(write_varint(value))
-        else:
-            out += [write_varint(len(value)), value] if kind == BYTES else [value]
-    return b"".join(out)
+    return b"".join(
+        integer_field(number, value) if isinstance(value, int) else bytes_field(number, value)
+        for number, value in parts
+    )
 
 
 def _within(change: Callable[[Part, random.Random], None]) -> Callable[..., bytes]:
@@ -113,12 +109,14 @@ def _within(change: Callable[[Part, random.Random], None]) -> Callable[..., byte
             parts = _split(data)
         except Exception:  # an earlier change spoilt it
             return _flip(data, rng)
-        inner = [i for i, (n, kind, _) in enumerate(parts) if (*path, n) in _INNER and kind == 2]
+        inner = [
+            (i, n, value)
+            for i, (n, value) in enumerate(parts)
+            if (*path, n) in _INNER and isinstance(value, bytes)
+        ]
         if inner and rng.random() < 0.8:
-            index = rng.choice(inner)
-            number, kind, value = parts[index]
-            assert isinstance(value, bytes)
-            parts[index] = (number, kind, apply(value, rng, (*path, number)))
+            index, number, value = rng.choice(inner)
+            parts[index] = (number, apply(value, rng, (*path, number)))
         elif parts:
             change(parts, rng)
         return _join(parts)
@@ -142,24 +140,24 @@ def _swap(parts: Part, rng: random.Random) -> None:
 def _renumber(parts: Part, rng: random.Random) -> None:
     i = rng.randrange(len(parts))
     number = rng.choice((rng.randrange(1, 30), rng.randrange(1, 1 << 29)))
-    parts[i] = (number, *parts[i][1:])
+    parts[i] = (number, parts[i][1])
 
 
 def _change_value(parts: Part, rng: random.Random) -> None:
     i = rng.randrange(len(parts))
-    number, kind, value = parts[i]
+    number, value = parts[i]
     if isinstance(value, int):
         value = rng.choice((*_NUMBERS, value + 1, max(0, value - 1)))
-    elif kind == BYTES:
+    else:
         value = rng.choice((_flip, _overwrite, _insert, _delete, _cut))(value, rng)
-    parts[i] = (number, kind, value)
+    parts[i] = (number, value)
 
 
 def _borrow(parts: Part, rng: random.Random) -> None:
     """One field takes the value of another of the same kind."""
     i, j = rng.randrange(len(parts)), rng.randrange(len(parts))
-    if parts[i][1] == parts[j][1]:
-        parts[i] = (parts[i][0], *parts[j][1:])
+    if type(parts[i][1]) is type(parts[j][1]):
+        parts[i] = (parts[i][0], parts[j][1])
 
 
 _BYTEWISE = (_flip, _flip, _overwrite, _insert, _delete, _repeat, _number, _cut)

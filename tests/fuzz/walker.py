@@ -1,4 +1,4 @@
-"""The protobuf walker and the guard under atheris, which steers by coverage; `make fuzz-walker`."""
+"""The protobuf walker and the form under atheris, which steers by coverage; `make fuzz-walker`."""
 
 import contextlib
 import sys
@@ -6,21 +6,23 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["chargen_ort"]):
-    from chargen_ort import graph_spec, guard, strict_json, variants, wire
+    from chargen_ort import form, protobuf, strict_json
     from chargen_ort.errors import ArtifactError
+    from chargen_ort.graphs import VARIANTS
+    from chargen_ort.graphs.spec import Sizes
 
-_SIZES = graph_spec.Sizes(vocab_size=2, embedding_dim=1, hidden_size=1, num_layers=1)
+_FORM = form.render(VARIANTS["fp32"].graph(Sizes(2, 1, 1, 1)))
 
 
 def one(data: bytes) -> None:
     view = memoryview(data)
     with contextlib.suppress(ArtifactError):
-        for _, _, value in wire.fields(view):
+        for _, value, _, _ in protobuf.fields(view):
             assert value < 1 << 64 if isinstance(value, int) else len(value) <= len(data)
     with contextlib.suppress(ArtifactError):
-        guard.read_metadata(view)
+        form.read_metadata(view)
     with contextlib.suppress(ArtifactError):
-        guard.check_model(view, variants.VARIANTS["fp32"], _SIZES)
+        form.read(view, _FORM)
     with contextlib.suppress(ArtifactError, UnicodeDecodeError):
         value = strict_json.load_object(data.decode("utf-8"), "x")
         strict_json.check(value, strict_json.schema("parity"), "x")

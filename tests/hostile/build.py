@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto
 
 from chargen_ort.artifact import SEAL_KEY, ModelConfig, metadata_bytes, seal
-from chargen_ort.graph_spec import DTYPES, Graph, Node, Sizes, Tensor
-from chargen_ort.variants import VARIANTS
+from chargen_ort.form import fill, render
+from chargen_ort.graphs import VARIANTS
+from chargen_ort.protobuf import bytes_field
 from chargen_ort.vocabulary import Vocabulary
-from chargen_ort.wire import write_bytes_field, write_varint
 from tests.conftest import ALPHABET, PARITY, PROPERTIES, TRAINING, artifact_bytes, random_model
 
 NUM_LAYERS = 2
@@ -47,48 +47,18 @@ def body() -> bytes:
     return without_seal(honest())
 
 
-def from_table(precision: str, num_layers: int = NUM_LAYERS) -> bytes:
-    """A sealed artifact of the guard's own table of graphs, with random weights."""
-    sizes = Sizes(len(ALPHABET), 8, 16, num_layers)
-    variant = VARIANTS[precision]
-    proto = helper.make_model(
-        _graph(variant.graph(sizes), np.random.default_rng(0)),
-        producer_name="chargen",
-        ir_version=variant.ir_version,
-        opset_imports=[helper.make_opsetid(*opset) for opset in variant.opsets.items()],
-    )
+def of_precision(precision: str, num_layers: int = NUM_LAYERS) -> bytes:
+    """A sealed artifact of a precision, with random weights."""
     config = ModelConfig(Vocabulary(ALPHABET), 8, 16, num_layers, "\n", precision=precision)
-    history = metadata_bytes(config, TRAINING, PARITY, PROPERTIES)
-    return seal(proto.SerializeToString(deterministic=True) + history)
-
-
-def _graph(spec: Graph, rng: np.random.Generator) -> onnx.GraphProto:
-    def node(index: int, spec: Node) -> onnx.NodeProto:
-        attributes = {
-            key: _graph(value, rng) if isinstance(value, Graph) else value
-            for key, value in spec.attributes.items()
-        }
-        return helper.make_node(
-            spec.op, spec.inputs, spec.outputs, f"n{index}", domain=spec.domain, **attributes
-        )
-
-    def tensor(spec: Tensor) -> onnx.TensorProto:
-        dtype = DTYPES[spec.dtype]
-        if spec.value is not None:
-            array = np.array(spec.value, dtype).reshape(spec.shape)
-        elif dtype.kind == "f":
-            array = rng.uniform(-0.1, 0.1, spec.shape).astype(dtype)
-        else:
-            array = rng.integers(-63, 64, spec.shape).astype(dtype)
-        return numpy_helper.from_array(array, spec.name)
-
-    return helper.make_graph(
-        [node(*item) for item in enumerate(spec.nodes)],
-        "g",
-        [helper.make_tensor_value_info(*value) for value in spec.inputs],
-        [helper.make_tensor_value_info(*value) for value in spec.outputs],
-        [tensor(item) for item in spec.tensors],
-    )
+    form = render(VARIANTS[precision].graph(config.sizes))
+    rng = np.random.default_rng(0)
+    weights = {
+        hole.name: rng.uniform(-0.1, 0.1, hole.shape).astype(hole.dtype)
+        if hole.dtype.kind == "f"
+        else rng.integers(-63, 64, hole.shape).astype(hole.dtype)
+        for hole in form.holes
+    }
+    return seal(fill(form, weights) + metadata_bytes(config, TRAINING, PARITY, PROPERTIES))
 
 
 def file(name: str, make: Callable[[], bytes], message: str) -> Case:
@@ -118,7 +88,7 @@ def model(
     """The honest model, or that of a precision, changed through onnx, then sealed."""
 
     def make() -> bytes:
-        data = without_seal(from_table(precision)) if precision else body()
+        data = without_seal(of_precision(precision)) if precision else body()
         proto = onnx.load_from_string(data)
         change(proto)
         return seal(proto.SerializeToString(deterministic=True))
@@ -156,10 +126,4 @@ def changed(key: str, **changes: object) -> str:
 def entry(key: str, value: str | bytes) -> bytes:
     """A metadata entry as a field of a model."""
     text = value if isinstance(value, bytes) else value.encode()
-    pair = write_bytes_field(1, key.encode()) + write_bytes_field(2, text)
-    return write_bytes_field(14, pair)
-
-
-def varint_field(number: int, value: int) -> bytes:
-    """An integer field."""
-    return write_varint(number << 3) + write_varint(value)
+    return bytes_field(14, bytes_field(1, key.encode()) + bytes_field(2, text))

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chargen_ort.artifact import CONFIG_KEY, MAX_FILE_BYTES, SEAL_KEY, seal
-from chargen_ort.wire import fields, write_bytes_field, write_varint
-from tests.hostile.build import Case, body, entry, file, honest, sealed, varint_field
+from chargen_ort.protobuf import bytes_field, fields, integer_field, varint
+from tests.hostile.build import Case, body, entry, file, honest, sealed
 
 SEAL_BYTES = len(seal(b""))
 OTHER = b"\x08\x08\x12\x07pytorch\x3a\x0a\x12\x08"
@@ -30,7 +30,9 @@ def sparse(size: int) -> Callable[[Path], None]:
 
 
 def graph_of(data: bytes) -> bytes:
-    return next(bytes(v) for n, _, v in fields(memoryview(data)) if n == 7)  # type: ignore[arg-type]
+    field = next(field for field in fields(memoryview(data)) if field.number == 7)
+    assert isinstance(field.value, memoryview)
+    return bytes(field.value)
 
 
 def with_graph(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
@@ -38,7 +40,7 @@ def with_graph(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
 
     def make(data: bytes) -> bytes:
         graph = graph_of(data)
-        return data.replace(write_bytes_field(7, graph), write_bytes_field(7, change(graph)))
+        return data.replace(bytes_field(7, graph), bytes_field(7, change(graph)))
 
     return make
 
@@ -93,13 +95,13 @@ SEALS = [
     sealed("seal_key_elsewhere", lambda b: entry(SEAL_KEY, "0" * 64) + b, "appears twice"),
     file(
         "seal_inside_another_field",
-        lambda: seal(body() + entry(SEAL_KEY, "0" * 64) + b"\x1a" + write_varint(SEAL_BYTES)),
+        lambda: seal(body() + entry(SEAL_KEY, "0" * 64) + b"\x1a" + varint(SEAL_BYTES)),
         "the seal is not the last metadata entry",
     ),
 ]
 
 WIRE = [
-    sealed("unknown_field", lambda b: varint_field(99, 1) + b, "field 99"),
+    sealed("unknown_field", lambda b: integer_field(99, 1) + b, "field 99"),
     sealed("field_zero", lambda b: b"\x00\x00" + b, "field number 0"),
     sealed("huge_field_number", lambda b: b"\xf8\xff\xff\xff\x0f\x00" + b, "field 536870911"),
     sealed("field_number_too_large", lambda b: b"\x80\x80\x80\x80\x40\x00" + b, "not valid"),
@@ -107,36 +109,66 @@ WIRE = [
     sealed("group_end", lambda b: b"\x0c" + b, "wire type 4"),
     sealed("wire_type_6", lambda b: b"\x0e" + b, "wire type 6"),
     sealed("wire_type_7", lambda b: b"\x0f" + b, "wire type 7"),
-    sealed("fixed_64_for_a_varint", lambda b: b"\x09" + bytes(8) + b, "ir_version has wire type 1"),
-    sealed("fixed_32_for_a_varint", lambda b: b"\x0d" + bytes(4) + b, "ir_version has wire type 5"),
-    sealed("varint_for_the_graph", lambda b: varint_field(7, 1) + b, "graph has wire type 0"),
-    sealed("varint_metadata", lambda b: varint_field(14, 1) + b, "metadata_props has wire type 0"),
+    sealed("fixed_64_for_a_varint", lambda b: b"\x09" + bytes(8) + b, "field 1 has wire type 1"),
+    sealed("fixed_32_for_a_varint", lambda b: b"\x0d" + bytes(4) + b, "field 1 has wire type 5"),
+    sealed(
+        "varint_for_the_graph",
+        lambda b: integer_field(7, 1) + b,
+        "model: field 7; train-export writes ir_version",
+    ),
+    sealed(
+        "varint_metadata",
+        lambda b: integer_field(14, 1) + b,
+        "field 14; train-export writes ir_version",
+    ),
     sealed("varint_of_11_bytes", lambda b: b"\x08" + b"\x80" * 10 + b"\x01" + b, "longer than"),
     sealed("varint_over_64_bits", lambda b: b"\x08" + b"\xff" * 9 + b"\x7f" + b, "longer than"),
     sealed("padded_varint", lambda b: b"\x08\x88\x00" + b[2:], "longer than its value"),
     sealed("cut_off_varint", lambda b: b + b"\x80", "lacks chargen.sha256"),
     sealed("length_beyond_the_end", lambda b: b + b"\x3a\xff\xff\xff\xff\x7f", "the file is cut"),
     sealed("length_of_2_to_63", lambda b: b + b"\x3a" + b"\x80" * 9 + b"\x01", "the file is cut"),
-    sealed("two_graphs", lambda b: b + write_bytes_field(7, graph_of(b)), "graph occurs more than"),
-    sealed("empty_second_graph", lambda b: b + b"\x3a\x00", "graph occurs more than once"),
-    sealed("two_ir_versions", lambda b: b"\x08\x08" + b, "ir_version occurs more than once"),
-    sealed("two_producers", lambda b: b + write_bytes_field(2, b"x"), "producer_name occurs more"),
-    sealed("no_graph", with_graph(lambda _: b""), "is 0; train-export writes 2"),
+    sealed(
+        "two_graphs",
+        lambda b: b + bytes_field(7, graph_of(b)),
+        "field 14; train-export writes nothing more",
+    ),
+    sealed(
+        "empty_second_graph",
+        lambda b: b + b"\x3a\x00",
+        "field 14; train-export writes nothing more",
+    ),
+    sealed(
+        "two_ir_versions", lambda b: b"\x08\x08" + b, "field 1; train-export writes producer_name"
+    ),
+    sealed(
+        "two_producers",
+        lambda b: b + bytes_field(2, b"x"),
+        "field 14; train-export writes nothing more",
+    ),
+    sealed(
+        "no_graph",
+        with_graph(lambda _: b""),
+        "graph ends; train-export writes node 0 embed (Gather)",
+    ),
     sealed("graph_cut_off", with_graph(lambda g: g[:-1]), "graph: the file is cut off"),
     sealed("graph_of_zeros", with_graph(lambda g: bytes(len(g))), "field number 0"),
-    sealed("unknown_graph_field", with_graph(lambda g: g + varint_field(50, 1)), "field 50"),
-    sealed("graph_in_a_graph", with_graph(lambda g: write_bytes_field(7, g)), "field 7"),
+    sealed("unknown_graph_field", with_graph(lambda g: g + integer_field(50, 1)), "field 50"),
+    sealed("graph_in_a_graph", with_graph(lambda g: bytes_field(7, g)), "field 7"),
     sealed(
         "a_million_empty_fields",
         with_graph(lambda g: g + b"\x0a\x00" * 1_000_000),
-        "node occurs more than 13 times",
+        "field 1; train-export writes nothing more",
+    ),
+    sealed("a_million_top_fields", lambda b: b"\x12\x00" * 1_000_000 + b, "more than 128 fields"),
+    sealed(
+        "long_producer",
+        lambda b: b[:2] + bytes_field(2, b"x" * 5000) + b[11:],
+        "producer_name is 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'",
     ),
     sealed(
-        "a_million_top_fields",
-        lambda b: b"\x12\x00" * 1_000_000 + b,
-        "more than 128 fields",
+        "producer_not_utf8",
+        lambda b: b.replace(b"chargen", b"charge\xff", 1),
+        "model: producer_name is 'charge\\ufffd'",
     ),
-    sealed("long_producer", lambda b: b[:2] + write_bytes_field(2, b"x" * 5000) + b[11:], "5000"),
-    sealed("producer_not_utf8", lambda b: b.replace(b"chargen", b"charge\xff", 1), "is not UTF-8"),
     sealed("config_key_not_utf8", lambda b: b.replace(CONFIG_KEY.encode(), b"\xff" * 14), "UTF-8"),
 ]

@@ -1,13 +1,16 @@
-"""How the guard's table of graphs is written down: nodes, initializers, contract."""
+"""How a graph is written down, and the literals that the graphs share."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-TOKEN, HIDDEN, LOGITS, NEXT_HIDDEN = "token", "hidden", "logits", "next_hidden"
+FORMAT = 2
+PRODUCER, PRODUCER_VERSION = "chargen", f"format {FORMAT}"
 OPSET, IR_VERSION = 17, 8
+TOKEN, HIDDEN, LOGITS, NEXT_HIDDEN = "token", "hidden", "logits", "next_hidden"
 
 # TensorProto.DataType
 FLOAT, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10
@@ -18,8 +21,6 @@ DTYPES: Mapping[int, np.dtype[np.generic]] = {
     INT64: np.dtype("<i8"),
     FLOAT16: np.dtype("<f2"),
 }
-
-Value = tuple[str, int, tuple[str | int, ...]]  # name, element type, dimensions
 
 
 @dataclass(frozen=True)
@@ -34,38 +35,60 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Node:
-    """A node: all that decides what it computes, so neither its name nor its doc string."""
+    """A node; `doc` says for people what comes out of it."""
 
+    name: str
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, "Attribute"] = field(default_factory=dict)
-    domain: str = ""
+    doc: str = ""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An initializer; `value` where it is part of the graph's meaning and not a weight."""
+    """An initializer; `value` where it is part of the graph's meaning, None for weights."""
 
     name: str
-    dtype: int
+    kind: int  # a key of DTYPES
     shape: tuple[int, ...]
     value: tuple[float, ...] | None = None
 
     @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """NumPy's type of its numbers, little-endian."""
+        return DTYPES[self.kind]
+
+    @property
     def nbytes(self) -> int:
-        """Size of its raw data."""
-        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+        """Size of its numbers in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Value(NamedTuple):
+    """An input or output: its name, a key of DTYPES, and its dimensions by number or name."""
+
+    name: str
+    kind: int
+    shape: tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph, or the body of a node that has one: nodes and initializers in order."""
+    """A graph, or the body of a node that has one: nodes and tensors in order."""
 
+    name: str
+    doc: str
     nodes: tuple[Node, ...]
     tensors: tuple[Tensor, ...]
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
+
+    def with_bodies(self) -> "list[Graph]":
+        """The graph itself and those in its nodes."""
+        values = (value for node in self.nodes for value in node.attributes.values())
+        bodies = (value.with_bodies() for value in values if isinstance(value, Graph))
+        return sum(bodies, [self])
 
 
 Attribute = int | tuple[int, ...] | Graph
@@ -88,27 +111,16 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Variant:
-    """The graphs of one precision.
-
-    Attributes:
-        graph: the graph for given sizes.
-        tolerance: what it may differ by.
-        opsets: version of each operator domain that is imported; "" is ONNX's own.
-        ir_version: of the file.
-    """
+    """A precision: its graph for given sizes, and what that may differ by."""
 
     graph: Callable[[Sizes], Graph]
     tolerance: Tolerance = field(default_factory=Tolerance)
-    opsets: Mapping[str, int] = field(default_factory=lambda: {"": OPSET})
-    ir_version: int = IR_VERSION
 
 
-def with_contract(sizes: Sizes, nodes: list[Node], tensors: list[Tensor]) -> Graph:
+def step_graph(sizes: Sizes, doc: str, nodes: list[Node], tensors: list[Tensor]) -> Graph:
     """A graph with the inputs and outputs that every model has."""
     hidden = ("batch", sizes.num_layers, sizes.hidden_size)
-    return Graph(
-        tuple(nodes),
-        tuple(tensors),
-        ((TOKEN, INT64, ("batch", "time")), (HIDDEN, FLOAT, hidden)),
-        ((LOGITS, FLOAT, ("batch", "time", sizes.vocab_size)), (NEXT_HIDDEN, FLOAT, hidden)),
-    )
+    inputs = Value(TOKEN, INT64, ("batch", "time")), Value(HIDDEN, FLOAT, hidden)
+    logits = Value(LOGITS, FLOAT, ("batch", "time", sizes.vocab_size))
+    outputs = logits, Value(NEXT_HIDDEN, FLOAT, hidden)
+    return Graph("chargen_step", doc, tuple(nodes), tuple(tensors), inputs, outputs)

@@ -1,12 +1,13 @@
-"""The graph of the precision int8: the GRU as integer products, the loop over time as a Scan.
+"""The step in the precision int8: the GRU as integer products and elementwise operators.
 
-`chargen_export.int8` writes it and says how its numbers are chosen.
+ONNX has no quantised GRU, so the cell is written out and the loop over time is a Scan, with the
+weights in its body. `chargen_export.int8` says how the numbers are chosen.
 """
 
 import numpy as np
 
 from chargen_ort.errors import ArtifactError
-from chargen_ort.graph_spec import (
+from chargen_ort.graphs.spec import (
     FLOAT,
     HIDDEN,
     INT8,
@@ -20,12 +21,13 @@ from chargen_ort.graph_spec import (
     Node,
     Sizes,
     Tensor,
-    with_contract,
+    Value,
+    step_graph,
 )
 
 MAX_TABLE = 1 << 26  # numbers in the first layer's table, 256 MB once loaded
-_ACTIVATION_SCALE = float(np.float32(1 / 127))
-_ACTIVATION_ZERO = 128
+ACTIVATION_LEVELS, ACTIVATION_ZERO = 127, 128
+_ACTIVATION_SCALE = float(np.float32(1 / ACTIVATION_LEVELS))
 
 
 def int8_graph(sizes: Sizes) -> Graph:
@@ -41,33 +43,43 @@ def int8_graph(sizes: Sizes) -> Graph:
             f"numbers; the limit is {MAX_TABLE}"
         )
     state = ("batch", sizes.num_layers, hidden_size)
+    inputs = Value("state", FLOAT, state), Value("current", INT64, ("batch",))
+    logits = Value("step_logits", FLOAT, ("batch", vocab_size))
     body = Graph(
+        "one_step",
+        "One token of every row.",
         tuple(_body_nodes(sizes.num_layers)),
         tuple(_body_tensors(sizes)),
-        (("state", FLOAT, state), ("current", INT64, ("batch",))),
-        (("next_state", FLOAT, state), ("step_logits", FLOAT, ("batch", vocab_size))),
+        inputs,
+        (Value("next_state", FLOAT, state), logits),
     )
-    attributes: dict[str, Attribute] = {"body": body, "num_scan_inputs": 1}
-    by_time, from_scan = "token_by_time", "logits_by_time"
+    options: dict[str, Attribute] = {"body": body, "num_scan_inputs": 1}
+    fed, made = (HIDDEN, "token_by_time"), (NEXT_HIDDEN, "logits_by_time")
     nodes = [
         *_table_nodes(),
-        Node("Transpose", (TOKEN,), (by_time,), {"perm": (1, 0)}),
-        Node("Scan", (HIDDEN, by_time), (NEXT_HIDDEN, from_scan), attributes),
-        Node("Transpose", (from_scan,), (LOGITS,), {"perm": (1, 0, 2)}),
+        Node("time_first", "Transpose", (TOKEN,), fed[1:], {"perm": (1, 0)}),
+        Node("steps", "Scan", fed, made, options, "one step after the other"),
+        Node("batch_first", "Transpose", made[1:], (LOGITS,), {"perm": (1, 0, 2)}),
     ]
-    return with_contract(sizes, nodes, _table_tensors(sizes))
+    doc = "A GRU language model in int8: as many steps as it is fed."
+    return step_graph(sizes, doc, nodes, _table_tensors(sizes))
 
 
 def _table_nodes() -> list[Node]:
-    to_float = {"to": FLOAT}
+    """The first layer's input product of every token: ``[vocab_size, 1, 3 hidden]``."""
     return [
-        Node("Cast", ("embedding",), ("embedding_integers",), to_float),
-        Node("Mul", ("embedding_integers", "embedding_scale"), ("vectors",)),
-        Node("Cast", ("layer_0_W",), ("layer_0_W_integers",), to_float),
-        Node("Mul", ("layer_0_W_integers", "layer_0_W_scale"), ("layer_0_W_float",)),
-        Node("MatMul", ("vectors", "layer_0_W_float"), ("products",)),
-        Node("Add", ("products", "layer_0_bias"), ("table",)),
+        _node("Cast", ("embedding",), "embedding_integers", to=FLOAT),
+        _node("Mul", ("embedding_integers", "embedding_scale"), "vectors"),
+        _node("Cast", ("layer_0_W",), "layer_0_W_integers", to=FLOAT),
+        _node("Mul", ("layer_0_W_integers", "layer_0_W_scale"), "layer_0_W_float"),
+        _node("MatMul", ("vectors", "layer_0_W_float"), "products"),
+        _node("Add", ("products", "layer_0_bias"), "table"),
     ]
+
+
+def _node(op: str, inputs: tuple[str, ...], *outputs: str, **attributes: int) -> Node:
+    """A node that is named after what comes out of it."""
+    return Node(outputs[0], op, inputs, outputs, attributes)
 
 
 def _table_tensors(sizes: Sizes) -> list[Tensor]:
@@ -101,7 +113,7 @@ def _body_tensors(sizes: Sizes) -> list[Tensor]:
         Tensor("output_scale", FLOAT, (sizes.vocab_size,)),
         Tensor("output_bias", FLOAT, (sizes.vocab_size,)),
         Tensor("activation_scale", FLOAT, (), (_ACTIVATION_SCALE,)),
-        Tensor("activation_zero", UINT8, (), (_ACTIVATION_ZERO,)),
+        Tensor("activation_zero", UINT8, (), (ACTIVATION_ZERO,)),
     ]
     if layers > 1:
         tensors.append(Tensor("recurrent_sizes", INT64, (2 * layers,), parts * layers))
@@ -117,7 +129,7 @@ def _body_nodes(num_layers: int) -> list[Node]:
     nodes: list[Node] = []
 
     def add(op: str, inputs: tuple[str, ...], *outputs: str, **attributes: int) -> str:
-        nodes.append(Node(op, inputs, outputs, attributes))
+        nodes.append(_node(op, inputs, *outputs, **attributes))
         return outputs[0]
 
     def quantised(name: str) -> str:
