@@ -15,14 +15,15 @@ import torch
 from typer.testing import CliRunner
 
 from chargen_export.cli import app
-from chargen_export.pipeline import Events, train_and_export
+from chargen_export.pipeline import train_and_export
 from chargen_ort import ChargenError, OptionError
 from chargen_train.checkpoint import load_checkpoint, refuse_misfit
 from chargen_train.corpus import load_corpus
-from chargen_train.progress import TrainingStoppedError
+from chargen_train.events import TrainingStoppedError
 from chargen_train.run_folder import RunFolder
 from chargen_train.state_checks import meta_model
 from chargen_train.training import train
+from tests.conftest import observing
 
 TEXT = "it was the best of times, it was the worst of times; " * 200
 CHARACTERS = "".join(sorted(set(TEXT)))
@@ -60,11 +61,11 @@ def stopped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stopped")
     (folder / "c.txt").write_text(TEXT)
     asked = iter(range(100))
-    events = Events(should_stop=lambda: next(asked) >= 5)
+    observer = observing(should_stop=lambda: next(asked) >= 5)
     sizes = {"hidden_size": 6, "embedding_dim": 5, "num_layers": 2}
     with pytest.raises(TrainingStoppedError):
         train_and_export(
-            folder / "c.txt", folder / "m.onnx", None, events, steps=12, teachers=2, **sizes
+            folder / "c.txt", folder / "m.onnx", None, observer, steps=12, teachers=2, **sizes
         )
     return RunFolder(folder / "m.onnx")
 
@@ -235,7 +236,7 @@ def test_the_command_refuses_it_to_resume_and_to_export(stopped, saved, path, va
     stopped.checkpoint.write_bytes(forge(changed(read(saved), path, value)))
     for arguments in (
         [folder / "c.txt", "--out", folder / "m.onnx", "--resume"],
-        ["--from", stopped.checkpoint, "--text", folder / "c.txt"],
+        ["convert", stopped.checkpoint, "--text", folder / "c.txt"],
     ):
         result = CliRunner().invoke(app, list(map(str, arguments)))
         assert result.exit_code == 2, result.output

@@ -290,7 +290,7 @@ def load_fp32(path: Path) -> Artifact:
     artifact = read_artifact(path)
     if artifact.config.precision != "fp32":
         raise OptionError(
-            f"{path} is {artifact.config.precision}; give --from the fp32 file it was made of"
+            f"{path} is {artifact.config.precision}; give the fp32 file it was made of"
         )
     return artifact
 

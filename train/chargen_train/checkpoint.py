@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from chargen_ort.errors import OptionError
-from chargen_ort.files import write_atomically
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus
+from chargen_train.files import write_atomically
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
 from chargen_train.state_checks import (

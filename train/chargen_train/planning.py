@@ -11,8 +11,8 @@ from chargen_train.checkpoint import Plan
 from chargen_train.corpus import Corpus
 from chargen_train.device import choose_bf16
 from chargen_train.evaluate import WINDOW, mean_loss, sample_texts
+from chargen_train.events import SAMPLE_TEMPERATURES, Supervision
 from chargen_train.model import CharGRU
-from chargen_train.progress import SAMPLE_TEMPERATURES, Supervision
 from chargen_train.recipe import Recipe
 
 MAX_VALIDATION = 1_000_000  # characters that the last evaluation reads

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
@@ -64,6 +64,30 @@ class Recipe:
             raise OptionError("give one of steps, epochs and minutes")
         if self.device not in ("auto", "cpu", "cuda"):
             raise OptionError(f"device is {self.device!r}; give auto, cpu or cuda")
+
+
+class Overrides(TypedDict, total=False):
+    """Fields of a `Recipe` that are given instead of chosen; None is as if it were left out."""
+
+    hidden_size: int | None
+    num_layers: int | None
+    embedding_dim: int | None
+    seq_length: int | None
+    batch_size: int | None
+    learning_rate: float | None
+    dropout: float | None
+    weight_decay: float | None
+    gradient_clip: float | None
+    average: float | None
+    schedule: Literal["cosine", "constant"] | None
+    windows: Literal["stateful", "random"] | None
+    reset: float | None
+    teachers: int | None
+    steps: int | None
+    epochs: float | None
+    minutes: float | None
+    seed: int | None
+    device: Literal["auto", "cpu", "cuda"] | None
 
 
 LIMITS: dict[str, tuple[float, float]] = {
@@ -187,7 +211,7 @@ def choose_recipe(
     characters: int,
     preset: str | None = None,
     measure_speed: Callable[[Recipe], float] = typical_speed,
-    **overrides: Any,
+    **overrides: Unpack[Overrides],
 ) -> Recipe:
     """The recipe for a corpus and a time.
 
@@ -206,7 +230,7 @@ def choose_recipe(
     if preset is not None and preset not in PRESETS:
         raise OptionError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
     recipe = PRESETS[preset] if preset else next(r for size, r in _BY_SIZE if characters <= size)
-    given = {name: value for name, value in overrides.items() if value is not None}
+    given = given_settings(overrides)
     recipe = _fit(_replace(recipe, given), characters)
     if preset or characters <= _TABLE_HAS_DROPOUT:
         return recipe
@@ -219,6 +243,11 @@ def choose_recipe(
     if teachers and _TAUGHT[0] <= characters <= _TAUGHT[1]:
         suitable = {"teachers": teachers, "dropout": _TAUGHT_DROPOUT}
     return replace(recipe, **(suitable | given))
+
+
+def given_settings(overrides: Overrides) -> dict[str, Any]:
+    """The overrides that are given, by name; those that are None are left to the recipe."""
+    return {name: value for name, value in overrides.items() if value is not None}
 
 
 def _replace(recipe: Recipe, given: dict[str, Any]) -> Recipe:

@@ -25,18 +25,18 @@ from chargen_train.evaluate import (
     mean_loss_until,
     sample_texts,
 )
+from chargen_train.events import (
+    SAMPLE_TEMPERATURES,
+    Evaluation,
+    Progress,
+    TrainedModel,
+)
 from chargen_train.model import CharGRU, initialise
 from chargen_train.planning import (
     EVALUATION_SHARE,
     MAX_VALIDATION,
     SAMPLE_LENGTH,
     evaluation_count,
-)
-from chargen_train.progress import (
-    SAMPLE_TEMPERATURES,
-    Evaluation,
-    Progress,
-    TrainedModel,
 )
 from chargen_train.recipe import Recipe
 from chargen_train.windows import Windows
