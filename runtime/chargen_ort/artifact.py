@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from chargen_ort.checks import instance, printable, shown_value, whole_number
 from chargen_ort.claims import check_parity, check_training
 from chargen_ort.errors import ArtifactError, ChargenError, OptionError
@@ -30,7 +33,7 @@ from chargen_ort.sampling import SamplingOptions
 from chargen_ort.strict_json import check, load_object, schema
 from chargen_ort.variants import VARIANTS
 from chargen_ort.vocabulary import Vocabulary
-from chargen_ort.wire import write_bytes_field
+from chargen_ort.wire import fields, write_bytes_field
 
 FORMAT = 1
 PRECISIONS = tuple(VARIANTS)
@@ -192,6 +195,23 @@ def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
         return artifact
     except ArtifactError as error:
         raise ArtifactError(f"{name}: {error}") from None
+
+
+def read_weights(artifact: Artifact) -> dict[str, NDArray[np.float32]]:
+    """The float32 weights of an fp32 artifact by their names in the graph: read-only views."""
+    weights = {}
+    for graph in _parts(memoryview(artifact.data), 7):
+        for tensor in _parts(graph, 5):
+            numbers = [(n, value) for n, _, value in fields(tensor) if isinstance(value, int)]
+            shape = [size for n, size in numbers if n == 1]
+            if (2, 1) in numbers:  # data_type: FLOAT
+                (name,), (raw,) = _parts(tensor, 8), _parts(tensor, 9)
+                weights[bytes(name).decode()] = np.frombuffer(raw, np.float32).reshape(shape)
+    return weights
+
+
+def _parts(message: memoryview, number: int) -> list[memoryview]:
+    return [value for n, _, value in fields(message) if n == number and not isinstance(value, int)]
 
 
 def check_graph(artifact: Artifact) -> Contents:
