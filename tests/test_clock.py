@@ -12,10 +12,10 @@ import torch
 
 import chargen_train.run
 import chargen_train.training
-from chargen_train.checkpoint import Plan
 from chargen_train.corpus import load_corpus
 from chargen_train.evaluate import mean_loss
 from chargen_train.events import Supervision
+from chargen_train.planning import Plan
 from chargen_train.recipe import Recipe
 from chargen_train.training import train
 from tests.conftest import observing
@@ -163,7 +163,7 @@ def test_weights_that_became_much_worse_are_not_exported_and_a_note_says_so(
     def spoil(run):
         step_of(run)
         if run.fraction() > 0.7:
-            torch.nn.init.zeros_(run.average.output.weight)
+            torch.nn.init.zeros_(run.learner.average.output.weight)
 
     monkeypatch.setattr(chargen_train.run.Run, "take_step", spoil)
     seen = run_with(FakeClock(tick=0.08))

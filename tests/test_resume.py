@@ -1,5 +1,6 @@
 """A training run that stops goes on as if it never had."""
 
+import copy
 import dataclasses
 import errno
 import hashlib
@@ -93,7 +94,7 @@ def test_a_run_with_teachers_resumes_in_every_phase(corpus, recipe, path, steps)
     recipe = dataclasses.replace(recipe, teachers=2)
     whole = train(corpus, recipe)
     checkpoint = train_until_step(steps, corpus, recipe, path)
-    assert len(checkpoint.teachers) == min(2, (steps - 1) // 3)
+    assert len(checkpoint.state["teachers"]) == min(2, (steps - 1) // 3)
     resumed = train(corpus, recipe, resume=checkpoint)
     assert_same(resumed.model.state_dict(), whole.model.state_dict())
     assert resumed.summary == whole.summary
@@ -235,8 +236,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_checkpoin
     corpus, recipe, path
 ):
     checkpoint = train_until(4, corpus, recipe, path)
-    bad = dataclasses.replace(checkpoint, weights=dict(checkpoint.weights))
-    bad.weights["output.bias"] = torch.full_like(bad.weights["output.bias"], torch.nan)
+    bad = copy.deepcopy(checkpoint)
+    bad.state["learner"]["weights"]["output.bias"].fill_(torch.nan)
     before = path.read_bytes()
     message = r"not finite.*; the last good checkpoint is .*checkpoint.pt \(step 4\)"
     with pytest.raises(TrainingError, match=message):
@@ -322,7 +323,7 @@ def test_a_checkpoint_runs_no_code(path, monkeypatch, save):
     archive = io.BytesIO()
     save({"facts": Evil()}, archive)
     digest = hashlib.sha256(archive.getvalue()).hexdigest()
-    path.write_bytes(f"chargen checkpoint 2\n{digest}\n".encode() + archive.getvalue())
+    path.write_bytes(f"chargen checkpoint 3\n{digest}\n".encode() + archive.getvalue())
     with pytest.raises(OptionError, match="is not a checkpoint of a run"):
         load_checkpoint(path)
     assert not (path.parent / "evil").exists()
@@ -344,7 +345,9 @@ def test_a_corpus_of_no_held_out_text_has_checkpoints_too(tmp_path, path):
     recipe = choose_recipe(corpus.cut, steps=6)
     whole = train(corpus, recipe)
     checkpoint = train_until(3, corpus, recipe, path)
-    assert checkpoint.best is not None, "the text that is trained on tells what to keep"
+    assert checkpoint.state["best"]["weights"] is not None, (
+        "the text that is trained on tells what to keep"
+    )
     save_checkpoint(path, checkpoint)  # what was read can be written
     resumed = train(corpus, recipe, resume=load_checkpoint(path))
     assert_same(resumed.model.state_dict(), whole.model.state_dict())

@@ -16,7 +16,6 @@ from rich.text import Text
 
 from chargen_export.streams import SteadyStream
 from chargen_ort.artifact import Artifact
-from chargen_train.checkpoint import Checkpoint
 from chargen_train.corpus import Corpus
 from chargen_train.device import choose_device
 from chargen_train.evaluate import bits_per_char
@@ -117,9 +116,9 @@ class Display(Observer):
             self._live.start()
 
     @_shielded
-    def on_resume(self, checkpoint: Checkpoint) -> None:
+    def on_resume(self, step: int) -> None:
         """Say after which step the run goes on."""
-        self._line("resuming", f"after step {checkpoint.step:,}")
+        self._line("resuming", f"after step {step:,}")
 
     @_shielded
     def on_progress(self, progress: Progress) -> None:

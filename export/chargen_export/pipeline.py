@@ -177,7 +177,7 @@ def _begin(
     job.folder.go_on(corpus, checkpoint)
     choose_device(checkpoint.recipe.device)
     observer.on_begin(corpus, checkpoint.recipe)
-    observer.on_resume(checkpoint)
+    observer.on_resume(checkpoint.step)
     return checkpoint.recipe, checkpoint
 
 

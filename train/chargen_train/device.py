@@ -83,6 +83,19 @@ def own_randomness(device: torch.device) -> contextlib.AbstractContextManager[An
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The states of PyTorch's generators; that of a GPU is None if `device` is none."""
+    cuda = torch.cuda.get_rng_state() if device.type == "cuda" else None
+    return {"torch": torch.random.get_rng_state(), "cuda": cuda}
+
+
+def load_random(state: dict[str, Any], device: torch.device) -> None:
+    """Set PyTorch's generators to what `random_state` gave."""
+    torch.random.set_rng_state(state["torch"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
 class ThreadSwitch:
     """Lets PyTorch compute with one thread while that is faster than with all of them.
 

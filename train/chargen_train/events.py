@@ -8,7 +8,6 @@ from typing import Any
 
 from chargen_ort.artifact import Artifact
 from chargen_ort.errors import OptionError, TrainingError
-from chargen_train.checkpoint import Checkpoint
 from chargen_train.corpus import Corpus
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
@@ -96,8 +95,8 @@ class Observer:
     def on_begin(self, corpus: Corpus, recipe: Recipe) -> None:
         """The text is read and the settings are chosen; nothing is trained yet."""
 
-    def on_resume(self, checkpoint: Checkpoint) -> None:
-        """The run goes on from `checkpoint`."""
+    def on_resume(self, step: int) -> None:
+        """The run goes on from the checkpoint that was saved after `step` steps."""
 
     def on_progress(self, progress: Progress) -> None:
         """A step was taken."""
@@ -130,10 +129,10 @@ class Observers(Observer):
         for observer in self._observers:
             observer.on_begin(corpus, recipe)
 
-    def on_resume(self, checkpoint: Checkpoint) -> None:
+    def on_resume(self, step: int) -> None:
         """Tell each."""
         for observer in self._observers:
-            observer.on_resume(checkpoint)
+            observer.on_resume(step)
 
     def on_progress(self, progress: Progress) -> None:
         """Tell each."""

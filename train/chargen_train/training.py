@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import torch
 
 from chargen_ort.errors import ChargenError, TrainingError
-from chargen_train.checkpoint import Checkpoint, Plan, refuse_other, save_checkpoint
+from chargen_train.checkpoint import Checkpoint, refuse_other, save_checkpoint
 from chargen_train.corpus import Corpus
 from chargen_train.device import (
     ThreadSwitch,
@@ -19,7 +19,7 @@ from chargen_train.device import (
     threads,
 )
 from chargen_train.events import Observer, Supervision, TrainedModel, TrainingStoppedError
-from chargen_train.planning import make_plan
+from chargen_train.planning import Plan, make_plan
 from chargen_train.recipe import Recipe
 from chargen_train.run import Run, build_model
 
@@ -44,6 +44,7 @@ def train(
         TrainingStoppedError: `observer.should_stop` said so.
         OptionError: the device is not there, or `resume` is of another corpus or recipe.
     """
+    seconds = supervision.export_seconds
     begun = supervision.clock() if supervision.begun is None else supervision.begun
     if resume is not None:
         refuse_other(resume, corpus.sha256, asdict(recipe))
@@ -53,13 +54,13 @@ def train(
     with own_randomness(device), threads(count):
         torch.manual_seed(recipe.seed)
         model = build_model(corpus, recipe).to(device)
-        plan = resume.plan if resume else make_plan(model, corpus, recipe, supervision)
+        plan = resume.plan if resume else make_plan(model, corpus, recipe, seconds)
         run = Run(model, corpus, recipe, plan, supervision.clock)
         if resume is not None:
-            run.restore(resume)
-        run.start(begun, resume.seconds if resume else None, supervision.export_seconds)
+            run.load(resume.state)
+        run.start(begun, resume.seconds if resume else None, seconds)
         saved_step = resume.step if resume else None
-        saver = _CheckpointSaver(supervision, run.checkpoint, saved_step, observer.on_warning)
+        saver = _CheckpointSaver(supervision, run, saved_step, observer.on_warning)
         switch = None
         if may_switch_threads(recipe, device, most):
             switch = ThreadSwitch(most, count)
@@ -74,7 +75,7 @@ class _CheckpointSaver:
 
     Args:
         supervision: where and how often.
-        take: gives the checkpoint of this moment.
+        run: that is saved.
         saved_step: step of the checkpoint that is there already, None if there is none.
         warn: takes one line about a checkpoint that could not be written.
     """
@@ -82,12 +83,12 @@ class _CheckpointSaver:
     def __init__(
         self,
         supervision: Supervision,
-        take: Callable[[], Checkpoint],
+        run: Run,
         saved_step: int | None,
         warn: Callable[[str], None],
     ) -> None:
         self._supervision = supervision
-        self._take = take
+        self._run = run
         self._saved_step = saved_step
         self._warn = warn
         self._tried_at = supervision.clock()
@@ -104,7 +105,7 @@ class _CheckpointSaver:
         if path is None or self._saved_step == step:
             return
         try:
-            save_checkpoint(path, self._take())
+            save_checkpoint(path, Checkpoint.of(self._run))
             self._saved_step = step
         except ChargenError as error:
             self._warn(f"no checkpoint at step {step:,}: {error}")
@@ -151,7 +152,7 @@ def trained_so_far(corpus: Corpus, checkpoint: Checkpoint) -> TrainedModel:
     """The best weights that a checkpoint holds, measured as at the end of a run, on the CPU."""
     plan = replace(checkpoint.plan, device="cpu")
     run = Run(build_model(corpus, checkpoint.recipe), corpus, checkpoint.recipe, plan)
-    run.restore(replace(checkpoint, cuda_random=None))
+    run.load(checkpoint.state)
     return run.finish()
 
 
