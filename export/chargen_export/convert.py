@@ -74,7 +74,7 @@ def _places(place: Path, precision: str, out: str | Path | None) -> tuple[Path, 
     """Where the fp32 artifact is or would be, and the very file that `out` asks for, if it does.
 
     Args:
-        place: of the fp32 artifact if nothing else is asked for.
+        place: of the fp32 artifact, if `out` names no other.
         precision: of the artifacts to write.
         out: see `convert`.
     """

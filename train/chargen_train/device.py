@@ -26,7 +26,7 @@ def choose_device(name: str) -> torch.device:
     """The device to train on.
 
     Raises:
-        OptionError: cuda is asked for and not there.
+        OptionError: `name` is cuda, and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise OptionError(

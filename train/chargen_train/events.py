@@ -68,7 +68,7 @@ class Evaluation:
 
 
 class TrainingStoppedError(TrainingError):
-    """The run was asked to stop, and did so after a step; its text says what was saved."""
+    """The observer stopped the run after a step; the message says what was saved."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class TrainedModel:
 
 
 class Observer:
-    """Is told how a run goes, and is asked whether to stop it; override what is of interest.
+    """Is told how a run goes, and can stop it; override the methods that matter.
 
     The methods are called in the order in which they stand here, those of steps again and again.
     """

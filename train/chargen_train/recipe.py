@@ -264,7 +264,7 @@ def _replace(recipe: Recipe, given: dict[str, Any]) -> Recipe:
 
 
 def _fit(recipe: Recipe, characters: int) -> Recipe:
-    """A short corpus has fewer and shorter windows than asked for."""
+    """The recipe with fewer and shorter windows, where the corpus is too short for its own."""
     seq_length = min(recipe.seq_length, max(1, (characters - 1) // 2))
     batch_size = recipe.batch_size
     if recipe.windows == "stateful":
