@@ -16,7 +16,7 @@ from chargen_train.device import ThreadSwitch, choose_threads, threads
 from chargen_train.evaluate import mean_loss, sample_text
 from chargen_train.model import CharGRU, initialise
 from chargen_train.planning import evaluation_count
-from chargen_train.recipe import LESSON, Recipe, choose_recipe, parameter_count
+from chargen_train.recipe import LESSON, Overrides, Recipe, choose_recipe, parameter_count
 from chargen_train.training import measure_speed, train
 from chargen_train.windows import Windows
 from tests.conftest import HELLO, observing, random_model
@@ -94,6 +94,10 @@ def test_the_lesson_is_the_lesson():
 def test_overrides_win_and_a_length_replaces_another():
     recipe = choose_recipe(1_000_000, hidden_size=64, epochs=2, seed=None)
     assert (recipe.hidden_size, recipe.epochs, recipe.minutes, recipe.steps) == (64, 2, None, None)
+
+
+def test_every_setting_of_a_recipe_may_be_given():
+    assert Overrides.__annotations__.keys() == {field.name for field in dataclasses.fields(Recipe)}
 
 
 def test_dropout_rises_with_the_times_that_the_corpus_is_read():

@@ -116,6 +116,23 @@ def test_a_variant_is_refused_as_a_source(folder):
     assert "m.onnx is fp16; give the fp32 file it was made of" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["convert", "verify", "train"])
+def test_a_corpus_may_bear_the_name_of_a_command(folder, name):
+    (folder / name).write_text(HELLO)
+    result = train_export(name if name == "train" else f"./{name}", "--epochs", "0.01")
+    assert (result.exit_code, result.stdout) == (0, f"artifacts/{name}.onnx\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [(["-h"], "train-export [OPTIONS] [corpus]"), (["convert", "-h"], "train-export convert")],
+)
+def test_the_help_calls_each_command_by_its_name(arguments, shown):
+    result = CliRunner().invoke(app, arguments, prog_name="train-export")
+    assert result.exit_code == 0
+    assert f"Usage: {shown}" in result.stdout
+
+
 def test_a_variant_that_fails_is_not_written_and_the_status_is_1(folder, monkeypatch):
     monkeypatch.setattr("chargen_export.precision._loss", lambda logits, _: float(logits.sum()))
     result = train_export(

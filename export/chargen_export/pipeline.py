@@ -34,7 +34,7 @@ from chargen_train.checkpoint import (
     refuse_misfit,
     refuse_other,
 )
-from chargen_train.corpus import Corpus, corpus_name, load_corpus
+from chargen_train.corpus import Corpus, choose_separator, corpus_name, load_corpus
 from chargen_train.device import choose_device
 from chargen_train.events import Observer, Observers, Supervision, TrainedModel
 from chargen_train.files import check_writable
@@ -46,7 +46,7 @@ from chargen_train.recipe import (
     given_settings,
     parameter_count,
 )
-from chargen_train.run import build_model, choose_separator
+from chargen_train.run import build_model
 from chargen_train.run_folder import RunFolder, RunRecorder
 from chargen_train.training import measure_speed, train, trained_so_far
 

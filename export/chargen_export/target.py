@@ -29,7 +29,7 @@ class Origin:
 
     @classmethod
     def of(cls, training: Mapping[str, Any]) -> "Origin":
-        """That of an artifact, by what its `chargen.training` says."""
+        """The corpus of an artifact, by what its `chargen.training` says."""
         return cls(training["corpus"]["name"], training["corpus"]["sha256"])
 
     def __str__(self) -> str:

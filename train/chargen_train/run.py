@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from chargen_ort.sampling import SamplingOptions
-from chargen_train.corpus import Corpus
+from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import autocast, load_random, random_state
 from chargen_train.distillation import SoftTargets, describe_phase, phase_end
 from chargen_train.evaluate import (
@@ -211,7 +211,7 @@ class Run:
             return self.step / self.steps
         assert self.recipe.minutes is not None
         available = self.recipe.minutes * 60 - self.plan.reserve
-        return (self._now - self.begun) / max(0.1, available)
+        return (self._now - self.begun) / max(0.1, available)  # a reserve may leave nothing
 
     def _phase_fraction(self) -> float:
         """How much of the time of the model being trained is used up."""
@@ -242,6 +242,7 @@ class Run:
             return False
         if self.recipe.minutes is None:
             return True
+        # the next one is expected to take as long as the last
         expected = sum(self._measuring) + self._measuring[-1]
         return expected <= EVALUATION_SHARE * (self._now - self.started)
 
@@ -274,6 +275,7 @@ class Run:
         Where no text is held out, the beginning of the text that is trained on tells which weights
         to keep.
         """
+        # the averaged weights, as they vary less from step to step and predict better
         held_out = len(self.corpus.validation) > 0
         text = self.corpus.validation if held_out else self.corpus.training
         with autocast(self.device, self.plan.bf16):
@@ -355,17 +357,6 @@ class Run:
                     f"the last step was {last:.4f}"
                 )
         return tuple(notes)
-
-
-def choose_separator(corpus: Corpus) -> str:
-    """The character that stands before a text begins.
-
-    A line end, else a space, else the corpus's last character: what would stand before its first
-    one if it were read again.
-    """
-    characters = corpus.vocabulary.characters
-    last = characters[int(corpus.tokens[-1])]
-    return next((c for c in "\n " if c in characters), last)
 
 
 def _summary(run: Run, loss: float | None, characters: int) -> dict[str, Any]:
