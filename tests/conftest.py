@@ -1,5 +1,8 @@
 """Small models, made once: random weights for contracts, trained ones for text."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +15,13 @@ from chargen_ort import CharGenerator, Vocabulary
 from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
 from chargen_ort.sampling import SamplingOptions
 from chargen_ort.vocabulary import UnknownPolicy
+from chargen_train.events import Observer
 from chargen_train.model import CharGRU
 
+BIN = Path(sys.executable).parent  # where the commands are installed
 HELLO = "hello world hello world"
+TIMES = "it was the best of times, it was the worst of times; " * 400
+SMALL = {"hidden_size": 16, "embedding_dim": 8, "num_layers": 1}
 ALPHABET = "".join(map(chr, range(97, 123))) + " .\n"
 PROPERTIES = {
     "description": "random weights, for tests",
@@ -49,6 +56,45 @@ PARITY = {
 }
 
 ModelFactory = Callable[..., CharGRU]
+
+
+def observing(**methods: Callable[..., object]) -> Observer:
+    """An observer that calls these functions, each by the name of the method it stands for."""
+    observer = Observer()
+    for name, function in methods.items():
+        assert hasattr(observer, name), name
+        setattr(observer, name, function)
+    return observer
+
+
+def run(
+    command: str,
+    *arguments: object,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    stdin: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """A command of ours, run as a user runs it."""
+    return subprocess.run(
+        [BIN / command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        input=stdin,
+        env={**os.environ, "COLUMNS": "100", **(env or {})},
+        timeout=120,
+        check=False,
+    )
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *parts: str, status: int = 2) -> None:
+    """The command ended with one line that says each of `parts`, and wrote nothing else."""
+    assert result.returncode == status, result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    for part in parts:
+        assert part in result.stderr
 
 
 def random_model(

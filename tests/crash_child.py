@@ -15,9 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from chargen_ort import files
 from chargen_ort.artifact import read_artifact
 from chargen_ort.errors import ArtifactError, OptionError
+from chargen_train import files
 
 _SOURCE = files.__file__
 

@@ -18,7 +18,7 @@ import torch
 
 from chargen_train.checkpoint import load_latest, previous_of
 from chargen_train.corpus import load_corpus
-from chargen_train.progress import Supervision
+from chargen_train.events import Supervision
 from chargen_train.recipe import choose_recipe
 from chargen_train.training import train
 

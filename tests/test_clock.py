@@ -12,12 +12,13 @@ import torch
 
 import chargen_train.run
 import chargen_train.training
-from chargen_train.checkpoint import Plan
 from chargen_train.corpus import load_corpus
 from chargen_train.evaluate import mean_loss
-from chargen_train.progress import Supervision
+from chargen_train.events import Supervision
+from chargen_train.planning import Plan
 from chargen_train.recipe import Recipe
 from chargen_train.training import train
+from tests.conftest import observing
 
 HOUR = 3600.0
 RECIPE = Recipe(
@@ -100,20 +101,18 @@ def run_with(corpus, monkeypatch, tmp_path):
             if stall in ("sample_texts", "save_checkpoint"):
                 stall_once(patch, stall, clock)
             supervision = Supervision(
-                checkpoint=tmp_path / "checkpoint.pt",
-                checkpoint_minutes=0.1,
-                clock=clock,
-                should_stop=should_stop,
+                checkpoint=tmp_path / "checkpoint.pt", checkpoint_minutes=0.1, clock=clock
             )
             recipe = dataclasses.replace(RECIPE, teachers=teachers)
-            seen.trained = train(corpus, recipe, on_progress, supervision)
+            observer = observing(on_progress=on_progress, should_stop=should_stop)
+            seen.trained = train(corpus, recipe, observer, supervision)
         return seen
 
     return run
 
 
 def stall_once(patch, name, clock):
-    module = chargen_train.run if name == "sample_texts" else chargen_train.keeper
+    module = chargen_train.run if name == "sample_texts" else chargen_train.training
     function = getattr(module, name)
     calls = []
 
@@ -164,7 +163,7 @@ def test_weights_that_became_much_worse_are_not_exported_and_a_note_says_so(
     def spoil(run):
         step_of(run)
         if run.fraction() > 0.7:
-            torch.nn.init.zeros_(run.average.output.weight)
+            torch.nn.init.zeros_(run.learner.average.output.weight)
 
     monkeypatch.setattr(chargen_train.run.Run, "take_step", spoil)
     seen = run_with(FakeClock(tick=0.08))

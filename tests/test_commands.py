@@ -4,39 +4,13 @@ import json
 import os
 import re
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from chargen_ort import CharGenerator, read_artifact, reports
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.reports import line_scores
-from tests.conftest import HELLO
-
-BIN = Path(sys.executable).parent
-
-
-def run(command, *arguments, cwd=None, env=None, stdin=None):
-    return subprocess.run(
-        [BIN / command, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        input=stdin,
-        env={**os.environ, "COLUMNS": "100", **(env or {})},
-        timeout=120,
-        check=False,
-    )
-
-
-def assert_refused(result, *parts, status=2):
-    assert result.returncode == status, result.stderr
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-    for part in parts:
-        assert part in result.stderr
+from tests.conftest import BIN, HELLO, assert_refused, run
 
 
 @pytest.fixture

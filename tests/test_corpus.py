@@ -110,7 +110,7 @@ def test_train_export_says_what_it_changed(tmp_path):
     path = tmp_path / "names.txt.gz"
     path.write_bytes(gzip.compress("hello\r\nworld\r\n".encode("utf-16")))
     shown = io.StringIO()
-    Display(shown)._begin(load_corpus(path), LESSON)
+    Display(shown).on_begin(load_corpus(path), LESSON)
     note = "unpacked from gzip, read as UTF-16LE, 2 CR LF line ends read as line ends"
     assert f"note        {note}\n" in shown.getvalue()
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from chargen_ort import files
 from chargen_ort.artifact import read_artifact
 from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.files import check_writable, write_atomically
+from chargen_train import files
+from chargen_train.files import check_writable, write_atomically
 from tests.conftest import artifact_bytes, random_model
 
 MOMENTS = int(os.environ.get("CHARGEN_CRASH_MOMENTS", "100"))

@@ -7,8 +7,7 @@ import pytest
 
 from chargen_export.display import Display, sparkline
 from chargen_export.pipeline import train_and_export
-from tests.test_commands import run
-from tests.test_run import SMALL, TIMES
+from tests.conftest import SMALL, TIMES, run
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def test_a_terminal_gets_a_live_line_but_not_in_ci(times, tmp_path, monkeypatch,
 
     file = Terminal()
     with Display(file) as display:
-        train_and_export(times, tmp_path / "a.onnx", None, display.events, steps=30, **SMALL)
+        train_and_export(times, tmp_path / "a.onnx", None, display, steps=30, **SMALL)
     assert ("\x1b[?25l" in file.getvalue()) is not ci  # the cursor is hidden while it lives
     assert ("▁" in file.getvalue()) is not ci
 
@@ -59,7 +58,7 @@ def test_it_says_which_model_is_being_trained(times, tmp_path):
     shown = io.StringIO()
     with Display(shown) as display:
         options = {"steps": 30, "teachers": 2, **SMALL}
-        train_and_export(times, tmp_path / "t.onnx", None, display.events, **options)
+        train_and_export(times, tmp_path / "t.onnx", None, display, **options)
     text = shown.getvalue()
     assert "2 teachers first, then the model, which learns from them" in text
     for phase in ("teacher 1 of 2", "teacher 2 of 2", "student of 2"):

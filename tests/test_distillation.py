@@ -11,7 +11,7 @@ from chargen_train.corpus import load_corpus
 from chargen_train.distillation import SoftTargets, phase_end
 from chargen_train.recipe import choose_recipe
 from chargen_train.training import train
-from tests.conftest import random_model
+from tests.conftest import observing, random_model
 
 VOCAB_SIZE = 29
 
@@ -100,7 +100,8 @@ def test_every_model_has_a_whole_schedule_of_its_own(tmp_path):
     path.write_text("the quick brown fox jumps over the lazy dog. " * 30)
     recipe = choose_recipe(1_350, steps=40, hidden_size=16, teachers=2)
     rates = []
-    train(load_corpus(path), recipe, lambda progress: rates.append(progress.learning_rate))
+    observer = observing(on_progress=lambda progress: rates.append(progress.learning_rate))
+    train(load_corpus(path), recipe, observer)
     assert len(rates) == 40
     starts = [0, 10, 20]
     peaks = [max(rates[a:b]) for a, b in zip(starts, [*starts[1:], 40], strict=True)]

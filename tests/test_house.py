@@ -1,6 +1,7 @@
 """What holds of the code as a whole: who imports whom, and what the runtime does without."""
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -39,6 +40,16 @@ def test_imports_run_one_way(package):
         assert set(imports_of(path)) <= allowed, path
         if package == "chargen_ort" and path.name != "cli.py":
             assert "typer" not in set(imports_of(path)), path
+
+
+def test_no_module_name_stands_in_two_packages():
+    """But for the entry points, and those that are the other half of the runtime's module."""
+    names = {
+        package: {path.stem for path in next(ROOT.glob(f"*/{package}")).glob("*.py")}
+        for package in ALLOWED
+    }
+    for one, other in itertools.combinations(names, 2):
+        assert names[one] & names[other] <= {"__init__", "cli", "verify", "variants"}
 
 
 def loaded_after(code):

@@ -14,7 +14,6 @@ from chargen_export.precision import (
     GateText,
     build_variant,
     derive_variant,
-    read_model,
     rounded_to_half,
 )
 from chargen_ort import CharGenerator, parse_artifact
@@ -22,6 +21,7 @@ from chargen_ort.artifact import seal
 from chargen_ort.errors import ArtifactError, OptionError, ParityError
 from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
 from chargen_ort.step import Stepper, open_session, run_steps
+from chargen_train.model import CharGRU
 from tests.conftest import ALPHABET, artifact_bytes, model_bytes, random_model
 from tests.test_graph import SHAPES, assert_same, by_torch, inputs
 
@@ -50,7 +50,7 @@ def derive(precision, max_loss_increase=0.1, **sizes):
 
 def test_the_weights_of_an_artifact_are_those_of_its_model():
     model = random_model(num_layers=2)
-    again = read_model(parse_artifact(artifact_bytes(model)))
+    again = CharGRU.from_artifact(parse_artifact(artifact_bytes(model)))
     for (name, a), (_, b) in zip(model.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(a, b), name
 

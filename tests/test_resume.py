@@ -1,5 +1,6 @@
 """A training run that stops goes on as if it never had."""
 
+import copy
 import dataclasses
 import errno
 import hashlib
@@ -20,10 +21,10 @@ from chargen_train.checkpoint import (
     save_checkpoint,
 )
 from chargen_train.corpus import load_corpus
-from chargen_train.progress import Supervision, TrainingStoppedError
+from chargen_train.events import Supervision, TrainingStoppedError
 from chargen_train.recipe import choose_recipe
 from chargen_train.training import train
-from tests.conftest import HELLO
+from tests.conftest import HELLO, observing
 
 TEXT = "it was the best of times, it was the worst of times; " * 200
 
@@ -53,17 +54,19 @@ def stop_after(steps):
 
 def train_until(steps, corpus, recipe, path, resume=None):
     with pytest.raises(TrainingStoppedError, match=r"stopped after step \d+; the last good"):
-        train(corpus, recipe, supervision=Supervision(path, should_stop=stop_after(steps)),
-              resume=resume)  # fmt: skip
+        train(corpus, recipe, observing(should_stop=stop_after(steps)), Supervision(path), resume)
     return load_checkpoint(path)
 
 
 def train_until_step(step, corpus, recipe, path):
     """The checkpoint after this step, however often the run was asked to stop before."""
     done = []
-    supervision = Supervision(path, should_stop=lambda: len(done) == step)
+    observer = observing(
+        on_progress=lambda progress: done.append(progress.step),
+        should_stop=lambda: len(done) == step,
+    )
     with pytest.raises(TrainingStoppedError):
-        train(corpus, recipe, lambda progress: done.append(progress.step), supervision)
+        train(corpus, recipe, observer, Supervision(path))
     return load_checkpoint(path)
 
 
@@ -91,7 +94,7 @@ def test_a_run_with_teachers_resumes_in_every_phase(corpus, recipe, path, steps)
     recipe = dataclasses.replace(recipe, teachers=2)
     whole = train(corpus, recipe)
     checkpoint = train_until_step(steps, corpus, recipe, path)
-    assert len(checkpoint.teachers) == min(2, (steps - 1) // 3)
+    assert len(checkpoint.state["teachers"]) == min(2, (steps - 1) // 3)
     resumed = train(corpus, recipe, resume=checkpoint)
     assert_same(resumed.model.state_dict(), whole.model.state_dict())
     assert resumed.summary == whole.summary
@@ -155,7 +158,7 @@ def test_the_clock_of_a_run_goes_on_where_it_stood(corpus, path):
     checkpoint = train_until(3, corpus, recipe, path)
     used = dataclasses.replace(checkpoint, seconds=0.9 * 60 * 0.05)
     reports = []
-    train(corpus, recipe, reports.append, resume=used)
+    train(corpus, recipe, observing(on_progress=reports.append), resume=used)
     assert reports[0].fraction > 0.9
     assert reports[0].learning_rate < 0.1 * recipe.learning_rate
     assert reports[-1].fraction == 1
@@ -179,7 +182,7 @@ def test_a_checkpoint_is_written_at_each_best_and_the_one_before_is_kept(corpus,
         if path.exists():
             steps.append(load_checkpoint(path).step)
 
-    train(corpus, recipe, note, Supervision(path, checkpoint_minutes=60))
+    train(corpus, recipe, observing(on_progress=note), Supervision(path, checkpoint_minutes=60))
     assert len(set(steps)) > 3
     assert load_checkpoint(path).step == 12
     assert load_checkpoint(previous_of(path)).step == max(s for s in steps if s < 12)
@@ -192,7 +195,7 @@ def test_a_checkpoint_is_written_as_often_as_asked(corpus, recipe, path):
     def note(progress):
         steps.append(load_checkpoint(path).step if path.exists() else 0)
 
-    train(corpus, recipe, note, Supervision(path, checkpoint_minutes=0))
+    train(corpus, recipe, observing(on_progress=note), Supervision(path, checkpoint_minutes=0))
     assert steps == list(range(12))
 
 
@@ -215,9 +218,8 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_the_run(
         if progress.step == 5:
             monkeypatch.setattr(os, "fsync", no_space)
 
-    trained = train(
-        corpus, recipe, fill, Supervision(path, checkpoint_minutes=0, on_warning=warnings.append)
-    )
+    observer = observing(on_progress=fill, on_warning=warnings.append)
+    trained = train(corpus, recipe, observer, Supervision(path, checkpoint_minutes=0))
     assert trained.summary["steps"] == 12
     assert load_checkpoint(path).step == 4
     assert load_checkpoint(previous_of(path)).step == 3
@@ -234,8 +236,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_checkpoin
     corpus, recipe, path
 ):
     checkpoint = train_until(4, corpus, recipe, path)
-    bad = dataclasses.replace(checkpoint, weights=dict(checkpoint.weights))
-    bad.weights["output.bias"] = torch.full_like(bad.weights["output.bias"], torch.nan)
+    bad = copy.deepcopy(checkpoint)
+    bad.state["learner"]["weights"]["output.bias"].fill_(torch.nan)
     before = path.read_bytes()
     message = r"not finite.*; the last good checkpoint is .*checkpoint.pt \(step 4\)"
     with pytest.raises(TrainingError, match=message):
@@ -321,7 +323,7 @@ def test_a_checkpoint_runs_no_code(path, monkeypatch, save):
     archive = io.BytesIO()
     save({"facts": Evil()}, archive)
     digest = hashlib.sha256(archive.getvalue()).hexdigest()
-    path.write_bytes(f"chargen checkpoint 2\n{digest}\n".encode() + archive.getvalue())
+    path.write_bytes(f"chargen checkpoint 3\n{digest}\n".encode() + archive.getvalue())
     with pytest.raises(OptionError, match="is not a checkpoint of a run"):
         load_checkpoint(path)
     assert not (path.parent / "evil").exists()
@@ -343,7 +345,9 @@ def test_a_corpus_of_no_held_out_text_has_checkpoints_too(tmp_path, path):
     recipe = choose_recipe(corpus.cut, steps=6)
     whole = train(corpus, recipe)
     checkpoint = train_until(3, corpus, recipe, path)
-    assert checkpoint.best is not None, "the text that is trained on tells what to keep"
+    assert checkpoint.state["best"]["weights"] is not None, (
+        "the text that is trained on tells what to keep"
+    )
     save_checkpoint(path, checkpoint)  # what was read can be written
     resumed = train(corpus, recipe, resume=load_checkpoint(path))
     assert_same(resumed.model.state_dict(), whole.model.state_dict())

@@ -10,16 +10,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from chargen_export.pipeline import Events, train_and_export
-from chargen_export.report import render_report
+from chargen_export.pipeline import train_and_export
 from chargen_ort import OptionError, read_artifact
 from chargen_train.checkpoint import load_checkpoint
-from chargen_train.progress import TrainingStoppedError
+from chargen_train.events import TrainingStoppedError
+from chargen_train.files import write_atomically
+from chargen_train.report import render_report
 from chargen_train.run_folder import RunFolder
-from tests.test_commands import BIN, assert_refused, run
-
-TIMES = "it was the best of times, it was the worst of times; " * 400
-SMALL = {"hidden_size": 16, "embedding_dim": 8, "num_layers": 1}
+from tests.conftest import BIN, SMALL, TIMES, assert_refused, observing, run
 
 
 @pytest.fixture
@@ -87,11 +85,11 @@ def test_a_second_run_takes_the_place_of_a_finished_one(finished, times, tmp_pat
 
 def test_an_unfinished_run_is_moved_aside_and_can_still_be_resumed(times, tmp_path):
     out = tmp_path / "a.onnx"
-    stop = Events(should_stop=lambda: True)
+    stop = observing(should_stop=lambda: True)
     warnings = []
     with pytest.raises(TrainingStoppedError):
         train_and_export(times, out, None, stop, steps=20, **SMALL)
-    train_and_export(times, out, None, Events(on_warning=warnings.append), steps=3, **SMALL)
+    train_and_export(times, out, None, observing(on_warning=warnings.append), steps=3, **SMALL)
     aside = tmp_path / "a.unfinished-1.onnx"
     assert str(aside) in warnings[0]
     assert "--resume --out" in warnings[0]
@@ -103,12 +101,14 @@ def test_a_folder_that_cannot_be_written_is_a_warning_not_the_end(times, tmp_pat
     warnings = []
 
     def full(path, data, previous=None):
-        raise OptionError(f"cannot write {path}: No space left on device")
+        if path.name != "config.json":  # without which no run would begin
+            raise OptionError(f"cannot write {path}: No space left on device")
+        write_atomically(path, data)
 
     monkeypatch.setattr("chargen_train.checkpoint.write_atomically", full)
-    monkeypatch.setattr("chargen_export.run.write_atomically", full)
+    monkeypatch.setattr("chargen_train.run_folder.write_atomically", full)
     out = tmp_path / "a.onnx"
-    train_and_export(times, out, None, Events(on_warning=warnings.append), steps=10, **SMALL)
+    train_and_export(times, out, None, observing(on_warning=warnings.append), steps=10, **SMALL)
     assert read_artifact(out).training["steps"] == 10
     assert sum("run folder is not complete" in warning for warning in warnings) == 1
     assert sum("no checkpoint at step" in warning for warning in warnings) >= 1
@@ -120,8 +120,8 @@ def test_a_configuration_that_was_damaged_does_not_end_the_run(times, tmp_path):
     def damage(progress):
         RunFolder(out).config.write_text("{}")
 
-    events = Events(on_progress=damage, on_warning=warnings.append)
-    train_and_export(times, out, None, events, steps=60, **SMALL)
+    observer = observing(on_progress=damage, on_warning=warnings.append)
+    train_and_export(times, out, None, observer, steps=60, **SMALL)
     assert read_artifact(out).training["steps"] == 60
     assert len(warnings) == 1
 
@@ -129,7 +129,7 @@ def test_a_configuration_that_was_damaged_does_not_end_the_run(times, tmp_path):
 def test_metrics_that_were_cut_off_are_mended_on_resuming(times, tmp_path):
     out = tmp_path / "a.onnx"
     with pytest.raises(TrainingStoppedError):
-        train_and_export(times, out, None, Events(should_stop=lambda: True), steps=9, **SMALL)
+        train_and_export(times, out, None, observing(should_stop=lambda: True), steps=9, **SMALL)
     with open(RunFolder(out).metrics, "a") as file:
         file.write('{"step": 3, "fraction": 0.3}\n{"step": 4, "fra')
     train_and_export(times, out, resume=True)
@@ -173,7 +173,7 @@ def wait_for(path):
 def test_resume_refuses_other_settings_and_another_corpus_by_name(times, tmp_path):
     with pytest.raises(TrainingStoppedError):
         train_and_export(
-            times, tmp_path / "a.onnx", None, Events(should_stop=lambda: True), steps=9, **SMALL
+            times, tmp_path / "a.onnx", None, observing(should_stop=lambda: True), steps=9, **SMALL
         )
     common = ["--out", "a.onnx", "--resume"]
     other = run("train-export", times, *common, "--hidden-size", 32, cwd=tmp_path)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from chargen_export.pipeline import Events, train_and_export
-from chargen_ort import OptionError, files
-from chargen_train.progress import TrainingStoppedError
+from chargen_export.pipeline import train_and_export
+from chargen_ort import OptionError
+from chargen_train import files
+from chargen_train.events import TrainingStoppedError
 from chargen_train.run_folder import RunFolder
-from tests.conftest import HELLO
+from tests.conftest import HELLO, observing
 
 SMALL = {"steps": 6, "hidden_size": 4}
 
@@ -32,7 +33,7 @@ def out(tmp_path):
 
 def stop_unfinished(corpus, out):
     with pytest.raises(TrainingStoppedError):
-        train_and_export(corpus, out, None, Events(should_stop=lambda: True), **SMALL)
+        train_and_export(corpus, out, None, observing(should_stop=lambda: True), **SMALL)
 
 
 # One run at a time
@@ -48,7 +49,7 @@ def test_a_second_run_is_told_that_the_folder_is_in_use(corpus, out, resume):
                 train_and_export(corpus, out, resume=resume, **({} if resume else SMALL))
             refused.append(str(raised.value))
 
-    train_and_export(corpus, out, None, Events(on_progress=start_another), **SMALL)
+    train_and_export(corpus, out, None, observing(on_progress=start_another), **SMALL)
     folder = RunFolder(out)
     assert refused == [
         f"{folder.path} is in use by another run (process {os.getpid()}); wait until it has "
@@ -98,7 +99,7 @@ def test_the_lock_stays_with_the_run_when_an_old_one_is_moved_aside(corpus, out)
         with pytest.raises(OptionError, match="is in use"), RunFolder(out).in_use(create=False):
             pass
 
-    train_and_export(corpus, out, None, Events(on_progress=look), **SMALL)
+    train_and_export(corpus, out, None, observing(on_progress=look), **SMALL)
     assert "run.lock" not in seen[0]
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from chargen_export.cli import app
-from chargen_export.display import Display
-from chargen_export.pipeline import Events, train_and_export
+from chargen_export.pipeline import train_and_export
 from chargen_export.streams import SteadyStream
 from chargen_ort import OptionError, __version__, read_artifact
 from chargen_train.run_folder import RunFolder
-from tests.conftest import HELLO
+from tests.conftest import HELLO, observing
 
 BIN = Path(sys.executable).parent
 QUICK = ["--epochs", "10", "--hidden-size", "4"]
@@ -104,14 +104,18 @@ def test_a_steady_stream_writes_what_an_encoding_lacks_as_escapes():
     assert stream.write("more") == 4
 
 
-@pytest.mark.parametrize("method", ["_begin", "_progress", "_trained", "_warning", "_finish"])
-def test_a_display_that_fails_does_not_end_the_run(folder, monkeypatch, method):
-    def fail(*_):
+def test_a_display_that_fails_does_not_end_the_run(folder, monkeypatch):
+    shown = []
+
+    def fail(console, text):
+        shown.append(text.plain.split()[0])
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Display, method, fail)
-    result = train_export("c.txt", *QUICK)
+    monkeypatch.setattr(Console, "print", fail)
+    result = train_export("c.txt", *QUICK, "--epochs", "0.01")
     assert (result.exit_code, result.stdout) == (0, "artifacts/c.onnx\n")
+    for what in ("corpus", "100%", "trained", "warning", "parity"):
+        assert what in shown, "each of them has failed"
 
 
 # A full disk after training
@@ -126,14 +130,14 @@ def fill_disk(monkeypatch, suffix=""):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(source, path)
 
-    monkeypatch.setattr("chargen_ort.files.os.replace", replace)
+    monkeypatch.setattr("chargen_train.files.os.replace", replace)
 
 
 def test_a_disk_that_is_full_at_the_export_leaves_the_checkpoint_and_says_so(folder, monkeypatch):
-    events = Events(on_trained=lambda _: fill_disk(monkeypatch))
+    observer = observing(on_trained=lambda _: fill_disk(monkeypatch))
     with pytest.raises(OptionError) as raised:
-        train_and_export(Path("c.txt"), "m.onnx", None, events, steps=7, hidden_size=4)
-    command = "train-export --from m.run/checkpoint.pt --text c.txt"
+        train_and_export(Path("c.txt"), "m.onnx", None, observer, steps=7, hidden_size=4)
+    command = "train-export convert m.run/checkpoint.pt --text c.txt"
     assert str(raised.value) == (
         "cannot write m.onnx: No space left on device; free some space, or choose another --out; "
         f"the trained model is whole in m.run/checkpoint.pt; go on with: {command}"
@@ -152,7 +156,7 @@ def test_a_disk_that_filled_up_earlier_leaves_an_earlier_checkpoint(folder, monk
 
     with pytest.raises(OptionError) as raised:
         train_and_export(
-            Path("c.txt"), "m.onnx", None, Events(on_progress=fill), checkpoint_minutes=0,
+            Path("c.txt"), "m.onnx", None, observing(on_progress=fill), checkpoint_minutes=0,
             steps=7, hidden_size=4,
         )  # fmt: skip
     command = "train-export c.txt --out m.onnx --resume"
@@ -167,19 +171,19 @@ def test_a_disk_that_filled_up_earlier_leaves_an_earlier_checkpoint(folder, monk
 
 
 def test_a_disk_that_was_full_all_along_is_told_too(folder, monkeypatch):
-    events = Events(on_begin=lambda *_: fill_disk(monkeypatch))
+    observer = observing(on_begin=lambda *_: fill_disk(monkeypatch))
     with pytest.raises(OptionError, match="no checkpoint could be saved either, so the model is l"):
-        train_and_export(Path("c.txt"), "m.onnx", None, events, steps=3, hidden_size=4)
+        train_and_export(Path("c.txt"), "m.onnx", None, observer, steps=3, hidden_size=4)
 
 
 def test_a_variant_that_cannot_be_written_leaves_the_fp32_artifact_and_says_so(folder, monkeypatch):
-    events = Events(on_trained=lambda _: fill_disk(monkeypatch, ".int8.onnx"))
+    observer = observing(on_trained=lambda _: fill_disk(monkeypatch, ".int8.onnx"))
     with pytest.raises(OptionError) as raised:
         train_and_export(
-            Path("c.txt"), "m.onnx", None, events, precision="int8", max_loss_increase=1.0,
+            Path("c.txt"), "m.onnx", None, observer, precision="int8", max_loss_increase=1.0,
             steps=7, hidden_size=4,
         )  # fmt: skip
-    command = "train-export --from m.onnx --precision int8 --text c.txt"
+    command = "train-export convert m.onnx --precision int8 --text c.txt"
     assert str(raised.value).endswith(f"m.onnx is whole, go on with: {command}")
     assert read_artifact("m.onnx").training["steps"] == 7
     monkeypatch.undo()
@@ -230,10 +234,10 @@ def test_a_package_that_cannot_be_loaded_is_one_line(folder, monkeypatch, error)
     class Finder:
         @staticmethod
         def find_spec(name, *_):
-            if name == "chargen_export.convert":
+            if name == "chargen_export.pipeline":
                 raise error
 
-    monkeypatch.delitem(sys.modules, "chargen_export.convert", raising=False)
+    monkeypatch.delitem(sys.modules, "chargen_export.pipeline", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
     assert_one_line(train_export("c.txt"), 2, f"cannot be loaded: {error}", "pip install")
 

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from chargen_export.cli import app
 from chargen_export.convert import convert
-from chargen_export.pipeline import Events, train_and_export
+from chargen_export.pipeline import train_and_export
 from chargen_export.target import Origin, Target, is_artifact, output_path
 from chargen_ort import OptionError, read_artifact
-from chargen_ort.files import refuse_special, write_atomically
-from tests.conftest import ALPHABET, HELLO, TRAINING, artifact_bytes, random_model
+from chargen_train.files import refuse_special, write_atomically
+from tests.conftest import ALPHABET, HELLO, TRAINING, artifact_bytes, observing, random_model
 
 QUICK = ["--epochs", "1", "--hidden-size", "4"]
 CORPUS = Origin.of(TRAINING)  # of the artifacts that conftest makes
@@ -70,14 +70,14 @@ def test_neither_source_nor_text_is_the_target_of_a_conversion(folder, out):
     os.link("m.onnx", "hard.onnx")
     Path("t.txt").write_text(ALPHABET)
     Path("sub").mkdir()
-    arguments = ["--from", "m.onnx", "--precision", "int8", "--text", "t.txt", "--out", out]
+    arguments = ["convert", "m.onnx", "--precision", "int8", "--text", "t.txt", "--out", out]
     assert_refused(folder, arguments, f"cannot write {out}: it is the file", "this command reads")
 
 
 def test_a_variant_does_not_replace_the_text_it_is_scored_on(folder):
     Path("m.onnx").write_bytes(artifact_bytes(random_model()))
     Path("m.int8.onnx").write_text(ALPHABET)
-    arguments = ["--from", "m.onnx", "--precision", "all", "--text", "m.int8.onnx"]
+    arguments = ["convert", "m.onnx", "--precision", "all", "--text", "m.int8.onnx"]
     assert_refused(folder, arguments, "cannot write m.int8.onnx: it is the file m.int8.onnx")
 
 
@@ -211,7 +211,7 @@ def test_a_variant_of_another_corpus_is_refused_before_training(two):
 def test_a_conversion_does_not_replace_the_model_of_another_corpus(two):
     Path("m.onnx").write_bytes(artifact_bytes(random_model()))
     Path("t.txt").write_text(ALPHABET)
-    arguments = ["--from", "m.onnx", "--precision", "int8", "--text", "t.txt"]
+    arguments = ["convert", "m.onnx", "--precision", "int8", "--text", "t.txt"]
     arguments += ["--out", "artifacts/input.onnx", "--max-loss-increase", "1"]
     assert_refused(two, arguments, "artifacts/input.onnx holds the model of another corpus")
     assert train_export(*arguments, "--overwrite").exit_code == 0
@@ -241,12 +241,12 @@ def test_the_target_is_checked_again_before_it_is_written(folder):
     def put_something_there(trained):
         Path("x.onnx").write_text("mine")
 
-    events = Events(on_trained=put_something_there)
+    observer = observing(on_trained=put_something_there)
     with pytest.raises(OptionError, match="did not write; move it away") as raised:
-        train_and_export(Path("c.txt"), "x.onnx", None, events, epochs=1.0, hidden_size=4)
+        train_and_export(Path("c.txt"), "x.onnx", None, observer, epochs=1.0, hidden_size=4)
     assert Path("x.onnx").read_text() == "mine"
     message = str(raised.value)
-    command = "train-export --from x.run/checkpoint.pt --text c.txt"
+    command = "train-export convert x.run/checkpoint.pt --text c.txt"
     assert message.endswith(f"is whole in x.run/checkpoint.pt; go on with: {command}")
     Path("x.onnx").unlink()
     assert train_export(*command.split()[1:]).exit_code == 0

@@ -16,10 +16,10 @@ from chargen_train.device import ThreadSwitch, choose_threads, threads
 from chargen_train.evaluate import mean_loss, sample_text
 from chargen_train.model import CharGRU, initialise
 from chargen_train.planning import evaluation_count
-from chargen_train.recipe import LESSON, Recipe, choose_recipe, parameter_count
+from chargen_train.recipe import LESSON, Overrides, Recipe, choose_recipe, parameter_count
 from chargen_train.training import measure_speed, train
 from chargen_train.windows import Windows
-from tests.conftest import HELLO, random_model
+from tests.conftest import HELLO, observing, random_model
 
 CPU = torch.device("cpu")
 
@@ -96,6 +96,10 @@ def test_overrides_win_and_a_length_replaces_another():
     assert (recipe.hidden_size, recipe.epochs, recipe.minutes, recipe.steps) == (64, 2, None, None)
 
 
+def test_every_setting_of_a_recipe_may_be_given():
+    assert Overrides.__annotations__.keys() == {field.name for field in dataclasses.fields(Recipe)}
+
+
 def test_dropout_rises_with_the_times_that_the_corpus_is_read():
     by_epochs = [choose_recipe(400_000, epochs=n).dropout for n in (1, 4, 15, 80, 1000)]
     assert by_epochs == sorted(by_epochs)
@@ -163,7 +167,7 @@ def test_the_measured_speed_is_about_that_of_training(corpus_of):
     recipe = choose_recipe(corpus.cut, hidden_size=64, steps=60)
     measured = measure_speed(corpus, recipe)
     progress = []
-    train(corpus, recipe, progress.append)
+    train(corpus, recipe, observing(on_progress=progress.append))
     assert measured == pytest.approx(progress[-1].chars_per_second, rel=0.8)
 
 
@@ -345,7 +349,7 @@ def test_a_held_out_tail_is_measured_and_the_best_weights_are_kept(corpus_of):
     corpus = corpus_of("it was the best of times, it was the worst of times; " * 200)
     reports = []
     recipe = choose_recipe(corpus.cut, steps=200, hidden_size=32, learning_rate=0.02)
-    trained = train(corpus, recipe, reports.append)
+    trained = train(corpus, recipe, observing(on_progress=reports.append))
     validation = trained.summary["validation"]
     assert validation["characters"] == len(corpus.validation)
     assert validation["nats_per_char"] == pytest.approx(
@@ -360,7 +364,11 @@ def test_a_held_out_tail_is_measured_and_the_best_weights_are_kept(corpus_of):
 def test_a_clock_bound_run_ends_in_time(corpus_of):
     corpus = corpus_of("it was the best of times, it was the worst of times; " * 50)
     reports = []
-    train(corpus, choose_recipe(corpus.cut, minutes=0.05, hidden_size=32), reports.append)
+    train(
+        corpus,
+        choose_recipe(corpus.cut, minutes=0.05, hidden_size=32),
+        observing(on_progress=reports.append),
+    )
     assert reports[-1].fraction == 1
     assert len(reports) > 10
 

@@ -14,12 +14,11 @@ from chargen_export.variants import rehearse_variants, variant_path
 from chargen_ort import CharGenerator, parse_artifact, read_artifact
 from chargen_ort.errors import UnknownCharacterError
 from tests.conftest import ALPHABET, HELLO, artifact_bytes, random_model
-from tests.test_precision import BUILDERS, derive
 
 # From an artifact, with a text
 
 
-@pytest.mark.parametrize("precision", BUILDERS)
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_variant_of_an_artifact_needs_nothing_else(hello_path, tmp_path, precision):
     text = tmp_path / "text.txt"
     text.write_text(HELLO)
@@ -73,23 +72,20 @@ def train_export(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give a corpus to train on, or --from"),
-        (["t.txt", "--from", "m.onnx"], "one of them"),
-        (["t.txt", "--text", "t.txt"], "--text goes with --from"),
+        (["--seed", "1"], "name the text to train on, for example: train-export corpus.txt"),
+        (["--from", "m.onnx"], "no option --from; the command is now: train-export convert FILE"),
+        (["t.txt", "--from=m.onnx"], "the command is now: train-export convert FILE"),
+        (["--verify", "m.onnx"], "the command is now: train-export verify FILE --checkpoint"),
         (
-            ["--from", "m.onnx", "--text", "t.txt"],
+            ["convert", "m.onnx", "--text", "t.txt"],
             "m.onnx is fp32 already; give --precision fp16, int8 or all",
         ),
-        (["--from", "m.onnx", "--precision", "int8"], "give one with --text"),
-        (
-            ["--from", "m.onnx", "--precision", "int8", "--epochs", "1"],
-            "--epochs is of no use here",
-        ),
-        (["--from", "no.onnx", "--precision", "int8"], "no such model file: no.onnx"),
-        (["--from", "m.onnx", "--precision", "int8", "--text", "one.txt"], "at least 2"),
+        (["convert", "m.onnx", "--precision", "int8"], "give one with --text"),
+        (["convert", "no.onnx", "--precision", "int8"], "no such model file: no.onnx"),
+        (["convert", "m.onnx", "--precision", "int8", "--text", "one.txt"], "at least 2"),
         (
             [
-                "--from",
+                "convert",
                 "m.onnx",
                 "--precision",
                 "all",
@@ -103,7 +99,7 @@ def train_export(*arguments):
     ],
 )
 def test_the_command_refuses_with_one_line(folder, arguments, message):
-    result = train_export(*(arguments or ["--seed", "1"]))
+    result = train_export(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
     assert message in result.stderr
@@ -112,16 +108,35 @@ def test_the_command_refuses_with_one_line(folder, arguments, message):
 
 
 def test_a_variant_is_refused_as_a_source(folder):
-    (folder / "m.onnx").write_bytes(derive("fp16")[1].data)
-    result = train_export("--from", "m.onnx", "--precision", "int8", "--text", "t.txt")
+    base = parse_artifact((folder / "m.onnx").read_bytes())
+    text = GateText("letters", np.arange(len(ALPHABET)), held_out=True)
+    (folder / "m.onnx").write_bytes(derive_variant(base, "fp16", text).data)
+    result = train_export("convert", "m.onnx", "--precision", "int8", "--text", "t.txt")
     assert result.exit_code == 2
-    assert "m.onnx is fp16; give --from the fp32 file it was made of" in result.stderr
+    assert "m.onnx is fp16; give the fp32 file it was made of" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["convert", "verify", "train"])
+def test_a_corpus_may_bear_the_name_of_a_command(folder, name):
+    (folder / name).write_text(HELLO)
+    result = train_export(name if name == "train" else f"./{name}", "--epochs", "0.01")
+    assert (result.exit_code, result.stdout) == (0, f"artifacts/{name}.onnx\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [(["-h"], "train-export [OPTIONS] [corpus]"), (["convert", "-h"], "train-export convert")],
+)
+def test_the_help_calls_each_command_by_its_name(arguments, shown):
+    result = CliRunner().invoke(app, arguments, prog_name="train-export")
+    assert result.exit_code == 0
+    assert f"Usage: {shown}" in result.stdout
 
 
 def test_a_variant_that_fails_is_not_written_and_the_status_is_1(folder, monkeypatch):
     monkeypatch.setattr("chargen_export.precision._loss", lambda logits, _: float(logits.sum()))
     result = train_export(
-        *("--from", "m.onnx", "--precision", "int8", "--text", "t.txt", "--max-loss-increase", "0")
+        *("convert", "m.onnx", "--precision", "int8", "--text", "t.txt", "--max-loss-increase", "0")
     )
     assert result.exit_code == 1
     assert "nothing of it was written" in result.stderr

@@ -181,12 +181,12 @@ def train_export(*arguments):
 def test_a_checkpoint_exports_to_what_it_verifies(run_of_hello, tmp_path, precision):
     out, checkpoint = tmp_path / "x.onnx", run_of_hello / "t.run/checkpoint.pt"
     options = ("--precision", precision, "--text", run_of_hello / "t.txt", "--out", out)
-    made = train_export("--from", checkpoint, *options, "--max-loss-increase", 1)
+    made = train_export("convert", checkpoint, *options, "--max-loss-increase", 1)
     assert made.exit_code == 0, made.stderr
     assert made.stdout == f"{out}\n"
     if precision == "fp32":
         assert out.read_bytes() == (run_of_hello / "t.onnx").read_bytes()
-    verified = train_export("--verify", out, "--checkpoint", checkpoint)
+    verified = train_export("verify", out, "--checkpoint", checkpoint)
     assert verified.exit_code == 0, verified.stdout
     assert [line.split()[:2] for line in verified.stdout.splitlines()] == [
         [check, "ok"]
@@ -199,7 +199,7 @@ def test_all_of_a_checkpoint_go_beside_its_artifact(run_of_hello, tmp_path):
     (tmp_path / "run/t.onnx").unlink()
     checkpoint, text = tmp_path / "run/t.run/checkpoint.pt", tmp_path / "run/t.txt"
     options = ("--precision", "all", "--text", text, "--max-loss-increase", 1)
-    assert train_export("--from", checkpoint, *options).exit_code == 0
+    assert train_export("convert", checkpoint, *options).exit_code == 0
     names = {path.name for path in (tmp_path / "run").glob("*.onnx")}
     assert names == {"t.onnx", "t.fp16.onnx", "t.int8.onnx"}
 
@@ -208,7 +208,7 @@ def test_another_checkpoint_fails_with_status_1(run_of_hello, tmp_path):
     corpus = run_of_hello / "t.txt"
     train_and_export(corpus, tmp_path / "u.onnx", hidden_size=16, num_layers=2, steps=3, seed=1)
     checkpoint = tmp_path / "u.run/checkpoint.pt"
-    result = train_export("--verify", run_of_hello / "t.onnx", "--checkpoint", checkpoint)
+    result = train_export("verify", run_of_hello / "t.onnx", "--checkpoint", checkpoint)
     assert result.exit_code == 1
     assert "bytes    FAILED" in result.stdout
 
@@ -216,15 +216,15 @@ def test_another_checkpoint_fails_with_status_1(run_of_hello, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--verify", "t.onnx"], "chargen-ort verify"),
-        (["--checkpoint", "t.run/checkpoint.pt"], "give both"),
-        (["--verify", "t.onnx", "--checkpoint", "t.onnx"], "t.onnx is not a checkpoint"),
-        (["--verify", "t.txt", "--checkpoint", "t.run/checkpoint.pt"], "t.txt: no seal"),
-        (["--verify", "t.onnx", "--checkpoint", "c", "--steps"], "No such option"),
-        (["t.txt", "--verify", "t.onnx", "--checkpoint", "c"], "a corpus is of no use here"),
-        (["--from", "t.run/checkpoint.pt"], "name the corpus with --text"),
-        (["--from", "t.run/checkpoint.pt", "--text", "t.onnx"], "t.onnx"),
-        (["--from", "t.run/config.json", "--text", "t.txt"], "t.run/config.json"),
+        (["verify", "t.onnx"], "chargen-ort verify"),
+        (["verify", "--checkpoint", "t.run/checkpoint.pt"], "Missing argument"),
+        (["verify", "t.onnx", "--checkpoint", "t.onnx"], "t.onnx is not a checkpoint"),
+        (["verify", "t.txt", "--checkpoint", "t.run/checkpoint.pt"], "t.txt: no seal"),
+        (["verify", "t.onnx", "--checkpoint", "c", "--steps"], "No such option"),
+        (["t.txt", "--checkpoint", "c"], "No such option"),
+        (["convert", "t.run/checkpoint.pt"], "name the corpus with --text"),
+        (["convert", "t.run/checkpoint.pt", "--text", "t.onnx"], "t.onnx"),
+        (["convert", "t.run/config.json", "--text", "t.txt"], "t.run/config.json"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_status_2(run_of_hello, monkeypatch, arguments, message):

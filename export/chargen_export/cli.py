@@ -4,12 +4,12 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from chargen_export.streams import SteadyStream, with_standard_streams
 from chargen_ort._version import __version__
@@ -17,11 +17,47 @@ from chargen_ort.errors import ChargenError, OptionError, ParityError, TrainingE
 from chargen_ort.terminal import visible
 from chargen_train import wait_briefly
 
+_NAME = "train-export"
+_TRAIN = "train"  # the command that is meant where none is named
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+_REPLACED = {  # options of earlier days, and the commands that took their place
+    "--from": "train-export convert FILE",
+    "--verify": "train-export verify FILE --checkpoint CHECKPOINT",
+}
+
+
+class _TrainingByDefault(TyperGroup):
+    """Commands of which training is the one that need not be named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the name of the training command before what begins with no command's name.
+
+        A corpus of such a name is still within reach, as ./convert.
+        """
+        for option, command in _REPLACED.items():
+            if any(word.split("=")[0] == option for word in args):
+                _fail(f"there is no option {option}; the command is now: {command}", 2)
+        if not args or args[0] == _TRAIN or args[0] not in self.commands:
+            args = [_TRAIN, *args]
+        return super().parse_args(ctx, args)
+
+
+class _Unnamed(TyperCommand):
+    """A command whose help and errors call it by the name of the program alone."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """Leave the group out of the context, and so its name for this command out of the help."""
+        return super().make_context(parent.info_name if parent else info_name, args, **extra)
+
+
 app = typer.Typer(
+    cls=_TrainingByDefault,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_CONTEXT,
 )
 
 _INSTALL = (
@@ -32,254 +68,267 @@ _INSTALL = (
 _NO_MEMORY = (
     "there is not enough memory; give a smaller --hidden-size or --batch-size, or a shorter text"
 )
-_MODEL, _TRAINING, _OUTPUT, _FILES = "Model", "Training", "Run", "Smaller files, and proof"
+_MODEL, _TRAINING, _RUN, _FILES = "Model", "Training", "Run", "Smaller files"
+
+Precision = Literal["fp32", "fp16", "int8", "all"]
+
+_Corpus = Annotated[
+    Path | None,
+    typer.Argument(help="The text to learn from: a UTF-8 file of 2 characters or more."),
+]
+_Out = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="The file to write, or with a slash at its end the folder of the file. By default "
+        "it is artifacts/<corpus name>.onnx.",
+        rich_help_panel=_RUN,
+    ),
+]
+_Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace a model of another corpus if there is one.",
+        rich_help_panel=_RUN,
+    ),
+]
+_Preset = Annotated[
+    Literal["lesson"] | None,
+    typer.Option(
+        help="Ready-made settings. lesson trains 200 steps of one window of 5 characters at rate "
+        "0.01, with an embedding of 16 and 32 hidden units.",
+        rich_help_panel=_RUN,
+    ),
+]
+_Minutes = Annotated[
+    float | None,
+    typer.Option(
+        help="How many minutes to train, export included. By default the size of the corpus "
+        "decides.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_Epochs = Annotated[
+    float | None,
+    typer.Option(
+        help="How many times to read the corpus, instead of a number of minutes.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_HiddenSize = Annotated[
+    int | None, typer.Option(help="The width of each GRU layer.", rich_help_panel=_MODEL)
+]
+_NumLayers = Annotated[
+    int | None, typer.Option(help="The number of GRU layers.", rich_help_panel=_MODEL)
+]
+_EmbeddingDim = Annotated[
+    int | None, typer.Option(help="The width of the embedding.", rich_help_panel=_MODEL)
+]
+_Dropout = Annotated[
+    float | None,
+    typer.Option(
+        help="The probability of dropping a weight or a feature while training, 0 to 0.9. By "
+        "default it follows from how often the corpus is read.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_SeqLength = Annotated[
+    int | None,
+    typer.Option(help="How many characters a window has.", rich_help_panel=_TRAINING),
+]
+_BatchSize = Annotated[
+    int | None, typer.Option(help="How many windows a step reads.", rich_help_panel=_TRAINING)
+]
+_LearningRate = Annotated[
+    float | None,
+    typer.Option(help="The highest rate of the schedule.", rich_help_panel=_TRAINING),
+]
+_Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="The seed of the first weights, the windows and dropout. The default is 0.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the run that was stopped or killed, with its settings.",
+        rich_help_panel=_RUN,
+    ),
+]
+_CheckpointMinutes = Annotated[
+    float,
+    typer.Option(help="The longest time between two checkpoints.", rich_help_panel=_RUN),
+]
+_Device = Annotated[
+    Literal["auto", "cpu", "cuda"] | None,
+    typer.Option(
+        help="Where to train. The default is auto, which takes a GPU if there is one.",
+        rich_help_panel=_RUN,
+    ),
+]
+_Precision = Annotated[
+    Precision | None,
+    typer.Option(
+        help="The number format of the file. fp16 and int8 files are smaller, and they are written "
+        "next to the fp32 file that they are made of. The default is fp32.",
+        rich_help_panel=_FILES,
+    ),
+]
+_MaxLossIncrease = Annotated[
+    float | None,
+    typer.Option(
+        help="Refuse to write an fp16 or int8 file whose loss on text is higher than that of fp32 "
+        "by more than this, in nats a character. The default is 0.005.",
+        rich_help_panel=_FILES,
+    ),
+]
+_Version = Annotated[bool, typer.Option("--version", "-V", help="Print the version and exit.")]
 
 
-@app.command(no_args_is_help=True)
+@app.command(_TRAIN, cls=_Unnamed, no_args_is_help=True, context_settings=_CONTEXT)
 def train_export(
-    corpus: Annotated[
-        Path | None, typer.Argument(help="A UTF-8 text file, 2 characters or more.")
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="The file to write, or with a slash at its end the folder of the file. "
-            "Default: artifacts/<corpus name>.onnx.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Replace a model of another corpus that is there.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = False,
-    preset: Annotated[
-        Literal["lesson"] | None,
-        typer.Option(
-            help="lesson: embedding 16, hidden 32, windows of 5, Adam at 0.01, 200 steps.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            help="Train so long, export included. Default: by corpus size.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    epochs: Annotated[
-        float | None,
-        typer.Option(help="Read the corpus so many times instead.", rich_help_panel=_TRAINING),
-    ] = None,
-    hidden_size: Annotated[
-        int | None, typer.Option(help="Width of a layer.", rich_help_panel=_MODEL)
-    ] = None,
-    num_layers: Annotated[
-        int | None, typer.Option(help="GRU layers.", rich_help_panel=_MODEL)
-    ] = None,
-    embedding_dim: Annotated[
-        int | None, typer.Option(help="Width of the embedding.", rich_help_panel=_MODEL)
-    ] = None,
-    dropout: Annotated[
-        float | None,
-        typer.Option(
-            help="Probability, 0 to 0.9. Default: by how often the corpus is read.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    seq_length: Annotated[
-        int | None, typer.Option(help="Characters a window.", rich_help_panel=_TRAINING)
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Windows a step.", rich_help_panel=_TRAINING)
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak of the schedule.", rich_help_panel=_TRAINING)
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Of weights and windows. Default: 0.", rich_help_panel=_TRAINING),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with the run that was stopped or killed, with its settings.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = False,
-    checkpoint_minutes: Annotated[
-        float,
-        typer.Option(help="Longest time between checkpoints.", rich_help_panel=_OUTPUT),
-    ] = 2.0,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None,
-        typer.Option(
-            help="Where to train. Default: auto, a GPU if there is one.", rich_help_panel=_OUTPUT
-        ),
-    ] = None,
-    precision: Annotated[
-        Literal["fp32", "fp16", "int8", "all"] | None,
-        typer.Option(
-            help="fp16 and int8 are written next to the fp32 file they are made of. Default: fp32.",
-            rich_help_panel=_FILES,
-        ),
-    ] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            help="A checkpoint or an fp32 artifact to export, instead of training.",
-            rich_help_panel=_FILES,
-        ),
-    ] = None,
-    text_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--text",
-            help="With --from: the text to score on, such as the corpus.",
-            rich_help_panel=_FILES,
-        ),
-    ] = None,
-    max_loss_increase: Annotated[
-        float | None,
-        typer.Option(
-            help="Refuse a precision that costs more nats a character. Default: 0.005.",
-            rich_help_panel=_FILES,
-        ),
-    ] = None,
-    verify: Annotated[
-        Path | None,
-        typer.Option(
-            help="Train nothing; prove this artifact against --checkpoint.",
-            rich_help_panel=_FILES,
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --verify: the checkpoint that it was exported from.",
-            rich_help_panel=_FILES,
-        ),
-    ] = None,
-    version: Annotated[
-        bool, typer.Option("--version", "-V", help="Print the version and exit.")
-    ] = False,
+    corpus: _Corpus = None,
+    out: _Out = None,
+    overwrite: _Overwrite = False,
+    preset: _Preset = None,
+    minutes: _Minutes = None,
+    epochs: _Epochs = None,
+    hidden_size: _HiddenSize = None,
+    num_layers: _NumLayers = None,
+    embedding_dim: _EmbeddingDim = None,
+    dropout: _Dropout = None,
+    seq_length: _SeqLength = None,
+    batch_size: _BatchSize = None,
+    learning_rate: _LearningRate = None,
+    seed: _Seed = None,
+    resume: _Resume = False,
+    checkpoint_minutes: _CheckpointMinutes = 2.0,
+    device: _Device = None,
+    precision: _Precision = None,
+    max_loss_increase: _MaxLossIncrease = None,
+    version: _Version = False,
 ) -> None:
     """Train a character model on a text and export it as one sealed .onnx file.
 
     With no options, model size and training time follow from the size of the corpus. The file runs
     with [bold]chargen-ort[/bold], or with any ONNX runtime.
+
+    Two more commands train nothing: [bold]train-export convert[/bold] makes other files of a
+    checkpoint or a model, and [bold]train-export verify[/bold] proves a model against the
+    checkpoint that it came from. Each has its own --help.
     """
     begun = time.monotonic() - time.process_time()  # about when the process began
     if version:
-        print(f"train-export {__version__}")
+        print(f"{_NAME} {__version__}")
         return
     wait_briefly()  # before PyTorch is imported
     with _imports():  # here, so that --help is quick
-        from chargen_export.convert import convert
         from chargen_export.display import Display
         from chargen_export.pipeline import train_and_export, training_path
         from chargen_export.precision import MAX_LOSS_INCREASE
         from chargen_export.signals import StopSignals
-        from chargen_ort.artifact import Artifact
-        from chargen_train.corpus import Corpus
-        from chargen_train.progress import TrainingStoppedError
+        from chargen_train.events import Observers, TrainingStoppedError
         from chargen_train.run_folder import RunFolder
 
-    settings = {
-        "minutes": minutes,
-        "epochs": epochs,
-        "hidden_size": hidden_size,
-        "num_layers": num_layers,
-        "embedding_dim": embedding_dim,
-        "dropout": dropout,
-        "seq_length": seq_length,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "device": device,
-    }
-    only_training = {"preset": preset, **settings, "resume": resume or None}
+    if corpus is None:
+        _fail(f"name the text to train on, for example: {_NAME} corpus.txt", 2)
+    display, signals = Display(sys.stderr), StopSignals()
     limit = MAX_LOSS_INCREASE if max_loss_increase is None else max_loss_increase
-    display = Display(sys.stderr)
-    signals = StopSignals()
-    written: list[Path] = []
-
-    def show(artifact: Artifact, path: Path, start: str | None = None) -> None:
-        written.append(path)
-        display.finish(artifact, path, _run_command(path, start))
-
-    def on_written(text: Corpus, artifact: Artifact, path: Path) -> None:
-        start = text.vocabulary.decode(text.tokens[:40]).strip().split("\n")[0][:4]
-        show(artifact, path, start)
-
-    events = replace(
-        display.events,
-        on_written=on_written,
-        should_stop=signals.should_stop,
-        on_last_step=signals.no_more_steps,
-    )
-    run: RunFolder | None = None
-    resume_command = _resume_command(
+    resumed = _command(
         corpus,
         out=out,
         precision=precision,
         max_loss_increase=max_loss_increase,
-        overwrite=overwrite or None,
+        overwrite=overwrite,
+        resume=True,
     )
 
     def go_on() -> str:
-        return f"; go on with: {resume_command}" if run is not None and run.unfinished else ""
+        run = RunFolder(training_path(corpus, out))
+        return f"; go on with: {resumed}" if run.unfinished else ""
 
-    try:
-        if verify or checkpoint:
-            others: dict[str, object] = {
-                "corpus": corpus,
-                "from": source,
-                "out": out,
-                "text": text_file,
-            }
-            others |= {"precision": precision, "overwrite": overwrite or None, **only_training}
-            _verify(verify, checkpoint, others)
-            return
-        _check_source(corpus, source, text_file, only_training)
-        if source:
-            converted = convert(source, precision or "fp32", text_file, out, limit, overwrite)
-            for artifact, path in converted:
-                show(artifact, path)
-        if corpus:
-            run = RunFolder(training_path(corpus, out))
+    with _one_line(display.written, lambda: signals.status, go_on):
+        try:
             with signals, display:
                 train_and_export(
-                    corpus, out, preset, events, resume, checkpoint_minutes, begun,
-                    precision or "fp32", limit, overwrite, **settings,
+                    corpus, out, preset, Observers(display, signals), resume, checkpoint_minutes,
+                    begun, precision or "fp32", limit, overwrite, minutes=minutes, epochs=epochs,
+                    hidden_size=hidden_size, num_layers=num_layers, embedding_dim=embedding_dim,
+                    dropout=dropout, seq_length=seq_length, batch_size=batch_size,
+                    learning_rate=learning_rate, seed=seed, device=device,
                 )  # fmt: skip
-    except TrainingStoppedError as error:
-        _fail(f"{error}; go on with: {resume_command}", signals.status)
-    except (ParityError, TrainingError) as error:
-        _fail(error, 1)
-    except ChargenError as error:
-        _fail(error, 2)
-    except MemoryError:
-        _fail(f"{_NO_MEMORY}{go_on()}", 1)
-    except RuntimeError as error:
-        if not _is_about_memory(error):
-            raise
-        _fail(f"{_NO_MEMORY}{go_on()}", 1)
-    except KeyboardInterrupt:
-        names = ", ".join(map(str, written))
-        outcome = f"written before: {names}" if names else "no artifact was written"
-        _fail(f"interrupted; {outcome}{go_on()}", signals.status)
-    out_stream = SteadyStream(sys.stdout)
-    if not out_stream.isatty():
-        out_stream.write(f"{written[-1]}\n")  # for scripts: model=$(train-export corpus.txt)
-        out_stream.flush()
+        except TrainingStoppedError as error:
+            _fail(f"{error}; go on with: {resumed}", signals.status)
+    _print_last(display.written)
+
+
+@app.command("convert")
+def convert_file(
+    file: Annotated[
+        Path, typer.Argument(help="A checkpoint of a run, or an fp32 model of train-export.")
+    ],
+    precision: _Precision = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="The text to score on, such as the corpus. A checkpoint needs its own corpus.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    max_loss_increase: _MaxLossIncrease = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The file to write, or with a slash at its end the folder of the file. By "
+            "default files are written next to the model, or where the run would write it.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Make other files of a checkpoint or of an fp32 model, without training."""
+    with _imports():
+        from chargen_export.convert import convert
+        from chargen_export.display import Display
+        from chargen_export.precision import MAX_LOSS_INCREASE
+
+    display = Display(sys.stderr)
+    limit = MAX_LOSS_INCREASE if max_loss_increase is None else max_loss_increase
+    with _one_line(display.written):
+        for written in convert(file, precision or "fp32", text, out, limit, overwrite):
+            display.on_written(*written)
+    _print_last(display.written)
+
+
+@app.command("verify")
+def verify_file(
+    file: Annotated[Path, typer.Argument(help="A model of train-export.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The checkpoint that the model was exported from.")
+    ] = None,
+) -> None:
+    """Prove a model against the checkpoint that it was exported from; nothing is written."""
+    with _imports():
+        from chargen_export.verify import verify_against_checkpoint
+
+    with _one_line():
+        if checkpoint is None:
+            raise OptionError(
+                "give --checkpoint, which names what the model was exported from; without one, "
+                "chargen-ort verify checks all that it can"
+            )
+        verdicts = verify_against_checkpoint(file, checkpoint)
+    for verdict in verdicts:
+        print(verdict)
+    if any(verdict.passed is False for verdict in verdicts):
+        raise typer.Exit(1)
 
 
 @contextlib.contextmanager
@@ -295,71 +344,68 @@ def _imports() -> Iterator[None]:
         _fail(f"a package cannot be loaded: {reason}; install it again with: {_INSTALL}", 2)
 
 
+@contextlib.contextmanager
+def _one_line(
+    written: Sequence[Path] = (),
+    status: Callable[[], int] = lambda: 130,
+    go_on: Callable[[], str] = lambda: "",
+) -> Iterator[None]:
+    """A context in which what goes wrong ends the command with one line.
+
+    Args:
+        written: the artifacts that were written before.
+        status: the exit status of an interruption.
+        go_on: the end of a line about work that can be taken up again.
+    """
+    try:
+        yield
+    except (ParityError, TrainingError) as error:
+        _fail(error, 1)
+    except ChargenError as error:
+        _fail(error, 2)
+    except MemoryError:
+        _fail(f"{_NO_MEMORY}{go_on()}", 1)
+    except RuntimeError as error:
+        if not _is_about_memory(error):
+            raise
+        _fail(f"{_NO_MEMORY}{go_on()}", 1)
+    except KeyboardInterrupt:
+        names = ", ".join(map(str, written))
+        outcome = f"written before: {names}" if names else "no artifact was written"
+        _fail(f"interrupted; {outcome}{go_on()}", status())
+
+
 def _is_about_memory(error: RuntimeError) -> bool:
     """Whether PyTorch says that there is too little of it."""
     text = str(error).lower()
     return "allocate memory" in text or "out of memory" in text
 
 
-def _resume_command(corpus: Path | None, **options: object) -> str:
-    words = ["train-export", str(corpus)]
+def _command(corpus: Path, **options: object) -> str:
+    """The command line that trains on `corpus`, with the options that are given."""
+    words = [_NAME, str(corpus)]
     for name, value in options.items():
-        if value is not None:
+        if value is not None and value is not False:
             words.append(f"--{name.replace('_', '-')}")
             words += [] if value is True else [str(value)]
-    return shlex.join([*words, "--resume"])
+    return shlex.join(words)
 
 
-def _check_source(
-    corpus: Path | None, source: Path | None, text: Path | None, training: Mapping[str, object]
-) -> None:
-    if (corpus is None) == (source is None):
-        raise OptionError(
-            "give a corpus to train on, or --from with a checkpoint or an fp32 artifact, one of "
-            "them"
-        )
-    if text and not source:
-        raise OptionError("--text goes with --from; a corpus is scored on its own held-out tail")
-    if source:
-        _refuse(training, "--from trains nothing")
-
-
-def _verify(artifact: Path | None, checkpoint: Path | None, others: Mapping[str, object]) -> None:
-    from chargen_export.verify import verify_against_checkpoint
-
-    if artifact is None or checkpoint is None:
-        raise OptionError(
-            "--verify takes an artifact and --checkpoint what it was exported from, give both; "
-            "without a checkpoint, chargen-ort verify checks all that it can"
-        )
-    _refuse(others, "--verify only reads")
-    verdicts = verify_against_checkpoint(artifact, checkpoint)
-    for verdict in verdicts:
-        print(verdict)
-    if any(verdict.passed is False for verdict in verdicts):
-        raise typer.Exit(1)
-
-
-def _refuse(given: Mapping[str, object], reason: str) -> None:
-    """Refuse options that do not go with the work asked for."""
-    for name, value in given.items():
-        if value is not None:
-            option = "a corpus" if name == "corpus" else f"--{name.replace('_', '-')}"
-            raise OptionError(f"{option} is of no use here: {reason}; leave it out")
-
-
-def _run_command(path: Path, start: str | None = None) -> str:
-    command = f"chargen-ort --model {shlex.quote(str(path))}"
-    return command if start is None else f"{command} --start {shlex.quote(start)}"
+def _print_last(written: Sequence[Path]) -> None:
+    """For scripts, the last artifact on standard output: model=$(train-export corpus.txt)."""
+    stream = SteadyStream(sys.stdout)
+    if not stream.isatty():
+        stream.write(f"{written[-1]}\n")
+        stream.flush()
 
 
 def _fail(message: object, status: int) -> NoReturn:
     stream = SteadyStream(sys.stderr)
-    stream.write(f"train-export: {visible(str(message))}\n")
+    stream.write(f"{_NAME}: {visible(str(message))}\n")
     stream.flush()
     raise typer.Exit(status)
 
 
 def main() -> None:
     """Entry point of train-export."""
-    with_standard_streams(lambda: app(prog_name="train-export"))
+    with_standard_streams(lambda: app(prog_name=_NAME))

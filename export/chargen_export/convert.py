@@ -8,8 +8,8 @@ from chargen_export.precision import MAX_LOSS_INCREASE, load_fp32, load_gate_tex
 from chargen_export.target import Origin, Target, output_path
 from chargen_export.variants import ALL, Written, plan_variants, variant_path, write_variants
 from chargen_ort.errors import OptionError
-from chargen_ort.files import check_writable
 from chargen_train.checkpoint import is_checkpoint, load_checkpoint
+from chargen_train.files import check_writable
 
 
 def convert(
@@ -74,7 +74,7 @@ def _places(place: Path, precision: str, out: str | Path | None) -> tuple[Path, 
     """Where the fp32 artifact is or would be, and the very file that `out` asks for, if it does.
 
     Args:
-        place: of the fp32 artifact if nothing else is asked for.
+        place: of the fp32 artifact, if `out` names no other.
         precision: of the artifacts to write.
         out: see `convert`.
     """

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -13,14 +14,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from chargen_export.pipeline import Events
 from chargen_export.streams import SteadyStream
 from chargen_ort.artifact import Artifact
-from chargen_train.checkpoint import Checkpoint
 from chargen_train.corpus import Corpus
 from chargen_train.device import choose_device
 from chargen_train.evaluate import bits_per_char
-from chargen_train.progress import Progress, TrainedModel
+from chargen_train.events import Observer, Progress, TrainedModel
 from chargen_train.recipe import Recipe, parameter_count
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -30,29 +29,34 @@ _REFRESH = 4  # a second
 _Arguments = ParamSpec("_Arguments")
 
 
-class Display:
-    """A context that shows a run; its `events` go to `train_and_export`.
+def _shielded(show: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """`show`, whose failures are left out: what is shown is worth less than the run."""
 
-    No failure to show something ends the run.
+    def call(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> None:
+        with contextlib.suppress(Exception):
+            show(*arguments, **options)
+
+    return call
+
+
+class Display(Observer):
+    """A context that shows a run. No failure to show something ends the run.
 
     Args:
         file: what is shown goes there as long as it can be written; None takes nothing.
+
+    Attributes:
+        written: paths of the artifacts that were written, in their order.
     """
 
     def __init__(self, file: TextIO | None) -> None:
+        self.written: list[Path] = []
         stream = SteadyStream(file)
         self._console = Console(file=cast(TextIO, stream), highlight=False, soft_wrap=True)
         self._is_live = stream.isatty() and not os.environ.get("CI")
         self._live: Live | None = None
         self._drawn = 0.0
         self._losses: list[float] = []  # of all steps so far
-        self.events = Events(
-            on_begin=_shielded(self._begin),
-            on_resume=_shielded(self._resume),
-            on_progress=_shielded(self._progress),
-            on_trained=_shielded(self._trained),
-            on_warning=_shielded(self._warning),
-        )
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +73,9 @@ class Display:
     def _line(self, label: str, text: str) -> None:
         self._console.print(Text.assemble((f"{label:<11} ", "bold"), text))
 
-    def _begin(self, corpus: Corpus, recipe: Recipe) -> None:
+    @_shielded
+    def on_begin(self, corpus: Corpus, recipe: Recipe) -> None:
+        """Say what is trained, on what and how long."""
         held_out = len(corpus) - corpus.cut
         split = (
             f"{corpus.cut:,} train, the last {held_out:,} validate"
@@ -109,10 +115,14 @@ class Display:
             self._live = Live(console=self._console, refresh_per_second=_REFRESH, transient=True)
             self._live.start()
 
-    def _resume(self, checkpoint: Checkpoint) -> None:
-        self._line("resuming", f"after step {checkpoint.step:,}")
+    @_shielded
+    def on_resume(self, step: int) -> None:
+        """Say after which step the run goes on."""
+        self._line("resuming", f"after step {step:,}")
 
-    def _progress(self, progress: Progress) -> None:
+    @_shielded
+    def on_progress(self, progress: Progress) -> None:
+        """Renew the live line; an evaluation gets a line that stays."""
         line = describe_progress(progress)
         self._losses.append(progress.loss)
         if self._live and time.monotonic() - self._drawn >= 1 / _REFRESH:
@@ -123,7 +133,9 @@ class Display:
             if not self._live:
                 self._line("", _visible(progress))
 
-    def _trained(self, trained: TrainedModel) -> None:
+    @_shielded
+    def on_trained(self, trained: TrainedModel) -> None:
+        """Say how good the model became."""
         self._stop_live()
         validation = trained.summary["validation"]
         result = (
@@ -134,11 +146,13 @@ class Display:
         )
         self._line("trained", f"{trained.summary['steps']:,} steps; {result}")
 
-    def finish(self, artifact: Artifact, path: Path, command: str) -> None:
+    def on_written(self, artifact: Artifact, path: Path, corpus: Corpus | None = None) -> None:
         """Say what was written and how to run it."""
-        _shielded(self._finish)(artifact, path, command)
+        self.written.append(path)
+        self._describe(artifact, path, corpus)
 
-    def _finish(self, artifact: Artifact, path: Path, command: str) -> None:
+    @_shielded
+    def _describe(self, artifact: Artifact, path: Path, corpus: Corpus | None) -> None:
         parity = artifact.parity
         self._line(
             "parity",
@@ -157,9 +171,11 @@ class Display:
         self._line("artifact", str(path))
         self._line("size", f"{len(artifact.data):,} bytes")
         self._line("sha256", artifact.sha256)
-        self._line("next", command)
+        self._line("next", _run_command(path, corpus))
 
-    def _warning(self, message: str) -> None:
+    @_shielded
+    def on_warning(self, message: str) -> None:
+        """Show the message."""
         self._line("warning", message)
 
     def _sparkline(self) -> str:
@@ -173,16 +189,6 @@ class Display:
         if self._live:
             self._live.stop()
             self._live = None
-
-
-def _shielded(show: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
-    """`show`, whose failures are left out: what is shown is worth less than the run."""
-
-    def call(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> None:
-        with contextlib.suppress(Exception):
-            show(*arguments, **options)
-
-    return call
 
 
 def sparkline(values: Sequence[float], width: int = 24) -> str:
@@ -220,6 +226,15 @@ def _describe_texts(parity: Mapping[str, Any]) -> str:
     ties = parity["greedy"]["near_ties"] + parity["seeded"]["near_ties"]
     equal = "equal" if not ties else f"equal but for {ties} ties within the tolerance"
     return f"; greedy and seeded text {equal}"
+
+
+def _run_command(path: Path, corpus: Corpus | None) -> str:
+    """How to write with the artifact, from how its corpus begins."""
+    command = f"chargen-ort --model {shlex.quote(str(path))}"
+    if corpus is None:
+        return command
+    start = corpus.vocabulary.decode(corpus.tokens[:40]).strip().split("\n")[0][:4]
+    return f"{command} --start {shlex.quote(start)}"
 
 
 def _visible(progress: Progress) -> str:

@@ -2,19 +2,17 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from chargen_export.graph import render_step
 from chargen_export.parity import verify_parity
 from chargen_export.precision import MAX_LOSS_INCREASE
-from chargen_export.run import RunKeeper
 from chargen_export.seal import seal_artifact
 from chargen_export.target import Origin, Target, output_path
 from chargen_export.variants import (
@@ -26,17 +24,30 @@ from chargen_export.variants import (
 from chargen_ort import __version__
 from chargen_ort.artifact import MAX_FILE_BYTES, Artifact, ModelConfig
 from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.files import check_writable
 from chargen_ort.sampling import SamplingOptions
 from chargen_ort.strict_json import schema
-from chargen_train.checkpoint import Checkpoint, refuse_misfit, refuse_other
-from chargen_train.corpus import Corpus, corpus_name, load_corpus
+from chargen_train.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_latest,
+    previous_of,
+    refuse_misfit,
+    refuse_other,
+)
+from chargen_train.corpus import Corpus, choose_separator, corpus_name, load_corpus
 from chargen_train.device import choose_device
+from chargen_train.events import Observer, Observers, Supervision, TrainedModel
+from chargen_train.files import check_writable
 from chargen_train.model import CharGRU
-from chargen_train.progress import Progress, Supervision, TrainedModel
-from chargen_train.recipe import Recipe, choose_recipe, parameter_count
-from chargen_train.run import build_model, choose_separator
-from chargen_train.run_folder import RunFolder
+from chargen_train.recipe import (
+    Overrides,
+    Recipe,
+    choose_recipe,
+    given_settings,
+    parameter_count,
+)
+from chargen_train.run import build_model
+from chargen_train.run_folder import RunFolder, RunRecorder
 from chargen_train.training import measure_speed, train, trained_so_far
 
 DEFAULT_FOLDER = Path("artifacts")
@@ -44,49 +55,35 @@ _LEAVING = 0.6  # seconds that sealing, the report and the end of a process with
 DEFAULT_SAMPLING = SamplingOptions(temperature=0.8)  # a little below 1 reads better than 1
 
 
-@dataclass(frozen=True)
-class Events:
-    """What `train_and_export` calls as it goes; each may be left out."""
-
-    on_begin: Callable[[Corpus, Recipe], None] | None = None
-    on_resume: Callable[[Checkpoint], None] | None = None
-    on_progress: Callable[[Progress], None] | None = None
-    on_trained: Callable[[TrainedModel], None] | None = None
-    on_written: Callable[[Corpus, Artifact, Path], None] | None = None
-    on_warning: Callable[[str], None] | None = None
-    should_stop: Callable[[], bool] | None = None
-    on_last_step: Callable[[], None] | None = None
-
-
 def train_and_export(
     corpus_path: Path,
     out: str | Path | None = None,
     preset: str | None = None,
-    events: Events = Events(),
+    observer: Observer = Observer(),  # noqa: B008 - does nothing
     resume: bool = False,
     checkpoint_minutes: float = 2.0,
     begun: float | None = None,
     precision: str = "fp32",
     max_loss_increase: float = MAX_LOSS_INCREASE,
     overwrite: bool = False,
-    **overrides: Any,
+    **overrides: Unpack[Overrides],
 ) -> tuple[Artifact, Path]:
-    """Train on a text file and write the artifact; the default place is artifacts/<name>.onnx.
-
-    The run is kept in a folder beside the artifact, see `chargen_train.run_folder`. The fp32
-    artifact is returned; those of other precisions are written next to it.
+    """Train on a text file and write the artifact, and its run into a folder beside it.
 
     Args:
         corpus_path: a UTF-8 text.
-        out: where to write: a file, or a folder, see `chargen_export.target.output_path`.
+        out: the file or folder to write, see `training_path`.
         preset: name of a preset of `chargen_train.recipe`.
-        events: called as the work goes on.
+        observer: is told how the work goes, and can stop it.
         resume: go on with the run that the folder holds, with its settings.
         checkpoint_minutes: longest time between checkpoints.
         begun: `time.monotonic` when the minutes given began; None is now.
         precision, max_loss_increase: see `chargen_export.variants.write_variants`.
         overwrite: whether a model or a finished run of another corpus may be replaced.
         overrides: fields of `Recipe`; None means the recipe's own.
+
+    Returns:
+        the fp32 artifact and its path; those of other precisions are written next to it.
 
     Raises:
         ChargenError: a bad corpus, option or path, a run in the same folder, a training that
@@ -96,71 +93,40 @@ def train_and_export(
     path = training_path(corpus_path, out)
     corpus = load_corpus(corpus_path)
     target = Target(Origin(corpus.name, corpus.sha256), (corpus_path,), overwrite)
-    folder = RunFolder(path)
-    target.check(path)
-    target.check_run(folder)
-    precisions = plan_variants(path, precision, target, max_loss_increase)
-    job = _Job(corpus_path, path, target, precision, max_loss_increase, events)
-    recipe = choose_recipe(corpus.cut, preset, **overrides)  # settings out of range end here
-    choose_device(recipe.device)
-    check_writable(path)
-    keeper = RunKeeper(folder, events.on_warning)
-    with folder.in_use(create=not resume):
-        checkpoint = None
-        if resume:
-            given = [name for name, value in overrides.items() if value is not None]
-            settings = asdict(recipe)
-            checkpoint = keeper.resume(
-                corpus, settings if preset else {name: settings[name] for name in given}
-            )
-            recipe = checkpoint.recipe
-            choose_device(recipe.device)
-        else:
-            speed = partial(measure_speed, corpus)
-            recipe = choose_recipe(corpus.cut, preset, speed, **overrides)
-            keeper.begin(corpus, recipe)
-        if events.on_begin:
-            events.on_begin(corpus, recipe)
-        if checkpoint is not None and events.on_resume:
-            events.on_resume(checkpoint)
-        supervision = Supervision(
-            checkpoint=keeper.folder.checkpoint,
-            checkpoint_minutes=checkpoint_minutes,
-            begun=begun,
-            export_seconds=0.0 if resume else rehearse(corpus, recipe, precisions),
-            should_stop=events.should_stop,
-            on_last_step=events.on_last_step,
-            on_warning=events.on_warning,
-        )
-
-        def on_progress(progress: Progress) -> None:
-            keeper.record(progress)
-            if events.on_progress:
-                events.on_progress(progress)
-
-        trained = train(corpus, recipe, on_progress, supervision, checkpoint)
-        if events.on_trained:
-            events.on_trained(trained)
+    gate = precision, max_loss_increase
+    job = _Job(corpus_path, corpus, path, RunFolder(path), target, *gate, observer)
+    precisions = _check(job, preset, overrides)
+    with job.folder.in_use(create=not resume):
+        recipe, checkpoint = _begin(job, preset, resume, overrides)
+        seconds = 0.0 if resume else rehearse(corpus, recipe, precisions)
+        supervision = Supervision(job.folder.checkpoint, checkpoint_minutes, begun, seconds)
+        recorder = RunRecorder(job.folder, observer.on_warning)
+        trained = train(corpus, recipe, Observers(recorder, observer), supervision, checkpoint)
+        observer.on_trained(trained)
         for note in trained.notes:
-            if events.on_warning:
-                events.on_warning(note)
-        return _export_all(job, trained, corpus, keeper), path
+            observer.on_warning(note)
+        artifact = _export(job, trained)
+        recorder.finish(artifact)
+        _write_all(job, artifact)
+        return artifact, path
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What is to be written, and for whom; the fields are arguments of `train_and_export`."""
+    """What is to be written, of which text, and who is told; see `train_and_export`."""
 
     corpus_path: Path
+    corpus: Corpus
     path: Path
+    folder: RunFolder
     target: Target
     precision: str
     max_loss_increase: float
-    events: Events
+    observer: Observer
 
 
 def training_path(corpus_path: Path, out: str | Path | None) -> Path:
-    """The artifact that `train_and_export` writes.
+    """The artifact that `train_and_export` writes; without `out`, artifacts/<corpus name>.onnx.
 
     Raises:
         OptionError: `out` is empty.
@@ -168,37 +134,109 @@ def training_path(corpus_path: Path, out: str | Path | None) -> Path:
     return output_path(out, f"{corpus_name(corpus_path)}.onnx", DEFAULT_FOLDER)
 
 
-def _export_all(job: _Job, trained: TrainedModel, corpus: Corpus, keeper: RunKeeper) -> Artifact:
-    """Write the fp32 artifact and the variants; returns the former.
+def _check(job: _Job, preset: str | None, overrides: Overrides) -> Iterable[str]:
+    """Refuse, before hours of training, what could not be trained or written.
+
+    Returns:
+        the precisions to write besides fp32.
 
     Raises:
-        OptionError: one cannot be written; the message says what there is, and how to go on.
-        ParityError: a graph and its model disagree; it is not written, those before it are.
+        OptionError: naming what is wrong.
+    """
+    job.target.check(job.path)
+    job.target.check_run(job.folder)
+    precisions = plan_variants(job.path, job.precision, job.target, job.max_loss_increase)
+    choose_device(choose_recipe(job.corpus.cut, preset, **overrides).device)
+    check_writable(job.path)
+    return precisions
+
+
+def _begin(
+    job: _Job, preset: str | None, resume: bool, overrides: Overrides
+) -> tuple[Recipe, Checkpoint | None]:
+    """Begin a run, or take up the one that the folder holds; returns its recipe and where it stood.
+
+    Raises:
+        OptionError: the folder cannot be written, or has no checkpoint of this corpus and these
+            settings.
+    """
+    corpus, observer = job.corpus, job.observer
+    if not resume:
+        recipe = choose_recipe(corpus.cut, preset, partial(measure_speed, corpus), **overrides)
+        if note := job.folder.begin(corpus, recipe):
+            observer.on_warning(note)
+        observer.on_begin(corpus, recipe)
+        return recipe, None
+    settings = asdict(choose_recipe(corpus.cut, preset, **overrides))
+    given = settings if preset else {name: settings[name] for name in given_settings(overrides)}
+    checkpoint, note = load_latest(job.folder.checkpoint)
+    refuse_other(checkpoint, corpus.sha256, given)
+    refuse_misfit(checkpoint, corpus)
+    if note:
+        observer.on_warning(note)
+    job.folder.go_on(corpus, checkpoint)
+    choose_device(checkpoint.recipe.device)
+    observer.on_begin(corpus, checkpoint.recipe)
+    observer.on_resume(checkpoint.step)
+    return checkpoint.recipe, checkpoint
+
+
+def _export(job: _Job, trained: TrainedModel) -> Artifact:
+    """Make the fp32 artifact and write it.
+
+    Raises:
+        OptionError: it cannot be written; the message says what there is, and how to go on.
+        ParityError: the graph and the model disagree; nothing was written.
     """
     try:
-        artifact = export(trained.model, corpus, trained.summary, job.target, job.path)
-    except (
-        ArtifactError,
-        OptionError,
-    ) as error:  # a full disk, or another program put something there
-        rest = keeper.describe_rest(job.corpus_path, trained.summary["steps"])
+        return export(trained.model, job.corpus, trained.summary, job.target, job.path)
+    except (ArtifactError, OptionError) as error:
+        # a full disk, or another program put something there while the model was trained
+        rest = _describe_rest(job, trained.summary["steps"])
         raise OptionError(f"{error}; {rest}") from None
-    keeper.finish(artifact)
-    text = corpus_gate_text(corpus)
-    variants = write_variants(
-        artifact, job.path, job.precision, text, job.target, job.max_loss_increase
-    )
+
+
+def _write_all(job: _Job, artifact: Artifact) -> None:
+    """Write the other precisions of `artifact`, and tell of it and of each of them.
+
+    Raises:
+        OptionError: one cannot be written; the message says how to go on.
+        ParityError: a graph and its model disagree; it is not written, those before it are.
+    """
+    job.observer.on_written(artifact, job.path, job.corpus)
+    text = corpus_gate_text(job.corpus)
     try:
-        for written in chain([(artifact, job.path)], variants):
-            if job.events.on_written:
-                job.events.on_written(corpus, *written)
+        for variant, path in write_variants(
+            artifact, job.path, job.precision, text, job.target, job.max_loss_increase
+        ):
+            job.observer.on_written(variant, path, job.corpus)
     except OptionError as error:
-        command = ["train-export", "--from", str(job.path), "--precision", job.precision]
-        command += ["--text", str(job.corpus_path)]
-        raise OptionError(
-            f"{error}; {job.path} is whole, go on with: {shlex.join(command)}"
-        ) from None
-    return artifact
+        command = _convert_command(job.path, job.corpus_path, "--precision", job.precision)
+        raise OptionError(f"{error}; {job.path} is whole, go on with: {command}") from None
+
+
+def _describe_rest(job: _Job, steps: int) -> str:
+    """What there is of a model of so many steps that could not be written, and how to go on."""
+    for path in (job.folder.checkpoint, previous_of(job.folder.checkpoint)):
+        try:
+            saved = load_checkpoint(path).step
+        except OptionError:
+            continue
+        if saved == steps:
+            command = _convert_command(path, job.corpus_path)
+            return f"the trained model is whole in {path}; go on with: {command}"
+        command = shlex.join(
+            ["train-export", str(job.corpus_path), "--out", str(job.path), "--resume"]
+        )
+        return (
+            f"the last checkpoint, of step {saved:,} of {steps:,}, is whole in {path}; go on with: "
+            f"{command}"
+        )
+    return "no checkpoint could be saved either, so the model is lost"
+
+
+def _convert_command(file: Path, text: Path, *options: str) -> str:
+    return shlex.join(["train-export", "convert", str(file), *options, "--text", str(text)])
 
 
 def rehearse(corpus: Corpus, recipe: Recipe, precisions: Iterable[str] = ()) -> float:

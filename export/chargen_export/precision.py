@@ -29,7 +29,7 @@ from chargen_ort.graphs.gru import HALF
 from chargen_ort.step import run_steps
 from chargen_ort.text import read_text
 from chargen_train.evaluate import WINDOW
-from chargen_train.model import CharGRU, gru_parameters
+from chargen_train.model import CharGRU
 from chargen_train.planning import MAX_VALIDATION
 
 MAX_LOSS_INCREASE = 0.005  # nats a character, if not given
@@ -75,7 +75,8 @@ def derive_variant(
         raise OptionError(f"precision is {precision!r}; give fp16 or int8")
     weights = artifact_weights(base)
     model_bytes = build_variant(weights, precision)
-    parity = verify_variant(model_bytes, precision, weights, read_model(base), text.tokens)
+    model = CharGRU.from_artifact(base)
+    parity = verify_variant(model_bytes, precision, weights, model, text.tokens)
     config = replace(base.config, precision=precision)
     parity["fp32"] = {"sha256": base.sha256}
     history = base.training, parity, base.properties
@@ -135,22 +136,6 @@ def verify_variant(
     half = rounded_to_half(copy.deepcopy(model))
     against = "the PyTorch model with its weights rounded to half precision"
     return verify_parity(model_bytes, half, tokens, tolerance) | {"against": against}
-
-
-@torch.no_grad()
-def read_model(artifact: Artifact) -> CharGRU:
-    """The PyTorch model that an fp32 artifact was made of."""
-    config, weights = artifact.config, artifact_weights(artifact)
-    vocab_size = len(config.vocabulary)
-    model = CharGRU(vocab_size, config.embedding_dim, config.hidden_size, config.num_layers).eval()
-    model.embedding.weight.copy_(torch.from_numpy(weights.embedding.copy()))
-    model.output.weight.copy_(torch.from_numpy(weights.output_weight.T.copy()))
-    model.output.bias.copy_(torch.from_numpy(weights.output_bias.copy()))
-    for layer, (w, r, b) in zip(model.grus(), weights.layers, strict=True):
-        for parameter, array in zip(gru_parameters(layer), (w, r, *np.split(b, 2)), strict=True):
-            update, reset, new = np.split(array, 3)  # ONNX's order; PyTorch's has reset first
-            parameter.copy_(torch.from_numpy(np.concatenate([reset, update, new])))
-    return model
 
 
 @torch.no_grad()
@@ -267,7 +252,7 @@ def load_fp32(path: Path) -> Artifact:
     artifact = read_artifact(path)
     if artifact.config.precision != "fp32":
         raise OptionError(
-            f"{path} is {artifact.config.precision}; give --from the fp32 file it was made of"
+            f"{path} is {artifact.config.precision}; give the fp32 file it was made of"
         )
     return artifact
 

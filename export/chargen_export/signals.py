@@ -7,16 +7,18 @@ import sys
 from types import FrameType, TracebackType
 from typing import Self
 
+from chargen_train.events import Observer
+
 
 class InterruptedByError(KeyboardInterrupt):
     """A signal that came while there was nothing to wait for."""
 
 
-class StopSignals:
+class StopSignals(Observer):
     """A context in which SIGINT and SIGTERM are requests.
 
     While a run asks `should_stop` after each step, a signal waits for that. Before the first
-    question and after `no_more_steps` it raises `InterruptedByError` where it finds the program.
+    question and after `on_last_step` it raises `InterruptedByError` where it finds the program.
 
     Attributes:
         received: number of the signal that came, or None.
@@ -51,7 +53,7 @@ class StopSignals:
         self._waits = True
         return self.received is not None
 
-    def no_more_steps(self) -> None:
+    def on_last_step(self) -> None:
         """From here on a signal need not wait, and one that has come does not."""
         self._waits = False
         if self.received is not None:

@@ -24,7 +24,7 @@ class SteadyStream:
 
     @property
     def encoding(self) -> str:
-        """Of the stream beneath."""
+        """The encoding of the stream beneath."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
@@ -52,7 +52,7 @@ class SteadyStream:
         return False
 
     def fileno(self) -> int:
-        """Of the stream beneath.
+        """The number of the stream beneath.
 
         Raises:
             OSError: it has none.

@@ -8,7 +8,7 @@ from typing import Any
 
 from chargen_ort.artifact import Artifact, read_artifact, seal
 from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.files import as_option_error, refuse_special, write_atomically
+from chargen_train.files import as_option_error, refuse_special, write_atomically
 from chargen_train.run_folder import RunFolder
 
 _DIGITS = 12  # of a SHA-256, in messages
@@ -29,7 +29,7 @@ class Origin:
 
     @classmethod
     def of(cls, training: Mapping[str, Any]) -> "Origin":
-        """That of an artifact, by what its `chargen.training` says."""
+        """The corpus of an artifact, by what its `chargen.training` says."""
         return cls(training["corpus"]["name"], training["corpus"]["sha256"])
 
     def __str__(self) -> str:

@@ -15,9 +15,9 @@ from chargen_export.precision import (
 from chargen_export.target import Target
 from chargen_ort.artifact import PRECISIONS, Artifact
 from chargen_ort.errors import OptionError
-from chargen_ort.files import check_writable
 from chargen_train.corpus import Corpus
 from chargen_train.evaluate import WINDOW
+from chargen_train.files import check_writable
 from chargen_train.planning import MAX_VALIDATION
 
 ALL = "all"

@@ -12,60 +12,33 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from chargen_ort.errors import OptionError
-from chargen_ort.files import write_atomically
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus
+from chargen_train.files import write_atomically
 from chargen_train.model import CharGRU
+from chargen_train.planning import Plan
 from chargen_train.recipe import Recipe
-from chargen_train.state_checks import (
-    check_fields,
-    check_optimizer,
-    check_random_states,
-    check_range,
-    check_tensor,
-    check_weights,
-    check_windows,
-    meta_model,
-)
+from chargen_train.run import Run, State
+from chargen_train.state_checks import check_fields, check_like, check_range
 from chargen_train.windows import Windows
 
-_MAGIC = b"chargen checkpoint 2\n"
+_MAGIC = b"chargen checkpoint 3\n"
 _ZIP = b"PK\x03\x04"  # the archive's first bytes; PyTorch would also read bare pickles
 _DIGEST = 65  # 64 hexadecimal digits and a line end
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_THREADS = 1024
+_CUDA_RANDOM_BYTES = 16  # of PyTorch's generator on a GPU
 _MOST_SHOWN = 160  # characters of what a file brings into a message
-
-Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was found or measured when a run began, and holds to its end.
-
-    Attributes:
-        device: ``cpu`` or ``cuda``.
-        bf16: whether the forward pass runs under bfloat16 autocast.
-        threads: of PyTorch at first; another number may round differently.
-        reserve: seconds of the minutes given that go to what comes before the first step and after
-            the last; 0 where steps or epochs bound the run.
-        measured: characters that an evaluation reads during the run.
-    """
-
-    device: str
-    bf16: bool
-    threads: int
-    reserve: float
-    measured: int
 
 
 @dataclass(frozen=True)
@@ -75,23 +48,8 @@ class Checkpoint:
     Attributes:
         vocabulary, corpus_name, corpus_sha256: of the text.
         recipe, plan: what is done.
-        step, evaluations: done so far.
         seconds: used up since the first step.
-        loss: of the last step, nats a character.
-        validation: mean loss when the averaged weights were last measured, nats a character; None
-            before the first evaluation.
-        best_loss, best_step: the lowest such loss, and the step when it was measured.
-        measured_step: the step when the weights were last measured; None before.
-        windows: place in the corpus and NumPy's random state, see `Windows.state`.
-        weights: of the model being trained, by name.
-        average: their exponential average.
-        best: the average when `best_loss` was measured; None before.
-        phase_begun: the fraction of the run at which the model being trained began.
-        phase_step: steps that it has done.
-        teachers: the weights of those that are trained.
-        optimizer: its state.
-        hidden: state carried into the next window, ``[batch, num_layers, hidden_size]``.
-        torch_random, cuda_random: states of PyTorch's generators.
+        state: of each part of the run, see `Run.state`.
     """
 
     vocabulary: Vocabulary
@@ -99,25 +57,21 @@ class Checkpoint:
     corpus_sha256: str
     recipe: Recipe
     plan: Plan
-    step: int
-    evaluations: int
     seconds: float
-    loss: float
-    validation: float | None
-    best_loss: float | None
-    best_step: int
-    measured_step: int | None
-    windows: Mapping[str, Any]
-    weights: Weights
-    average: Weights
-    best: Weights | None
-    phase_begun: float
-    phase_step: int
-    teachers: list[Weights]
-    optimizer: dict[str, Any]
-    hidden: Tensor
-    torch_random: Tensor
-    cuda_random: Tensor | None
+    state: State
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """The checkpoint of this moment; it shares memory with the run."""
+        corpus = run.corpus
+        facts = corpus.vocabulary, corpus.name, corpus.sha256
+        return cls(*facts, run.recipe, run.plan, run.seconds, run.state())
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        step: int = self.state["counters"]["step"]
+        return step
 
     @cached_property
     def model(self) -> CharGRU:
@@ -132,13 +86,12 @@ class Checkpoint:
                 recipe.dropout,
                 recipe.dropout,
             )
-        model.load_state_dict(self.average if self.best is None else self.best)
+        best: dict[str, Tensor] | None = self.state["best"]["weights"]
+        model.load_state_dict(best or self.state["learner"]["average"])
         return model.eval()
 
 
-_TENSORS = (
-    "weights", "average", "best", "teachers", "optimizer", "hidden", "torch_random", "cuda_random",
-)  # fmt: skip
+_FACTS = ("vocabulary", "corpus_name", "corpus_sha256", "recipe", "plan", "seconds")
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -149,13 +102,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OptionError: not writable, or the disk is full; what was there is untouched.
     """
-    content: dict[str, Any] = {name: getattr(checkpoint, name) for name in _TENSORS}
-    facts = {
-        f.name: getattr(checkpoint, f.name) for f in fields(checkpoint) if f.name not in _TENSORS
-    }
-    facts["vocabulary"] = asdict(checkpoint.vocabulary)
-    facts["recipe"], facts["plan"] = asdict(checkpoint.recipe), asdict(checkpoint.plan)
-    content["facts"] = json.dumps(facts)
+    facts = {name: value for name, value in vars(checkpoint).items() if name in _FACTS}
+    for name in ("vocabulary", "recipe", "plan"):
+        facts[name] = asdict(facts[name])
+    content = {"facts": json.dumps(facts), "state": checkpoint.state}
     archive = io.BytesIO()
     torch.save(content, archive)
     payload = archive.getbuffer()
@@ -209,12 +159,12 @@ def _from_archive(payload: memoryview) -> Checkpoint:
     facts["vocabulary"] = Vocabulary(**vocabulary)
     facts["recipe"] = Recipe(**check_fields(Recipe, facts["recipe"]))
     facts["plan"] = Plan(**check_fields(Plan, facts["plan"]))
-    return Checkpoint(**check_fields(Checkpoint, {**facts, **content}, may_be_nan=("loss",)))
+    return Checkpoint(**check_fields(Checkpoint, {**facts, **content}))
 
 
 def _check(checkpoint: Checkpoint) -> None:
     """Refuse values that no run could have saved; those that depend on the corpus come later."""
-    recipe, plan = checkpoint.recipe, checkpoint.plan
+    plan = checkpoint.plan
     if not _SHA256.fullmatch(checkpoint.corpus_sha256):
         raise ValueError("corpus_sha256 is no SHA-256")
     if plan.device not in ("cpu", "cuda"):
@@ -222,28 +172,40 @@ def _check(checkpoint: Checkpoint) -> None:
     check_range("threads", plan.threads, 1, _MOST_THREADS)
     check_range("reserve", plan.reserve, 0)
     check_range("measured", plan.measured, 2)
-    for name in ("step", "evaluations", "phase_step", "seconds", "phase_begun", "best_step"):
-        check_range(name, getattr(checkpoint, name), 0)
-    check_range("measured_step", checkpoint.measured_step or 0, 0)
-    if (checkpoint.best is None) != (checkpoint.best_loss is None):
-        raise ValueError("best and best_loss are not there together")
-    if len(checkpoint.teachers) > recipe.teachers:
+    check_range("seconds", checkpoint.seconds, 0)
+    check_like("", checkpoint.state, _form(checkpoint))
+    torch.Generator().set_state(checkpoint.state["random"]["torch"])
+    np.random.default_rng(0).bit_generator.state = checkpoint.state["windows"]["generator"]
+
+
+def _form(checkpoint: Checkpoint) -> State:
+    """The state of a fresh run of the same recipe, whose tensors have no numbers.
+
+    What a run does not have from its beginning, but the checkpoint has, is there as well.
+    """
+    state, recipe, distinct = checkpoint.state, checkpoint.recipe, len(checkpoint.vocabulary)
+    with torch.device("meta"):  # sizes that a file claims take no memory
+        sizes = recipe.embedding_dim, recipe.hidden_size, recipe.num_layers
+        model = CharGRU(distinct, *sizes)
+    corpus = Corpus("", "", checkpoint.vocabulary, np.zeros(2, dtype=np.uint8), cut=2)
+    run = Run(model, corpus, recipe, replace(checkpoint.plan, device="meta"))
+    form = run.state()
+    weights = form["learner"]["weights"]
+    for name, part in form.items():
+        if not isinstance(state.get(name), type(part)):
+            raise TypeError(f"{name} is not what it is in a run")
+    if state["learner"].get("moments"):
+        form["learner"]["moments"] = run.learner.later_moments()
+    if state["best"].get("weights") is not None:
+        form["best"] |= {"weights": weights, "loss": 0.0}
+    elif state["best"].get("loss") is not None:
+        raise ValueError("best has a loss and no weights")
+    if len(state["teachers"]) > recipe.teachers:
         raise ValueError("it has more teachers than its recipe")
-    model = meta_model(
-        len(checkpoint.vocabulary), recipe.embedding_dim, recipe.hidden_size, recipe.num_layers
-    )
-    check_weights("weights", checkpoint.weights, model)
-    check_weights("average", checkpoint.average, model)
-    if checkpoint.best is not None:
-        check_weights("best", checkpoint.best, model)
-    for teacher in checkpoint.teachers:
-        check_weights("teachers", teacher, model)
-    check_optimizer(checkpoint.optimizer, model)
-    shape = recipe.batch_size, recipe.num_layers, recipe.hidden_size
-    check_tensor("hidden", checkpoint.hidden, shape)
-    on_cuda = plan.device == "cuda"
-    check_random_states(checkpoint.torch_random, checkpoint.cuda_random, on_cuda)
-    check_windows(checkpoint.windows)
+    form["teachers"] = [weights] * len(state["teachers"])
+    if checkpoint.plan.device == "cuda":
+        form["random"]["cuda"] = torch.zeros(_CUDA_RANDOM_BYTES, dtype=torch.uint8)
+    return form
 
 
 def _printable(text: str) -> str:
@@ -322,7 +284,7 @@ def refuse_misfit(checkpoint: Checkpoint, corpus: Corpus) -> None:
             f"{len(corpus.vocabulary):,} of {corpus.name}; train anew"
         )
     windows = Windows(corpus.training, checkpoint.recipe, torch.device("cpu"))
-    windows.restore(checkpoint.windows)
+    windows.load(checkpoint.state["windows"])
 
 
 def _shown(value: object) -> str:

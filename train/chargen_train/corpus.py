@@ -80,3 +80,14 @@ def load_corpus(path: Path) -> Corpus:
 def corpus_name(path: Path) -> str:
     """names.txt and names.txt.gz are both called names."""
     return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
+
+
+def choose_separator(corpus: Corpus) -> str:
+    """The character that stands before a text begins.
+
+    A line end, else a space, else the corpus's last character: what would stand before its first
+    one if it were read again.
+    """
+    characters = corpus.vocabulary.characters
+    last = characters[int(corpus.tokens[-1])]
+    return next((c for c in "\n " if c in characters), last)

@@ -26,7 +26,7 @@ def choose_device(name: str) -> torch.device:
     """The device to train on.
 
     Raises:
-        OptionError: cuda is asked for and not there.
+        OptionError: `name` is cuda, and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise OptionError(
@@ -81,6 +81,19 @@ def threads(count: int) -> Iterator[None]:
 def own_randomness(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """A context that leaves PyTorch's generators as they were, and touches no GPU but `device`."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The states of PyTorch's generators; that of a GPU is None if `device` is none."""
+    cuda = torch.cuda.get_rng_state() if device.type == "cuda" else None
+    return {"torch": torch.random.get_rng_state(), "cuda": cuda}
+
+
+def load_random(state: dict[str, Any], device: torch.device) -> None:
+    """Set PyTorch's generators to what `random_state` gave."""
+    torch.random.set_rng_state(state["torch"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 class ThreadSwitch:

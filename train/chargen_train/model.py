@@ -1,10 +1,14 @@
 """The model: embedding, GRU, linear."""
 
+from typing import Self
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from chargen_ort.artifact import Artifact, read_weights
 from chargen_train.recurrence import Workspace, run_layer
 
 _EMBEDDING_STD = 2.0  # of start weights
@@ -52,6 +56,28 @@ class CharGRU(nn.Module):
         )
         self.output = nn.Linear(hidden_size, vocab_size)
         self._spaces = [Workspace() for _ in range(num_layers)]
+
+    @classmethod
+    @torch.no_grad()
+    def from_artifact(cls, artifact: Artifact) -> Self:
+        """The model that an fp32 artifact was made of, on the CPU in evaluation mode.
+
+        This is the one door for continuing from a file: what train-export wrote comes back bit for
+        bit.
+        """
+        config, weights = artifact.config, read_weights(artifact)
+        sizes = config.embedding_dim, config.hidden_size, config.num_layers
+        model = cls(len(config.vocabulary), *sizes).eval()
+        model.embedding.weight.copy_(torch.from_numpy(weights["embedding"].copy()))
+        model.output.weight.copy_(torch.from_numpy(weights["output_weight"].T.copy()))
+        model.output.bias.copy_(torch.from_numpy(weights["output_bias"].copy()))
+        for index, layer in enumerate(model.grus()):
+            w, r, b = (weights[f"layer_{index}_{part}"][0] for part in ("W", "R", "B"))
+            arrays = (w, r, *np.split(b, 2))
+            for parameter, array in zip(gru_parameters(layer), arrays, strict=True):
+                update, reset, new = np.split(array, 3)  # ONNX's order; PyTorch's has reset first
+                parameter.copy_(torch.from_numpy(np.concatenate([reset, update, new])))
+        return model
 
     def grus(self) -> list[nn.GRU]:
         """The layers, first to last."""

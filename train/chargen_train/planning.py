@@ -2,17 +2,17 @@
 
 import copy
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from chargen_ort.sampling import SamplingOptions
-from chargen_train.checkpoint import Plan
 from chargen_train.corpus import Corpus
 from chargen_train.device import choose_bf16
 from chargen_train.evaluate import WINDOW, mean_loss, sample_texts
+from chargen_train.events import SAMPLE_TEMPERATURES
 from chargen_train.model import CharGRU
-from chargen_train.progress import SAMPLE_TEMPERATURES, Supervision
 from chargen_train.recipe import Recipe
 
 MAX_VALIDATION = 1_000_000  # characters that the last evaluation reads
@@ -27,14 +27,40 @@ _TIMED = (WINDOW, 16 * WINDOW)  # characters to warm up with, and to time
 _TIMED_SAMPLE = 8  # characters
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What was found or measured when a run began, and holds to its end.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        bf16: whether the forward pass runs under bfloat16 autocast.
+        threads: of PyTorch at first; another number may round differently.
+        reserve: seconds of the minutes given that go to what comes before the first step and after
+            the last; 0 where steps or epochs bound the run.
+        measured: characters that an evaluation reads during the run.
+    """
+
+    device: str
+    bf16: bool
+    threads: int
+    reserve: float
+    measured: int
+
+
 def evaluation_count(recipe: Recipe) -> int:
     """How many evaluations a run has: one a minute, within limits."""
     least, most = _EVALUATIONS
     return min(most, max(least, round(recipe.minutes or 0)))
 
 
-def make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, supervision: Supervision) -> Plan:
-    """Measure what a run of `model` on `corpus` depends on."""
+def make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, export_seconds: float) -> Plan:
+    """Measure what a run of `model` on `corpus` depends on.
+
+    Args:
+        model: with start weights, on the device of the run.
+        corpus, recipe: what is done.
+        export_seconds: time to leave for the export within the minutes given.
+    """
     device = model.output.weight.device
     reserve, measured = 0.0, _MEASURED[1]
     if recipe.minutes is not None:
@@ -47,7 +73,7 @@ def make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, supervision: Super
         copies = 5 + recipe.teachers  # of the weights: model, average, best, two of the optimizer
         checkpoint = 4 * copies * sum(p.numel() for p in model.parameters())  # bytes
         reserve = last + per_character * measured + per_sample + checkpoint / _DISK_SPEED
-        reserve += supervision.export_seconds
+        reserve += export_seconds
         reserve = min(reserve, _RESERVE * limit)
     return Plan(
         device=device.type,

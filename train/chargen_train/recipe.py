@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
@@ -35,10 +35,11 @@ class Recipe:
         device: ``auto``, ``cpu`` or ``cuda``.
     """
 
+    # the measurements behind these numbers stand in EXPERIMENTS.md
     hidden_size: int = 512
-    num_layers: int = 2
-    embedding_dim: int = 48
-    seq_length: int = 64
+    num_layers: int = 2  # depth two beats one wide layer of as many weights
+    embedding_dim: int = 48  # 2 x 512 with the letters of English stays below 10 MB
+    seq_length: int = 64  # with the batch: many small steps win while time is short
     batch_size: int = 32
     learning_rate: float = 3e-3
     dropout: float = 0.0
@@ -47,7 +48,7 @@ class Recipe:
     average: float = 0.99
     schedule: Literal["cosine", "constant"] = "cosine"
     windows: Literal["stateful", "random"] = "stateful"
-    reset: float = 0.15
+    reset: float = 0.15  # every text that a user begins starts from a zero state
     teachers: int = 0
     steps: int | None = None
     epochs: float | None = None
@@ -64,6 +65,30 @@ class Recipe:
             raise OptionError("give one of steps, epochs and minutes")
         if self.device not in ("auto", "cpu", "cuda"):
             raise OptionError(f"device is {self.device!r}; give auto, cpu or cuda")
+
+
+class Overrides(TypedDict, total=False):
+    """Fields of a `Recipe` that are given instead of chosen; None is as if it were left out."""
+
+    hidden_size: int | None
+    num_layers: int | None
+    embedding_dim: int | None
+    seq_length: int | None
+    batch_size: int | None
+    learning_rate: float | None
+    dropout: float | None
+    weight_decay: float | None
+    gradient_clip: float | None
+    average: float | None
+    schedule: Literal["cosine", "constant"] | None
+    windows: Literal["stateful", "random"] | None
+    reset: float | None
+    teachers: int | None
+    steps: int | None
+    epochs: float | None
+    minutes: float | None
+    seed: int | None
+    device: Literal["auto", "cpu", "cuda"] | None
 
 
 LIMITS: dict[str, tuple[float, float]] = {
@@ -136,6 +161,8 @@ _BY_SIZE: tuple[tuple[float, Recipe], ...] = (
 )
 
 
+# Dropout costs a model that reads its corpus a few times, and saves one that reads it often from
+# learning it by heart. So it follows from the epochs, and those from the speed of the machine.
 _TABLE_HAS_DROPOUT = 20_000  # characters, up to which it does
 _DROPOUT_BY_EPOCHS = ((4.0, 0.0), (15.0, 0.1), (32.0, 0.2), (100.0, 0.25))
 _DROPOUT_STEP = 0.05
@@ -188,7 +215,7 @@ def choose_recipe(
     characters: int,
     preset: str | None = None,
     measure_speed: Callable[[Recipe], float] = typical_speed,
-    **overrides: Any,
+    **overrides: Unpack[Overrides],
 ) -> Recipe:
     """The recipe for a corpus and a time.
 
@@ -207,7 +234,7 @@ def choose_recipe(
     if preset is not None and preset not in PRESETS:
         raise OptionError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
     recipe = PRESETS[preset] if preset else next(r for size, r in _BY_SIZE if characters <= size)
-    given = {name: value for name, value in overrides.items() if value is not None}
+    given = given_settings(overrides)
     recipe = _fit(_replace(recipe, given), characters)
     if preset or characters <= _TABLE_HAS_DROPOUT:
         return recipe
@@ -222,11 +249,17 @@ def choose_recipe(
     return replace(recipe, **(suitable | given))
 
 
+def given_settings(overrides: Overrides) -> dict[str, Any]:
+    """The overrides that are given, by name; those that are None are left to the recipe."""
+    return {name: value for name, value in overrides.items() if value is not None}
+
+
 def _replace(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     """`recipe` with the settings of `given`, whose length takes the place of its own."""
     unknown = set(given) - {field.name for field in fields(Recipe)}
     if unknown:
         raise OptionError(f"no such setting: {', '.join(sorted(unknown))}")
+    # the recipe's own length is of one kind, and the user's may be of another
     lengths = given.keys() & {"steps", "epochs", "minutes"}
     if len(lengths) > 1:
         raise OptionError(f"give only one of {' and '.join(sorted(lengths))}")
@@ -236,9 +269,10 @@ def _replace(recipe: Recipe, given: dict[str, Any]) -> Recipe:
 
 
 def _fit(recipe: Recipe, characters: int) -> Recipe:
-    """A short corpus has fewer and shorter windows than asked for."""
+    """The recipe with fewer and shorter windows, where the corpus is too short for its own."""
     seq_length = min(recipe.seq_length, max(1, (characters - 1) // 2))
     batch_size = recipe.batch_size
+    # two windows of each row at least, so that the state is carried from one to the next
     if recipe.windows == "stateful":
         batch_size = min(batch_size, max(1, (characters - 1) // (2 * seq_length)))
     return replace(recipe, seq_length=seq_length, batch_size=batch_size)

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ import numpy as np
 import torch
 
 from chargen_ort import __version__
+from chargen_ort.artifact import Artifact
 from chargen_ort.errors import OptionError
-from chargen_ort.files import as_option_error, write_atomically
 from chargen_train.checkpoint import Checkpoint, is_checkpoint, previous_of
 from chargen_train.corpus import Corpus
 from chargen_train.evaluate import bits_per_char
-from chargen_train.progress import Progress
+from chargen_train.events import Observer, Progress
+from chargen_train.files import as_option_error, write_atomically
 from chargen_train.recipe import Recipe
+from chargen_train.report import render_report
 from chargen_train.run_lock import LOCK_NAME, FolderLock, lock_folder
 
 _LINES = 200  # of metrics a run, evaluations not counted
@@ -278,6 +280,48 @@ class RunFolder:
             replace(lock, path=aside / LOCK_NAME).release()
         artifact = self.artifact.with_name(f"{name}.onnx")
         return f"an unfinished run was moved to {aside}; --resume --out {artifact} goes on with it"
+
+
+class RunRecorder(Observer):
+    """Writes the course of a run and its report into its folder.
+
+    What cannot be written is a warning, given once, and never the run's end.
+
+    Args:
+        folder: of a run that has begun.
+        warn: takes the warning, one line.
+    """
+
+    def __init__(self, folder: RunFolder, warn: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._warn = warn
+        self._warned = False
+
+    def on_progress(self, progress: Progress) -> None:
+        """Note a step; an evaluation also makes the report anew."""
+        try:
+            self._folder.record(progress)
+            if progress.evaluation is not None:
+                self._write_report()
+        except Exception as error:  # a full disk, or a file that another program changed
+            self._warn_once(error)
+
+    def finish(self, artifact: Artifact) -> None:
+        """Note the results and make the last report."""
+        try:
+            self._folder.finish(artifact.training, artifact.parity, len(artifact.data))
+            self._write_report()
+        except Exception as error:  # the artifact is there
+            self._warn_once(error)
+
+    def _write_report(self) -> None:
+        page = render_report(self._folder.read_config(), self._folder.read_metrics())
+        write_atomically(self._folder.report, page.encode())
+
+    def _warn_once(self, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            self._warn(f"the run folder is not complete: {error!s}")
 
 
 def _is_line(value: object) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chargen_ort.errors import OptionError
-from chargen_ort.files import as_option_error, take_lock
+from chargen_train.files import as_option_error, take_lock
 
 LOCK_NAME = "run.lock"
 _MAX_DIGITS = 20

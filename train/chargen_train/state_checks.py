@@ -10,20 +10,14 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from chargen_train.model import CharGRU
-
 _MOST = 2**63 - 1  # of a whole number
-_CUDA_RANDOM_BYTES = 16
-_MOMENTS = ("exp_avg", "exp_avg_sq")  # that AdamW keeps of each parameter, besides "step"
+_MOST_BITS = 128  # of a whole number in a state: those of NumPy's generator have as many
 
 
-def check_fields(
-    form: type, values: Mapping[str, Any], may_be_nan: Sequence[str] = ()
-) -> dict[str, Any]:
+def check_fields(form: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Hold values against the types of a dataclass's fields; returns them.
 
     A whole number passes as a float. Of containers only the outer type is checked.
@@ -31,7 +25,6 @@ def check_fields(
     Args:
         form: the dataclass.
         values: by name of the field; those that have a default may be missing.
-        may_be_nan: floats that need not be finite.
     """
     if not isinstance(values, dict):
         raise TypeError(f"{form.__name__} is {_kind(values)}")
@@ -44,7 +37,7 @@ def check_fields(
             raise TypeError(f"{name} is {_kind(value)}")
         if type(value) is int and abs(value) > _MOST:
             raise ValueError(f"{name} has more than 63 bits")
-        if type(value) is float and not math.isfinite(value) and name not in may_be_nan:
+        if type(value) is float and not math.isfinite(value):
             raise ValueError(f"{name} is {value}")
     return values
 
@@ -75,88 +68,45 @@ def check_tensor(
     return tensor
 
 
-def meta_model(vocab_size: int, embedding_dim: int, hidden_size: int, num_layers: int) -> CharGRU:
-    """A model of these sizes that has shapes and no numbers."""
-    with torch.device("meta"):
-        return CharGRU(vocab_size, embedding_dim, hidden_size, num_layers)
+def check_like(name: str, value: Any, like: Any) -> None:
+    """Refuse a state that is not of the form of another one, whose own numbers do not matter.
 
+    Dicts have the same keys, lists the same length, tensors the same shape and type. A number is
+    finite and not negative, and whole where it is whole in `like`; where that has NaN, any number
+    will do, and where it has None, a number or None.
 
-def check_weights(name: str, weights: object, model: CharGRU) -> None:
-    """Refuse what is not a state of a model with the shapes of `model`."""
-    expected = model.state_dict()
-    if not isinstance(weights, dict) or weights.keys() != expected.keys():
-        raise ValueError(f"{name} are not the weights of a model of these sizes")
-    for key, tensor in expected.items():
-        check_tensor(f"{name} {key}", weights[key], tensor.shape)
-
-
-def check_optimizer(state: object, model: CharGRU) -> None:
-    """Refuse what is not a state of the AdamW that a run trains `model` with.
-
-    The parameters are in two groups: matrices, then vectors.
+    Args:
+        name: of the value, for messages.
+        value: what a file brought.
+        like: a state of the form; its tensors may be without numbers, on the device ``meta``.
     """
-    if not isinstance(state, dict) or state.keys() != {"state", "param_groups"}:
-        raise ValueError("optimizer is not the state of an optimizer")
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim == 1]
-    indices = list(range(len(matrices))), list(range(len(matrices), len(matrices + vectors)))
-    groups = state["param_groups"]
-    if not isinstance(groups, list) or len(groups) != len(indices):
-        raise ValueError("optimizer has not two groups of parameters")
-    for group, expected in zip(groups, indices, strict=True):
-        _check_group(group, expected)
-    entries = state["state"]
-    if not isinstance(entries, dict):
-        raise TypeError(f"optimizer state is {_kind(entries)}")
-    for index, entry in entries.items():
-        if type(index) is not int or not 0 <= index < len(matrices + vectors):
-            raise ValueError("optimizer has a state of no parameter")
-        if not isinstance(entry, dict) or entry.keys() != {"step", *_MOMENTS}:
-            raise ValueError(f"optimizer state {index} is not that of AdamW")
-        name = f"optimizer state {index}"
-        check_range(f"{name} step", check_tensor(name, entry["step"], ()).item(), 0)
-        for moment in _MOMENTS:
-            check_tensor(f"{name} {moment}", entry[moment], (matrices + vectors)[index].shape)
+    if isinstance(like, Tensor):
+        check_tensor(name, value, like.shape, like.dtype)
+    elif isinstance(like, dict):
+        if not isinstance(value, dict) or value.keys() != like.keys():
+            raise ValueError(f"{name or 'it'} has not the entries that it has in a run")
+        for key, inner in like.items():
+            check_like(f"{name} {key}".strip(), value[key], inner)
+    elif isinstance(like, list):
+        if not isinstance(value, list) or len(value) != len(like):
+            raise ValueError(f"{name} has not the length that it has in a run")
+        for index, inner in enumerate(like):
+            check_like(f"{name} {index}", value[index], inner)
+    elif isinstance(like, str):
+        if value != like:
+            raise ValueError(f"{name} is not {like}")
+    elif like is not None or value is not None:
+        _check_number(name, value, like)
 
 
-def _check_group(group: object, indices: list[int]) -> None:
-    plain = torch.optim.AdamW([torch.zeros(1)], fused=True).state_dict()["param_groups"][0]
-    if not isinstance(group, dict) or group.get("params") != indices:
-        raise ValueError("optimizer does not have the parameters of the model")
-    for name, usual in plain.items():
-        value = group.get(name, usual)  # another version of PyTorch may have one fewer
-        if name == "betas":
-            fits = isinstance(value, tuple) and len(value) == 2 and all(map(_is_share, value))
-        elif type(usual) is float:
-            fits = type(value) in (int, float) and 0 <= value <= _MOST
-        else:  # a switch
-            fits = name == "params" or value is usual
-        if not fits:
-            raise ValueError(f"optimizer {name} is not one that a run has")
-
-
-def check_random_states(torch_random: object, cuda_random: object, on_cuda: bool) -> None:
-    """Refuse what PyTorch's generators would not take."""
-    size = torch.Generator().get_state().shape
-    torch.Generator().set_state(check_tensor("torch_random", torch_random, size, torch.uint8))
-    if on_cuda:
-        check_tensor("cuda_random", cuda_random, (_CUDA_RANDOM_BYTES,), torch.uint8)
-    elif cuda_random is not None:
-        raise ValueError("cuda_random is there in a run on a CPU")
-
-
-def check_windows(state: Mapping[str, Any]) -> None:
-    """Refuse what `Windows.restore` would not take, whatever the corpus."""
-    if not isinstance(state, dict) or state.keys() != {"index", "offset", "generator"}:
-        raise ValueError("windows is not a place in a corpus")
-    for name in ("index", "offset"):
-        if type(state[name]) is not int:
-            raise TypeError(f"windows {name} is {_kind(state[name])}")
-        check_range(f"windows {name}", state[name], 0)
-    try:
-        np.random.default_rng(0).bit_generator.state = state["generator"]
-    except Exception:  # NumPy raises what it stumbles over
-        raise ValueError("windows has no state of a random generator") from None
+def _check_number(name: str, value: object, like: float | None) -> None:
+    if type(value) is not int and (type(value) is not float or type(like) is int):
+        raise TypeError(f"{name} is {_kind(value)}")
+    if type(value) is int and value.bit_length() > _MOST_BITS:
+        raise ValueError(f"{name} has more than {_MOST_BITS} bits")
+    may_be_any = like is not None and math.isnan(like)
+    if not may_be_any and not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} is {value:g}")
 
 
 def _has_type(value: object, hint: Any) -> bool:
@@ -170,10 +120,6 @@ def _has_type(value: object, hint: Any) -> bool:
     if hint in (int, bool, str, type(None)):
         return type(value) is hint
     return isinstance(value, origin or hint)
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, float) and 0 <= value < 1
 
 
 def _kind(value: object) -> str:

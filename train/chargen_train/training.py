@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 
 import torch
 
-from chargen_ort.errors import TrainingError
-from chargen_train.checkpoint import Checkpoint, Plan, refuse_other
+from chargen_ort.errors import ChargenError, TrainingError
+from chargen_train.checkpoint import Checkpoint, refuse_other, save_checkpoint
 from chargen_train.corpus import Corpus
 from chargen_train.device import (
     ThreadSwitch,
@@ -18,14 +18,8 @@ from chargen_train.device import (
     own_randomness,
     threads,
 )
-from chargen_train.keeper import Keeper
-from chargen_train.planning import make_plan
-from chargen_train.progress import (
-    Progress,
-    Supervision,
-    TrainedModel,
-    TrainingStoppedError,
-)
+from chargen_train.events import Observer, Supervision, TrainedModel, TrainingStoppedError
+from chargen_train.planning import Plan, make_plan
 from chargen_train.recipe import Recipe
 from chargen_train.run import Run, build_model
 
@@ -35,7 +29,7 @@ _SPEED_SECONDS = 0.7  # that steps are timed for
 def train(
     corpus: Corpus,
     recipe: Recipe,
-    on_progress: Callable[[Progress], None] | None = None,
+    observer: Observer = Observer(),  # noqa: B008 - does nothing
     supervision: Supervision = Supervision(),  # noqa: B008 - frozen
     resume: Checkpoint | None = None,
 ) -> TrainedModel:
@@ -47,9 +41,10 @@ def train(
 
     Raises:
         TrainingError: the loss or the gradient is not finite; names the last good checkpoint.
-        TrainingStoppedError: `supervision.should_stop` said so.
+        TrainingStoppedError: `observer.should_stop` said so.
         OptionError: the device is not there, or `resume` is of another corpus or recipe.
     """
+    seconds = supervision.export_seconds
     begun = supervision.clock() if supervision.begun is None else supervision.begun
     if resume is not None:
         refuse_other(resume, corpus.sha256, asdict(recipe))
@@ -59,56 +54,105 @@ def train(
     with own_randomness(device), threads(count):
         torch.manual_seed(recipe.seed)
         model = build_model(corpus, recipe).to(device)
-        plan = resume.plan if resume else make_plan(model, corpus, recipe, supervision)
+        plan = resume.plan if resume else make_plan(model, corpus, recipe, seconds)
         run = Run(model, corpus, recipe, plan, supervision.clock)
         if resume is not None:
-            run.restore(resume)
-        run.start(begun, resume.seconds if resume else None, supervision.export_seconds)
-        keeper = Keeper(supervision, run.checkpoint, resume.step if resume else None)
+            run.load(resume.state)
+        run.start(begun, resume.seconds if resume else None, seconds)
+        saved_step = resume.step if resume else None
+        saver = _CheckpointSaver(supervision, run, saved_step, observer.on_warning)
         switch = None
         if may_switch_threads(recipe, device, most):
             switch = ThreadSwitch(most, count)
-        _take_steps(run, keeper, switch, on_progress, supervision)
-        keeper.save(run.step)
-        if supervision.on_last_step:
-            supervision.on_last_step()
+        _take_steps(run, saver, switch, observer, supervision.clock)
+        saver.save(run.step)
+        observer.on_last_step()
         return run.finish()
+
+
+class _CheckpointSaver:
+    """Saves a run's checkpoints. One that cannot be written is a warning, not the run's end.
+
+    Args:
+        supervision: where and how often.
+        run: that is saved.
+        saved_step: step of the checkpoint that is there already, None if there is none.
+        warn: takes one line about a checkpoint that could not be written.
+    """
+
+    def __init__(
+        self,
+        supervision: Supervision,
+        run: Run,
+        saved_step: int | None,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._supervision = supervision
+        self._run = run
+        self._saved_step = saved_step
+        self._warn = warn
+        self._tried_at = supervision.clock()
+
+    def save_if_due(self, step: int, at_best: bool) -> None:
+        """Save at a best, or if the last try is long enough ago."""
+        age = self._supervision.clock() - self._tried_at
+        if at_best or age >= self._supervision.checkpoint_minutes * 60:
+            self.save(step)
+
+    def save(self, step: int) -> None:
+        """Save now, unless `step` is saved already."""
+        path = self._supervision.checkpoint
+        if path is None or self._saved_step == step:
+            return
+        try:
+            save_checkpoint(path, Checkpoint.of(self._run))
+            self._saved_step = step
+        except ChargenError as error:
+            self._warn(f"no checkpoint at step {step:,}: {error}")
+        # counted from a failure too: a full disk is not tried again after every step
+        self._tried_at = self._supervision.clock()
+
+    def describe(self) -> str:
+        """Which checkpoint there is to go on from."""
+        path = self._supervision.checkpoint
+        if path is None or self._saved_step is None:
+            return "no checkpoint was saved"
+        return f"the last good checkpoint is {path} (step {self._saved_step:,})"
 
 
 def _take_steps(
     run: Run,
-    keeper: Keeper,
+    saver: _CheckpointSaver,
     switch: ThreadSwitch | None,
-    on_progress: Callable[[Progress], None] | None,
-    supervision: Supervision,
+    observer: Observer,
+    clock: Callable[[], float],
 ) -> None:
     """Train until the run is over, which is decided once in each turn of the loop."""
     while not run.is_over():
         if run.prepare():
-            step_begun = supervision.clock()
+            step_begun = clock()
             try:
                 run.take_step()
             except TrainingError as error:
-                raise TrainingError(f"{error}; {keeper.describe()}") from None
+                raise TrainingError(f"{error}; {saver.describe()}") from None
             if switch:
-                switch.after_step(supervision.clock() - step_begun)
+                switch.after_step(clock() - step_begun)
             evaluation = run.evaluate() if run.evaluation_due() else None
-            if on_progress:
-                on_progress(run.progress(evaluation))
-            keeper.save_if_due(run.step, at_best=run.is_best(evaluation))
-        if supervision.should_stop and supervision.should_stop():
-            keeper.save(run.step)
-            raise TrainingStoppedError(f"stopped after step {run.step:,}; {keeper.describe()}")
+            observer.on_progress(run.progress(evaluation))
+            saver.save_if_due(run.step, at_best=run.is_best(evaluation))
+        if observer.should_stop():
+            saver.save(run.step)
+            raise TrainingStoppedError(f"stopped after step {run.step:,}; {saver.describe()}")
     evaluation = run.evaluate_last()
-    if evaluation is not None and on_progress:
-        on_progress(run.progress(evaluation))
+    if evaluation is not None:
+        observer.on_progress(run.progress(evaluation))
 
 
 def trained_so_far(corpus: Corpus, checkpoint: Checkpoint) -> TrainedModel:
     """The best weights that a checkpoint holds, measured as at the end of a run, on the CPU."""
     plan = replace(checkpoint.plan, device="cpu")
     run = Run(build_model(corpus, checkpoint.recipe), corpus, checkpoint.recipe, plan)
-    run.restore(replace(checkpoint, cuda_random=None))
+    run.load(checkpoint.state)
     return run.finish()
 
 

@@ -78,14 +78,14 @@ class Windows:
         return self._batch_at(starts, keep)
 
     def state(self) -> dict[str, Any]:
-        """Where it stands, ready for JSON: `restore` makes the same windows follow."""
+        """Where it stands, ready for JSON: `load` makes the same windows follow."""
         return {
             "index": self._index,
             "offset": self._offset,
             "generator": self._rng.bit_generator.state,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken, on the same text with the same recipe.
 
         Raises:

@@ -5,7 +5,7 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from chargen_export.chart import Curve, render_chart
+from chargen_train.chart import Curve, render_chart
 from chargen_train.evaluate import bits_per_char
 
 Json = Mapping[str, Any]

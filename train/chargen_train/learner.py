@@ -1,0 +1,184 @@
+"""A model in training with all that its steps change, and the best weights that were measured."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from chargen_ort.errors import TrainingError
+from chargen_train.device import autocast
+from chargen_train.distillation import SOFT_SHARE, SoftTargets
+from chargen_train.model import CharGRU
+from chargen_train.recipe import Recipe
+from chargen_train.windows import Batch
+
+_WARM_UP = 0.02  # of the model's time
+_BETAS = (0.9, 0.99)
+
+
+class Learner:
+    """One model in training.
+
+    Args:
+        model: with its first weights, on the device to train on.
+        recipe: says how it is trained.
+
+    Attributes:
+        model: what the steps change.
+        average: the exponential average of its weights, which is what is measured and exported.
+        begun: the fraction of the run at which it began.
+        steps: that it has taken.
+    """
+
+    def __init__(self, model: CharGRU, recipe: Recipe) -> None:
+        self.model = model
+        self.average = copy.deepcopy(model)
+        self.begun, self.steps = 0.0, 0
+        self._recipe = recipe
+        self._optimizer = _optimizer(model, recipe)
+        self._hidden = model.zero_hidden(recipe.batch_size)  # [batch, num_layers, hidden_size]
+
+    def take_step(
+        self, batch: Batch, rate: float, soft_targets: SoftTargets | None, bf16: bool, step: int
+    ) -> float:
+        """Learn from one window of each row; returns its loss, nats a character.
+
+        Args:
+            batch: the windows.
+            rate: of learning.
+            soft_targets: what teachers predict, to learn from as well.
+            bf16: whether the forward pass runs under bfloat16 autocast.
+            step: of the run, for messages.
+
+        Raises:
+            TrainingError: the loss or the gradient is not finite; no weight was changed.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        with autocast(self._hidden.device, bf16):
+            logits, hidden = self.model(batch.token, self._hidden * batch.keep)
+            logits = logits.float()  # [batch, time, vocab_size]
+            text_loss = F.cross_entropy(logits.flatten(0, 1), batch.target.flatten())
+            loss = text_loss
+            if soft_targets is not None:
+                soft_loss = soft_targets.loss(logits, batch.starts)
+                loss = (1 - SOFT_SHARE) * text_loss + SOFT_SHARE * soft_loss
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(
+            self.model.parameters(), self._recipe.gradient_clip or math.inf, foreach=True
+        )
+        found = text_loss.item()
+        # looked at before the step: the weights of the last good one are still whole
+        if not math.isfinite(found) or not math.isfinite(norm.item()):
+            raise TrainingError(
+                f"the loss is {found} and the gradient norm {norm.item()} at step {step}: not "
+                f"finite; try a --learning-rate below {self._recipe.learning_rate:g}"
+            )
+        self._optimizer.step()
+        self._hidden = hidden.detach().float()  # [batch, num_layers, hidden_size]
+        self.steps += 1
+        self._update_average()
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs; it shares memory with the learner."""
+        return {
+            "begun": self.begun,
+            "steps": self.steps,
+            "weights": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            # the groups of the optimizer follow from the recipe, its rate is set at every step
+            "moments": self._optimizer.state_dict()["state"],
+            "hidden": self._hidden,
+        }
+
+    def later_moments(self) -> dict[int, dict[str, Tensor]]:
+        """The entry ``moments`` of a state as it is after the first step, but for its numbers."""
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        step = torch.zeros(())
+        return {
+            index: {"step": step, "exp_avg": parameter, "exp_avg_sq": parameter}
+            for index, parameter in enumerate(parameters)
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.begun, self.steps = state["begun"], state["steps"]
+        self.model.load_state_dict(state["weights"])
+        self.average.load_state_dict(state["average"])
+        moments = copy.deepcopy(state["moments"])  # else shared
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._hidden = state["hidden"].to(self._hidden.device)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # at first the average follows closely, so that it forgets the first weights
+        decay = min(self._recipe.average, (1 + self.steps) / (10 + self.steps))
+        if self._recipe.average == 0:
+            decay = 0.0
+        torch._foreach_lerp_(
+            list(self.average.parameters()), list(self.model.parameters()), 1 - decay
+        )
+
+
+class Best:
+    """The best weights that a run has measured.
+
+    Attributes:
+        loss: mean loss, nats a character; None before the first measurement.
+        step: of the run, when they were measured.
+        model: that has them; None before.
+    """
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.step = 0
+        self.model: CharGRU | None = None
+
+    def offer(self, model: CharGRU, loss: float, step: int) -> None:
+        """Keep a copy of `model` if its loss is the lowest so far."""
+        if self.loss is None or loss < self.loss:
+            self.loss, self.step, self.model = loss, step, copy.deepcopy(model)
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs; it shares memory with the model."""
+        weights = None if self.model is None else self.model.state_dict()
+        return {"loss": self.loss, "step": self.step, "weights": weights}
+
+    def load(self, state: dict[str, Any], like: CharGRU) -> None:
+        """Go on where `state` was taken; the weights are put into a copy of `like`."""
+        self.loss, self.step, self.model = state["loss"], state["step"], None
+        if state["weights"] is not None:
+            self.model = copy.deepcopy(like)
+            self.model.load_state_dict(state["weights"])
+
+
+def scheduled_rate(recipe: Recipe, fraction: float) -> float:
+    """The learning rate when `fraction` of a model's time is used up.
+
+    It warms up, since AdamW's first estimates are poor, and falls along a cosine to zero, so that
+    the last weights are settled ones.
+    """
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    warm_up = min(1.0, (fraction + 1e-3) / _WARM_UP)
+    return recipe.learning_rate * (warm_up * 0.5 * (1 + math.cos(math.pi * fraction)))
+
+
+def _optimizer(model: CharGRU, recipe: Recipe) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if p.ndim > 1]},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        lr=recipe.learning_rate,
+        betas=_BETAS,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
