@@ -24,10 +24,10 @@ from chargen_ort import (
     Vocabulary,
 )
 from chargen_ort.artifact import seal
+from chargen_ort.engine import Engine, Stepper, open_session, run_steps
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.sampling import Sampler, StopFinder
 from chargen_ort.state import _MAGIC
-from chargen_ort.step import Stepper, open_session, run_steps
 from chargen_ort.stream import _hold_back
 from tests.conftest import ALPHABET, artifact_bytes, random_model
 
@@ -196,11 +196,13 @@ def test_only_bytes_are_a_model():
         lambda g: Stepper(None, 1, (SIZE, 1, 16)),
         lambda g: Stepper(g.session, 1, (SIZE, 1, 17)),
         lambda g: Stepper(g.session, 1, None),
+        lambda g: Engine(None),
         lambda g: TextState(None, SamplingOptions()),
-        lambda g: TextState(g, {}),
-        lambda g: TextState(g, SamplingOptions(), row=1.5),
-        lambda g: TextState(g, SamplingOptions(), unknown="bogus"),
-        lambda g: TextState(g, SamplingOptions(stop="X")),
+        lambda g: TextState(g, SamplingOptions()),
+        lambda g: TextState(g.engine, {}),
+        lambda g: TextState(g.engine, SamplingOptions(), row=1.5),
+        lambda g: TextState(g.engine, SamplingOptions(), unknown="bogus"),
+        lambda g: TextState(g.engine, SamplingOptions(stop="X")),
         lambda g: TextState.restore(None, b""),
         lambda g: TextStream(None, NOTHING, 1, (), None),
         lambda g: TextStream(g.state("a"), None, 1, (), None),
@@ -297,29 +299,45 @@ def test_a_copy_of_a_state_is_a_fork(generator, copied):
 # Interruptions
 
 
+@pytest.fixture
+def interruptible(generator, monkeypatch):
+    """A model, and a list: an (exception, late) that is appended to it comes in the next step."""
+    interrupt = []
+
+    class Session:
+        def __init__(self, session):
+            self.session = session
+
+        def __getattr__(self, name):
+            return getattr(self.session, name)
+
+        def run_with_iobinding(self, binding):
+            raised, late = interrupt.pop() if interrupt else (None, True)
+            if late:  # what an interrupt in the middle of native code looks like
+                self.session.run_with_iobinding(binding)
+            if raised:
+                raise raised
+
+    monkeypatch.setattr(
+        "chargen_ort.engine.open_session", lambda *given: Session(open_session(*given))
+    )
+    return CharGenerator(generator.artifact), interrupt
+
+
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, RuntimeError, MemoryError])
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 @pytest.mark.parametrize("drawn", [0, 5, 128])
-def test_a_draw_that_is_interrupted_was_not_made(
-    generator, monkeypatch, raised, late, penalty, drawn
-):
+def test_a_draw_that_is_interrupted_was_not_made(interruptible, raised, late, penalty, drawn):
+    generator, interrupt = interruptible
     state = generator.state("hello", seed=1, repetition_penalty=penalty)
     for _ in range(drawn):
         state.draw()
     before, expected = state.snapshot(), [state.fork().draw() for _ in range(2)]
-    run = state._stepper._run
-
-    def interrupted(binding):
-        if late:
-            run(binding)  # what an interrupt in the middle of native code looks like
-        raise raised
-
-    monkeypatch.setattr(state._stepper, "_run", interrupted)
+    interrupt.append((raised, late))
     wanted = ArtifactError if raised is RuntimeError else raised
     with pytest.raises(wanted):
         state.draw()
-    monkeypatch.undo()
     assert state.snapshot() == before
     assert [state.draw()] == expected[:1]
     assert state.drawn == drawn + 1
@@ -335,9 +353,9 @@ def test_a_feed_that_is_interrupted_fed_nothing(generator, monkeypatch):
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return run_steps(*arguments)
+        return run_steps(generator.session, *arguments)
 
-    monkeypatch.setattr("chargen_ort.state.run_steps", interrupted)
+    monkeypatch.setattr(generator.engine, "run_steps", interrupted)
     with pytest.raises(KeyboardInterrupt):
         state.feed("world")
     assert state.snapshot() == before
@@ -354,7 +372,7 @@ def test_what_onnxruntime_refuses_is_one_of_our_errors(generator, monkeypatch, t
     assert str(caught.value).isprintable()
     path = tmp_path / "x.onnx"
     path.write_bytes(generator.artifact.data)
-    monkeypatch.setattr("chargen_ort.generator.open_session", lambda *_: open_session(b"", 1))
+    monkeypatch.setattr("chargen_ort.engine.open_session", lambda *_: open_session(b"", 1))
     with pytest.raises(ArtifactError, match=r"x\.onnx: ONNX Runtime does not open"):
         CharGenerator.load(path)
 

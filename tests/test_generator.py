@@ -275,7 +275,7 @@ def test_a_batch_tells_why_each_text_ended(generator):
     stop = generator.generate("a", 9, seed=1, row=1)[6:9]
     options = generator.options(seed=1, stop=stop)
     for batch_size in (1, 3):
-        written = list(write_texts(generator, iter(["a"] * 3), 9, options, batch_size, None))
+        written = list(write_texts(generator.engine, iter(["a"] * 3), 9, options, batch_size, None))
         assert {w.index: w.ended for w in written} == {0: "length", 1: "stop", 2: "length"}
         for w in written:
             assert w.text == generator.generate("a", 9, options=options, row=w.index)

@@ -22,9 +22,9 @@ from chargen_export.int8 import (
 )
 from chargen_export.parity import BATCHES
 from chargen_export.vectors import make_vectors
+from chargen_ort.engine import Stepper, open_session, run_steps
 from chargen_ort.errors import ParityError
 from chargen_ort.graph_spec import Tolerance
-from chargen_ort.step import Stepper, open_session, run_steps
 from chargen_ort.variants import VARIANTS
 
 STEPS = 250  # each is compared on its own: nothing builds up

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from chargen_export.vectors import make_vectors
+from chargen_ort.engine import Stepper, open_session, run_steps
 from chargen_ort.errors import ParityError
 from chargen_ort.graph_spec import Tolerance
 from chargen_ort.sampling import Sampler, SamplingOptions, uniform_draws
-from chargen_ort.step import Stepper, open_session, run_steps
 from chargen_ort.variants import VARIANTS
 from chargen_train.model import CharGRU
 

@@ -23,9 +23,9 @@ from chargen_export.int8_parity import verify_int8
 from chargen_export.parity import verify_parity
 from chargen_export.seal import seal_artifact
 from chargen_ort.artifact import Artifact, read_artifact
+from chargen_ort.engine import run_steps
 from chargen_ort.errors import OptionError, ParityError
 from chargen_ort.generator import CharGenerator
-from chargen_ort.step import run_steps
 from chargen_ort.text import read_text
 from chargen_ort.variants import VARIANTS
 from chargen_train.evaluate import WINDOW

@@ -123,12 +123,12 @@ def shown_number(value: int) -> str:
     return f"{'minus ' if value < 0 else ''}a number of about {digits} digits"
 
 
-def shown_value(value: object) -> str:
-    """A value as a message shows it: one short line, whatever it is."""
+def shown_value(value: object, most: int = _SHOWN_TEXT) -> str:
+    """A value as a message shows it: one printable line, of a text at most `most` characters."""
     if isinstance(value, int) and not isinstance(value, bool):
         return shown_number(value)
     if isinstance(value, str):
-        cut = value[:_SHOWN_TEXT]
+        cut = value[:most]
         return repr(cut) if len(cut) == len(value) else repr(cut) + "…"
     return repr(value) if value is None or isinstance(value, (bool, float)) else _kind(value)
 

@@ -220,9 +220,9 @@ def generate(
             from chargen_ort.reports import written_lines, written_objects
 
             starts = repeat(start, num)
-            texts = write_texts(generator, starts, length, options, batch_size, unknown)
+            texts = write_texts(generator.engine, starts, length, options, batch_size, unknown)
             if as_json:
-                lines = written_objects(generator, texts, start, options.seed, unknown)
+                lines = written_objects(generator.engine, texts, start, options.seed, unknown)
             else:
                 lines = written_lines(texts, "" if no_echo else start)
             write_text(lines, raw)

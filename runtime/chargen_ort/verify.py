@@ -6,7 +6,7 @@ import numpy as np
 
 from chargen_ort.artifact import Artifact, check_graph
 from chargen_ort.claims import vector_misfit
-from chargen_ort.step import open_session, run_steps
+from chargen_ort.engine import open_session, run_steps
 from chargen_ort.variants import VARIANTS
 
 
