@@ -296,6 +296,17 @@ def test_a_copy_of_a_state_is_a_fork(generator, copied):
     assert [state.draw() for _ in range(20)] == [reference.draw() for _ in range(20)]
 
 
+def test_a_model_that_is_pickled_with_its_states_is_opened_once(generator, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        "chargen_ort.engine.open_session", lambda *given: opened.append(1) or open_session(*given)
+    )
+    saved = pickle.dumps((generator, generator.state("a", seed=1), generator.state("b")))
+    model, state, _ = pickle.loads(saved)
+    assert len(opened) == 1
+    assert state.draw() == model.generate("a", 1, seed=1)
+
+
 # Interruptions
 
 
