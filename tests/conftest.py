@@ -10,7 +10,7 @@ from chargen_export.graph import build_step_model
 from chargen_export.pipeline import train_and_export
 from chargen_ort import CharGenerator, Vocabulary
 from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
-from chargen_ort.sampling import SamplingOptions
+from chargen_ort.options import SamplingOptions
 from chargen_ort.vocabulary import UnknownPolicy
 from chargen_train.model import CharGRU
 

@@ -12,7 +12,7 @@ from chargen_export.precision import GateText, derive_variant
 from chargen_ort import Artifact, ArtifactError, CharGenerator, Vocabulary, parse_artifact
 from chargen_ort.artifact import MAX_LAYERS, MAX_WIDTH, ModelConfig, metadata_bytes, seal
 from chargen_ort.cli import app
-from chargen_ort.sampling import MAX_STOP_LENGTH, MAX_STOPS, MAX_TOP_K
+from chargen_ort.options import MAX_STOP_LENGTH, MAX_STOPS, MAX_TOP_K
 from chargen_ort.strict_json import schema
 from chargen_ort.variants import VARIANTS
 from chargen_ort.verify import verify_vectors

@@ -23,6 +23,7 @@ from chargen_export.int8_parity import verify_int8
 from chargen_export.parity import verify_parity
 from chargen_export.seal import seal_artifact
 from chargen_ort.artifact import Artifact, read_artifact
+from chargen_ort.checks import number
 from chargen_ort.engine import run_steps
 from chargen_ort.errors import OptionError, ParityError
 from chargen_ort.generator import CharGenerator
@@ -90,10 +91,7 @@ def check_loss_increase(max_loss_increase: float) -> None:
     Raises:
         OptionError: naming the range.
     """
-    if not 0 <= max_loss_increase <= MAX_LOSS_INCREASE_LIMIT:
-        raise OptionError(
-            f"max_loss_increase is {max_loss_increase:g}; give 0 to {MAX_LOSS_INCREASE_LIMIT:g}"
-        )
+    number("max_loss_increase", max_loss_increase, 0, MAX_LOSS_INCREASE_LIMIT)
 
 
 def build_variant(single: bytes, precision: str) -> bytes:

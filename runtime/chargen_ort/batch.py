@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.engine import Engine
-from chargen_ort.sampling import Sampler, SamplingOptions
+from chargen_ort.options import SamplingOptions
+from chargen_ort.sampling import Sampler
 from chargen_ort.state import TextState
 from chargen_ort.stream import Ended
 from chargen_ort.vocabulary import UnknownPolicy

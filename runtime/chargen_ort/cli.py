@@ -1,17 +1,22 @@
 """The command chargen-ort: options and printing."""
 
+import inspect
 import sys
+from collections.abc import Callable
 from io import BytesIO
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
+
+from chargen_ort.checks import whole_number
+from chargen_ort.errors import ChargenError, OptionError
+from chargen_ort.options import MAX_LENGTH, TABLE, SamplingOptions, SamplingOverrides
 
 if TYPE_CHECKING:
     from chargen_ort.generator import CharGenerator
     from chargen_ort.models import ChosenModel
-    from chargen_ort.sampling import SamplingOptions, SamplingOverrides
 
 app = typer.Typer(
     add_completion=False,
@@ -64,46 +69,6 @@ _WriterModel = Annotated[
         rich_help_panel=_TEXT,
     ),
 ]
-_Temperature = Annotated[
-    float | None,
-    typer.Option(
-        help="Below 1 the text is safer, above 1 it is bolder; 0 always takes the likeliest "
-        "character.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-_TopK = Annotated[
-    int | None,
-    typer.Option(help="Draw from the K likeliest characters; 0 is off.", rich_help_panel=_SAMPLING),
-]
-_TopP = Annotated[
-    float | None,
-    typer.Option(
-        help="Draw from the likeliest characters that together have probability P; 1 is off.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-_MinP = Annotated[
-    float | None,
-    typer.Option(
-        help="Draw from characters at least P times as likely as the likeliest; 0 is off.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-_Penalty = Annotated[
-    float | None,
-    typer.Option(
-        help="Above 1 makes characters that were used less likely; 1 is off.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-_Seed = Annotated[
-    int | None,
-    typer.Option(
-        help="The same seed gives the same text. By default each run takes a new one.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
 _Num = Annotated[
     int,
     typer.Option(
@@ -153,7 +118,29 @@ _Raw = Annotated[
 _Version = Annotated[bool, typer.Option("--version", "-V", help="Print the version and exit.")]
 
 
+def _with_sampling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, shown to typer with an option for each row of the table before --num."""
+    parameters = list(inspect.signature(command).parameters.values())[:-1]
+    rows = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=None,
+            annotation=Annotated[
+                int | None if row.whole else float | None,
+                typer.Option(help=row.help, rich_help_panel=_SAMPLING),
+            ],
+        )
+        for name, row in TABLE.items()
+    ]
+    place = [parameter.name for parameter in parameters].index("num")
+    parameters[place:place] = rows
+    command.__dict__["__signature__"] = inspect.Signature(parameters)
+    return command
+
+
 @app.callback(invoke_without_command=True)
+@_with_sampling_options
 def generate(
     context: typer.Context,
     start: _Start = "",
@@ -161,12 +148,6 @@ def generate(
     stop: _Stop = None,
     unknown: _StartUnknown = None,
     model: _WriterModel = None,
-    temperature: _Temperature = None,
-    top_k: _TopK = None,
-    top_p: _TopP = None,
-    min_p: _MinP = None,
-    repetition_penalty: _Penalty = None,
-    seed: _Seed = None,
     num: _Num = 1,
     batch_size: _BatchSize = 64,
     no_echo: _NoEcho = False,
@@ -174,6 +155,7 @@ def generate(
     interactive: _Interactive = False,
     raw: _Raw = False,
     version: _Version = False,
+    **sampling: Any,
 ) -> None:
     """Write text with a model that train-export made.
 
@@ -189,24 +171,18 @@ def generate(
         print(f"{_NAME} {__version__}")
         return
     with command(_NAME):
-        from chargen_ort.sampling import SamplingOptions, fresh_seed
+        from chargen_ort.sampling import fresh_seed
         from chargen_ort.terminal import report, write_text
 
         _check_request(length, num, batch_size, interactive, as_json or no_echo)
-        given = {
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "repetition_penalty": repetition_penalty,
-            "stop": read_stops(stop),
-            "seed": fresh_seed() if seed is None else seed,
-        }
-        overrides = {name: value for name, value in given.items() if value is not None}
-        sampling = cast("SamplingOverrides", overrides)
-        SamplingOptions(**sampling)  # what is wrong with any model is refused before one is read
+        given = sampling | {"stop": read_stops(stop)}
+        if given["seed"] is None:
+            given["seed"] = fresh_seed()
+        chosen_ones = {name: value for name, value in given.items() if value is not None}
+        overrides = cast("SamplingOverrides", chosen_ones)
+        SamplingOptions(**overrides)  # what is wrong with any model is refused before one is read
         start = read_start(start)
-        generator, chosen, options = open_writer(model, start, unknown, sampling)
+        generator, chosen, options = open_writer(model, start, unknown, overrides)
         report(f"model {chosen}, seed {options.seed}")
         if interactive:
             from chargen_ort.interactive import run_interactive
@@ -230,10 +206,6 @@ def generate(
 
 def _check_request(length: int, num: int, batch_size: int, interactive: bool, shaped: bool) -> None:
     """Refuse numbers out of range, and with --interactive what shapes the output."""
-    from chargen_ort.checks import whole_number
-    from chargen_ort.errors import OptionError
-    from chargen_ort.sampling import MAX_LENGTH
-
     whole_number("num", num, 1, _MOST_TEXTS)
     whole_number("length", length, 0, MAX_LENGTH)
     whole_number("batch_size", batch_size, 1, _MOST_AT_ONCE)
@@ -322,11 +294,8 @@ def score(
 
     complaints = Complaints()
     with command(_NAME):
-        from chargen_ort.checks import whole_number
-        from chargen_ort.errors import OptionError
         from chargen_ort.models import choose_model, naming
         from chargen_ort.reports import line_scores, text_score
-        from chargen_ort.sampling import MAX_LENGTH
 
         if lines and window is not None:
             raise OptionError("window is for a whole text; leave it out, or leave out --lines")
@@ -413,14 +382,13 @@ def load_model(chosen: "ChosenModel") -> "CharGenerator":
 
 
 def open_writer(
-    model: Path | None, start: str, unknown: Unknown | None, sampling: "SamplingOverrides"
+    model: Path | None, start: str, unknown: Unknown | None, sampling: SamplingOverrides
 ) -> "tuple[CharGenerator, ChosenModel, SamplingOptions]":
     """Open the model and check the start and the options against it, before a text is begun.
 
     Raises:
         ChargenError: what is wrong about the model, which the message names.
     """
-    from chargen_ort.errors import ChargenError
     from chargen_ort.models import choose_model, naming
 
     chosen = choose_model(model)

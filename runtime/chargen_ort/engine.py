@@ -189,7 +189,7 @@ class Stepper:
         if not isinstance(shape, tuple) or len(shape) != len(names):
             raise OptionError(f"shape must be a tuple of {', '.join(names)}")
         for name, given, size in zip(names, shape, sizes, strict=True):
-            whole_number(name, given, size, size, f"this model's is {size}")
+            whole_number(name, given, size, size, f"this model's, {size}")
         self._session = session
         self._run = session.run_with_iobinding
         self._vocab_size = vocab_size

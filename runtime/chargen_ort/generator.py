@@ -13,13 +13,8 @@ from chargen_ort.batch import write_texts
 from chargen_ort.checks import instance, iterate_texts, number, printable, whole_number
 from chargen_ort.engine import MAX_BATCH, Engine, Stepper
 from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.sampling import (
-    MAX_LENGTH,
-    ROW_LIMIT,
-    SamplingOptions,
-    SamplingOverrides,
-    fresh_seed,
-)
+from chargen_ort.options import MAX_LENGTH, ROW_LIMIT, SamplingOptions, SamplingOverrides
+from chargen_ort.sampling import fresh_seed
 from chargen_ort.scoring import Score, score_text, score_texts
 from chargen_ort.state import TextState, check_top
 from chargen_ort.stream import TextStream
@@ -356,7 +351,5 @@ def _length(length: int | None) -> int | None:
 def _deadline(timeout: float | None) -> float | None:
     if timeout is None:
         return None
-    seconds = number("timeout", timeout)
-    if not 0 <= seconds <= MAX_TIMEOUT:
-        raise OptionError(f"timeout is {seconds:g}; give seconds, 0 to {MAX_TIMEOUT:g}")
-    return time.monotonic() + seconds
+    cure = f"seconds, 0 to {MAX_TIMEOUT:g}"
+    return time.monotonic() + number("timeout", timeout, 0, MAX_TIMEOUT, cure)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from chargen_ort.errors import ChargenError
 from chargen_ort.generator import CharGenerator
 from chargen_ort.models import ChosenModel
-from chargen_ort.sampling import SamplingOptions
+from chargen_ort.options import SamplingOptions
 from chargen_ort.state import TextState
 from chargen_ort.terminal import report, write_text
 from chargen_ort.vocabulary import UnknownPolicy

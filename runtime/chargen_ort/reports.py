@@ -12,6 +12,7 @@ from chargen_ort.engine import Engine
 from chargen_ort.errors import UnknownCharacterError
 from chargen_ort.generator import CharGenerator
 from chargen_ort.models import ChosenModel
+from chargen_ort.options import TABLE
 from chargen_ort.scoring import LINE_END, Score, score_continuations
 from chargen_ort.vocabulary import UnknownPolicy
 
@@ -238,17 +239,9 @@ def _unknown(policy: str, replacement: str) -> str:
 
 def _sampling(artifact: Artifact) -> str:
     options = artifact.config.sampling
-    changed = [
-        f"{name} {value:g}"
-        for name, value, off in (
-            ("top_k", options.top_k, 0),
-            ("top_p", options.top_p, 1),
-            ("min_p", options.min_p, 0),
-            ("repetition_penalty", options.repetition_penalty, 1),
-        )
-        if value != off
-    ]
-    return ", ".join([f"temperature {options.temperature:g}", *changed])
+    values = ((name, getattr(options, name), row.off) for name, row in TABLE.items())
+    changed = [f"{name} {value:g}" for name, value, off in values if value not in (off, None)]
+    return ", ".join(changed)
 
 
 def _training(training: Any) -> Iterator[tuple[str, str]]:

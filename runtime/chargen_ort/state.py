@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from chargen_ort.checks import instance, token_array, whole_number
 from chargen_ort.engine import Engine
 from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.sampling import Sampler, SamplingOptions
+from chargen_ort.options import MAX_LENGTH, SEED_LIMIT, SamplingOptions
+from chargen_ort.sampling import Sampler
 from chargen_ort.strict_json import check, load_object, schema
 from chargen_ort.vocabulary import UnknownPolicy, check_policy
 
-_MAGIC = b"chargen-state-1\n"
-_MAX_TOP = 1 << 40
+_MAGIC = b"chargen-state-2\n"
+_MAX_TOP = MAX_LENGTH
 
 
 class TextState:
@@ -165,19 +166,11 @@ class TextState:
 
     def snapshot(self) -> bytes:
         """All of the state as bytes, for `CharGenerator.restore` in this or another process."""
-        options = self._sampler.options
         seen = self._sampler.seen(0)
         header = {
             "model": self._engine.artifact.sha256,
-            "options": {
-                "temperature": options.temperature,
-                "top_k": options.top_k,
-                "top_p": options.top_p,
-                "min_p": options.min_p,
-                "repetition_penalty": options.repetition_penalty,
-                "stop": list(options.stops),
-                "seed": self._sampler.seed,
-            },
+            "options": self.options.to_json(),
+            "seed": self.seed,
             "row": self._sampler.rows[0],
             "drawn": self.drawn,
             "fed": self._fed,
@@ -202,10 +195,11 @@ class TextState:
         """
         instance("engine", engine, Engine)
         header, floats = _parse_snapshot(snapshot, engine)
-        seen = np.asarray(header["seen"], dtype=np.int64)
         try:
-            options = SamplingOptions(**header["options"])
+            seed = whole_number("seed", header["seed"], 0, SEED_LIMIT - 1)
+            options = SamplingOptions.from_json(header["options"], seed)
             state = cls(engine, options, header["row"], header["unknown"])
+            seen = np.asarray(header["seen"], dtype=np.int64)
             seen = token_array(seen, len(engine.vocabulary), 1)
         except OptionError as error:
             raise ArtifactError(f"the snapshot is damaged: {error}") from None
@@ -239,7 +233,7 @@ def check_top(top: object) -> int | None:
     Raises:
         OptionError: not a whole number of 1 or more.
     """
-    return None if top is None else whole_number("top", top, 1, _MAX_TOP, "give 1 or more, or None")
+    return None if top is None else whole_number("top", top, 1, _MAX_TOP, "1 or more, or None")
 
 
 def _parse_snapshot(

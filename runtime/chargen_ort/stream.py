@@ -8,7 +8,8 @@ from typing import Literal, Self
 import numpy as np
 
 from chargen_ort.checks import instance, number, token_array, whole_number
-from chargen_ort.sampling import MAX_LENGTH, StopFinder, check_stops
+from chargen_ort.options import MAX_LENGTH, check_stops
+from chargen_ort.sampling import StopFinder
 from chargen_ort.state import TextState
 
 # why a text ended; "end" is for models that have an end token

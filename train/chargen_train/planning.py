@@ -6,7 +6,7 @@ import time
 import numpy as np
 import torch
 
-from chargen_ort.sampling import SamplingOptions
+from chargen_ort.options import SamplingOptions
 from chargen_train.checkpoint import Plan
 from chargen_train.corpus import Corpus
 from chargen_train.device import choose_bf16

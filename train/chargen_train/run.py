@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from chargen_ort.errors import TrainingError
-from chargen_ort.sampling import SamplingOptions
+from chargen_ort.options import SamplingOptions
 from chargen_train.checkpoint import Checkpoint, Plan
 from chargen_train.corpus import Corpus
 from chargen_train.device import autocast
