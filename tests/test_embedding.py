@@ -27,8 +27,8 @@ from chargen_ort.artifact import seal
 from chargen_ort.engine import Engine, Stepper, open_session, run_steps
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.sampling import Sampler, StopFinder
-from chargen_ort.state import _MAGIC
-from chargen_ort.stream import _hold_back
+from chargen_ort.state import MAGIC
+from chargen_ort.stream import hold_back
 from tests.conftest import ALPHABET, artifact_bytes, random_model
 
 SIZE = len(ALPHABET)
@@ -225,12 +225,12 @@ def test_what_is_of_another_kind_is_refused_at_once(generator, make):
 
 
 def forged(state, **changes):
-    header, _, floats = state.snapshot().removeprefix(_MAGIC).partition(b"\n")
+    header, _, floats = state.snapshot().removeprefix(MAGIC).partition(b"\n")
     value = json.loads(header)
     options = {key: changes.pop(key) for key in list(changes) if key in value["options"]}
     value |= changes | {"options": value["options"] | options}
     value = {key: item for key, item in value.items() if item is not ...}
-    return _MAGIC + json.dumps(value).encode() + b"\n" + floats
+    return MAGIC + json.dumps(value).encode() + b"\n" + floats
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_a_stop_string_that_the_model_cannot_write_is_refused(generator):
 def test_the_longest_stop_strings_cost_next_to_nothing(text):
     stops = tuple("l" * 254 + a + b for a in "abcd" for b in "abcd")
     begun = time.perf_counter()
-    assert "".join(_hold_back(iter(text), stops)) == text
+    assert "".join(hold_back(iter(text), stops)) == text
     assert time.perf_counter() - begun < 2  # of 0.1; comparing with each prefix takes 30
 
 

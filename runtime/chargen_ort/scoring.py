@@ -8,6 +8,8 @@ or, where the policy is ``replace``, as if the replacement stood there.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ _LOGITS_AT_ONCE = 1 << 20  # numbers in one call's logits: 4 MB, whatever the vo
 _ROWS = 64  # windows scored side by side
 _PIECE = 1 << 16  # characters of a long text held as tokens at a time
 _BATCH_AT_ONCE = 1 << 20  # characters, padding included, of the texts that share a batch
+
+
+_Integer = TypeVar("_Integer", bound=np.integer)
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ def score_continuations(
     read = engine.vocabulary.encode(start, unknown)
     if not len(read):
         read = np.array([reader.separator])
-    hidden = _score_rows(engine, read[None, :-1], read[None, :-1]).hidden
+    hidden = score_rows(engine, read[None, :-1], read[None, :-1]).hidden
     totals = [0.0] * len(texts)
     places = [place for place, text in enumerate(texts) if text]
     for batch in _batches([len(texts[place]) for place in places], _ROWS):
@@ -273,17 +278,28 @@ def _score_windows(
 ) -> Iterator[tuple[NDArray[np.float64], int]]:
     """As `_score_through`, from a zero state each `window` characters, windows side by side."""
     for tokens in pieces:
-        before, following = tokens[:-1], tokens[1:]
-        whole = len(following) // window * window
-        for part, width in (
-            (slice(0, whole), window),
-            (slice(whole, len(following)), len(following) - whole),
-        ):
-            if len(following[part]):
-                rows = following[part].reshape(-1, width)  # [windows, width]
-                first = _readable(reader, before[part][::width])  # [windows]
-                scored, _ = _score_after(reader, first, rows)
-                yield scored.ravel(), _unknown_in(rows)
+        for before, rows in window_rows(tokens, window):
+            scored, _ = _score_after(reader, _readable(reader, before[:, 0]), rows)
+            yield scored.ravel(), _unknown_in(rows)
+
+
+def window_rows(
+    tokens: NDArray[_Integer], window: int
+) -> Iterator[tuple[NDArray[_Integer], NDArray[_Integer]]]:
+    """Cut `tokens` ``[time]`` into windows that are read from a zero state each, side by side.
+
+    Yields:
+        what is read and what is to be predicted, ``[windows, window]`` each, at most 64 windows at
+        a time; the last window may be shorter.
+    """
+    inputs, targets = tokens[:-1], tokens[1:]
+    whole = len(inputs) // window * window
+    edges = [*range(0, whole, _ROWS * window), whole]
+    for begin, end in pairwise(edges):
+        part = slice(begin, end)
+        yield inputs[part].reshape(-1, window), targets[part].reshape(-1, window)
+    if whole < len(inputs):
+        yield inputs[None, whole:], targets[None, whole:]
 
 
 def _unknown_in(tokens: NDArray[np.int32]) -> int:
@@ -323,7 +339,7 @@ def _score_after(
         row, place = np.nonzero(known)
         targets[row, step[row, place]] = following[row, place]
     inputs = np.concatenate([first[:, None], targets[:, :-1]], axis=1)
-    result = _score_rows(reader.engine, inputs, targets, not all_known, hidden)
+    result = score_rows(reader.engine, inputs, targets, not all_known, hidden)
     scores, floors = result.scores, result.floors
     if step is not None:
         scores = np.take_along_axis(scores, step, axis=1)
@@ -332,32 +348,47 @@ def _score_after(
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """What a pass over rows of tokens gives.
+class ScoredRows:
+    """What a pass over rows of tokens gives; what was not wanted is zeros ``[1, 1]``.
 
     Attributes:
         scores: log probability of each target, nats, ``[rows, time]``.
-        floors: that of the least likely token at each place, ``[rows, time]``; zeros if not asked.
+        floors: that of the least likely token at each place, nats, ``[rows, time]``.
+        best: the likeliest token at each place, ``[rows, time]``.
         hidden: the state after the last input, ``[rows, num_layers, hidden_size]``.
     """
 
     scores: NDArray[np.float64]
     floors: NDArray[np.float64]
+    best: NDArray[np.int64]
     hidden: NDArray[np.float32]
 
 
-def _score_rows(
+def score_rows(
     engine: Engine,
     inputs: NDArray[np.int64],
     targets: NDArray[np.int64],
     with_floors: bool = False,
     hidden: NDArray[np.float32] | None = None,
-) -> _Rows:
-    """Read `inputs` ``[rows, time]`` from `hidden`, or from zeros if none came."""
+    with_best: bool = False,
+) -> ScoredRows:
+    """Read rows of tokens side by side and score what should follow each.
+
+    Args:
+        engine: the model that is open.
+        inputs: tokens that are read, ``[rows, time]``.
+        targets: the token to be predicted after each, ``[rows, time]``.
+        with_floors, with_best: whether those are wanted.
+        hidden: the state before, ``[rows, num_layers, hidden_size]``; None is zeros.
+
+    Raises:
+        ArtifactError: ONNX Runtime does not run the model.
+    """
     rows, time = inputs.shape
     if hidden is None:
         hidden = engine.zero_hidden(rows)
     scores, floors = np.empty((rows, time)), np.zeros((rows, time) if with_floors else (1, 1))
+    best = np.zeros((rows, time) if with_best else (1, 1), dtype=np.int64)
     fitting = max(1, _LOGITS_AT_ONCE // (rows * len(engine.vocabulary)))
     piece = min(fitting, engine.steps_per_call(rows))
     for begin in range(0, time, piece):
@@ -369,7 +400,9 @@ def _score_rows(
         scores[:, part] = chosen.astype(np.float64) - normaliser
         if with_floors:
             floors[:, part] = logits.min(axis=-1).astype(np.float64) - normaliser
-    return _Rows(scores, floors, hidden)
+        if with_best:
+            best[:, part] = logits.argmax(axis=-1)
+    return ScoredRows(scores, floors, best, hidden)
 
 
 def _log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:

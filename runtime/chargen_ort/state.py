@@ -15,7 +15,7 @@ from chargen_ort.sampling import Sampler
 from chargen_ort.strict_json import check, load_object, schema
 from chargen_ort.vocabulary import UnknownPolicy, check_policy
 
-_MAGIC = b"chargen-state-2\n"
+MAGIC = b"chargen-state-2\n"
 _MAX_TOP = MAX_LENGTH
 
 
@@ -179,7 +179,7 @@ class TextState:
         }
         arrays = (self._stepper.hidden, self._stepper.logits)
         return (
-            _MAGIC
+            MAGIC
             + json.dumps(header).encode()
             + b"\n"
             + b"".join(array.astype("<f4").tobytes() for array in arrays)
@@ -241,8 +241,8 @@ def _parse_snapshot(
 ) -> tuple[Mapping[str, Any], NDArray[np.float32]]:
     if not isinstance(snapshot, bytes):
         raise OptionError(f"a snapshot must be bytes, got {type(snapshot).__name__}")
-    head, _, rest = snapshot.removeprefix(_MAGIC).partition(b"\n")
-    if not snapshot.startswith(_MAGIC):
+    head, _, rest = snapshot.removeprefix(MAGIC).partition(b"\n")
+    if not snapshot.startswith(MAGIC):
         raise ArtifactError("these bytes are not a snapshot of this version of chargen-ort")
     try:
         header = load_object(head.decode(), "its header")

@@ -97,13 +97,13 @@ class TextStream:
     def _until_stop(self, characters: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
         stopped = False
         if stops:
-            stopped = yield from _hold_back(characters, stops)
+            stopped = yield from hold_back(characters, stops)
         else:
             yield from characters
         self._ended = "stop" if stopped else self._ran_out
 
 
-def _hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Generator[str, None, bool]:
+def hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Generator[str, None, bool]:
     """Pass characters on as soon as they cannot become part of a stop string; end at one.
 
     Returns:

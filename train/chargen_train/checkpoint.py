@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from chargen_ort.checks import printable
 from chargen_ort.errors import OptionError
 from chargen_ort.files import write_atomically
 from chargen_ort.vocabulary import Vocabulary
@@ -190,7 +191,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         _check(checkpoint)
     except Exception as error:  # PyTorch raises whatever a forged archive leads it to
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise OptionError(f"{path} is not a checkpoint of a run: {_printable(reason)}") from None
+        raise OptionError(
+            f"{path} is not a checkpoint of a run: {printable(reason, _MOST_SHOWN)}"
+        ) from None
     return checkpoint
 
 
@@ -244,11 +247,6 @@ def _check(checkpoint: Checkpoint) -> None:
     on_cuda = plan.device == "cuda"
     check_random_states(checkpoint.torch_random, checkpoint.cuda_random, on_cuda)
     check_windows(checkpoint.windows)
-
-
-def _printable(text: str) -> str:
-    """A short form of what a file brought into a message."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MOST_SHOWN])
 
 
 def is_checkpoint(path: Path) -> bool:
