@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from chargen_ort._version import __version__
 from chargen_ort.checks import whole_number
 from chargen_ort.errors import ChargenError, OptionError
+from chargen_ort.escapes import unescape
+from chargen_ort.models import ChosenModel, choose_model, naming
 from chargen_ort.options import MAX_LENGTH, TABLE, SamplingOptions, SamplingOverrides
+from chargen_ort.terminal import Complaints, command, report, write_text
 
 if TYPE_CHECKING:
     from chargen_ort.generator import CharGenerator
-    from chargen_ort.models import ChosenModel
 
 app = typer.Typer(
     add_completion=False,
@@ -163,16 +166,12 @@ def generate(
     """
     if context.invoked_subcommand:
         return
-    from chargen_ort.terminal import command
 
     if version:
-        from chargen_ort._version import __version__
-
         print(f"{_NAME} {__version__}")
         return
     with command(_NAME):
         from chargen_ort.sampling import fresh_seed
-        from chargen_ort.terminal import report, write_text
 
         _check_request(length, num, batch_size, interactive, as_json or no_echo)
         given = sampling | {"stop": read_stops(stop)}
@@ -215,29 +214,16 @@ def _check_request(length: int, num: int, batch_size: int, interactive: bool, sh
         )
 
 
-_File = Annotated[
-    Path | None,
-    typer.Argument(
-        help="An .onnx file of train-export. By default the one that chargen-ort writes with."
-    ),
-]
-_Model = Annotated[
-    Path | None,
-    typer.Option(
-        "--model",
-        help="An .onnx file of train-export. By default the one that chargen-ort writes with.",
-    ),
-]
+_SAME_MODEL = "An .onnx file of train-export. By default the one that chargen-ort writes with."
+_File = Annotated[Path | None, typer.Argument(help=_SAME_MODEL)]
+_Model = Annotated[Path | None, typer.Option("--model", help=_SAME_MODEL)]
 
 
 @app.command()
 def verify(context: typer.Context, file: _File = None, model: _Model = None) -> None:
     """Check a model file: its seal, graph, weights and test vectors, with a verdict on each."""
-    from chargen_ort.terminal import command, report, write_text
-
     with command(f"{_NAME} verify"):
         from chargen_ort.artifact import read_artifact
-        from chargen_ort.models import choose_model, naming
         from chargen_ort.verify import verify_artifact
 
         named = file, model, _parent_model(context)
@@ -290,11 +276,8 @@ def score(
     A character that the model does not know counts as likely as the character that the model
     finds least likely at that place, and the number of them is shown.
     """
-    from chargen_ort.terminal import Complaints, command, report, write_text
-
     complaints = Complaints()
     with command(_NAME):
-        from chargen_ort.models import choose_model, naming
         from chargen_ort.reports import line_scores, text_score
 
         if lines and window is not None:
@@ -328,11 +311,8 @@ def info(
     ] = False,
 ) -> None:
     """Show what is inside a model: its training, how good it is, how its parity was proven."""
-    from chargen_ort.terminal import command, write_text
-
     with command(_NAME):
         from chargen_ort.artifact import read_artifact
-        from chargen_ort.models import choose_model, naming
         from chargen_ort.reports import describe
 
         chosen = choose_model(file, model, _parent_model(context))
@@ -348,7 +328,6 @@ def _parent_model(context: typer.Context) -> Path | None:
 
 def read_file(name: str) -> str:
     """The text of a file, or of standard input if the name is "-"."""
-    from chargen_ort.terminal import report
     from chargen_ort.text import read_stream, read_text
 
     if name != "-":
@@ -362,19 +341,15 @@ def read_file(name: str) -> str:
 
 def read_start(start: str) -> str:
     """`start` without its escapes; if it is "-", standard input without its last line end."""
-    from chargen_ort.escapes import unescape
-
     return read_file("-").removesuffix("\n") if start == "-" else unescape("--start", start)
 
 
 def read_stops(stops: list[str] | None) -> tuple[str, ...] | None:
     """The stop strings without their escapes, or None if none was given."""
-    from chargen_ort.escapes import unescape
-
     return tuple(unescape("--stop", stop) for stop in stops) if stops else None
 
 
-def load_model(chosen: "ChosenModel") -> "CharGenerator":
+def load_model(chosen: ChosenModel) -> "CharGenerator":
     """Open the model that was chosen."""
     from chargen_ort.generator import CharGenerator
 
@@ -389,8 +364,6 @@ def open_writer(
     Raises:
         ChargenError: what is wrong about the model, which the message names.
     """
-    from chargen_ort.models import choose_model, naming
-
     chosen = choose_model(model)
     with naming(chosen, (ChargenError,)):
         generator = load_model(chosen)

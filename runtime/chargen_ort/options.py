@@ -8,6 +8,7 @@ command's --help need not wait for it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Self, TypedDict
 
 from chargen_ort.checks import number, shown_limit, shown_value, whole_number
@@ -42,7 +43,7 @@ class Row:
     special: tuple[float, str] | None = None
     off: float | None = None
 
-    @property
+    @cached_property
     def range(self) -> str:
         """The values that are taken, for a message: ``0 (off) to 1``."""
         low, high = shown_limit(self.low), shown_limit(self.high)

@@ -77,10 +77,9 @@ class Sampler:
         self._temperature = np.array(float(options.temperature))  # 0-d: ufuncs convert no float
         self._divides = options.temperature != 1  # by 1 gives the same bits
         self._plain = not (self._filtered or self._penalised or options.temperature == 0)
-        # the first row once more, one-dimensional, for `sample_one`
+        # the first row once more, one-dimensional, for `choose_one`
         self._one_weights, self._one_cdf = self._weights[0], self._cdf[0]
         self._one_maximum = np.array(0.0)
-        self._one_seen = None if self._seen is None else self._seen[0]
         for index in range(batch):
             self._fill(index, 0)
 
@@ -126,14 +125,6 @@ class Sampler:
             self._seen[np.arange(len(tokens)), tokens] = True
         return tokens
 
-    def sample_one(self, logits: NDArray[np.float32]) -> int:
-        """`sample` for a batch of one, from logits ``[vocab_size]``: the same token, sooner."""
-        token = self.choose_one(logits)
-        self.column += 1
-        if self._one_seen is not None:
-            self._one_seen[token] = True
-        return token
-
     def _choose(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         if self.column == BLOCK:
             self._next_block()
@@ -151,9 +142,10 @@ class Sampler:
         return np.asarray(self._above.argmax(axis=1))  # [batch]
 
     def choose_one(self, logits: NDArray[np.float32]) -> int:
-        """The token that `sample_one` would give, without counting the draw.
+        """The token that `sample` would give to a batch of one, sooner, from ``[vocab_size]``.
 
-        The arithmetic is that of `sample`, operation for operation.
+        The arithmetic is the same, operation for operation. The draw is not counted, and the token
+        does not count as seen: the caller does both.
         """
         if not self._plain:
             return int(self._choose(logits[None])[0])
