@@ -13,7 +13,7 @@ from chargen_export.graph import render_step
 from chargen_export.pipeline import train_and_export
 from chargen_ort import CharGenerator, Vocabulary
 from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
-from chargen_ort.sampling import SamplingOptions
+from chargen_ort.options import SamplingOptions
 from chargen_ort.vocabulary import UnknownPolicy
 from chargen_train.events import Observer
 from chargen_train.model import CharGRU

@@ -27,9 +27,9 @@ from chargen_ort import (
     TextStream,
     Vocabulary,
 )
+from chargen_ort.engine import Engine, Stepper, run_steps
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.sampling import Sampler
-from chargen_ort.step import Stepper, run_steps
 
 warnings.simplefilter("error")
 model = chargen_ort.load(DEMO_MODEL)
@@ -210,7 +210,8 @@ PUBLIC = [
     lambda a, b, n, kw: model.vocabulary.encode(a, b),
     lambda a, b, n, kw: model.vocabulary.decode(a),
     lambda a, b, n, kw: TextState(a, b, n, a),
-    lambda a, b, n, kw: TextState(model, plain, a, b).draw(),
+    lambda a, b, n, kw: Engine(a, b),
+    lambda a, b, n, kw: TextState(model.engine, plain, a, b).draw(),
     lambda a, b, n, kw: TextState.restore(a, snapshot),
     lambda a, b, n, kw: TextStream(a, b, n, a, b),
     lambda a, b, n, kw: list(islice(TextStream(state(), a, n, b, a), 9)),

@@ -13,7 +13,8 @@ from chargen_ort.artifact import FORMAT, KEYS, MAX_FILE_BYTES, seal
 from chargen_ort.form import MAX_METADATA_BYTES, MAX_WEIGHT
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import Tolerance
-from chargen_ort.sampling import MAX_STOP_LENGTH, MAX_STOPS, Sampler, SamplingOptions, uniform_draws
+from chargen_ort.options import MAX_STOP_LENGTH, MAX_STOPS, SamplingOptions
+from chargen_ort.sampling import Sampler, uniform_draws
 from chargen_ort.strict_json import schema
 from tests.hostile.build import honest, of_precision
 

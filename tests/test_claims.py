@@ -13,7 +13,7 @@ from chargen_ort import Artifact, ArtifactError, CharGenerator, Vocabulary, pars
 from chargen_ort.artifact import MAX_LAYERS, MAX_WIDTH, ModelConfig, metadata_bytes, seal
 from chargen_ort.cli import app
 from chargen_ort.graphs import VARIANTS
-from chargen_ort.sampling import MAX_STOP_LENGTH, MAX_STOPS, MAX_TOP_K
+from chargen_ort.options import MAX_STOP_LENGTH, MAX_STOPS, MAX_TOP_K
 from chargen_ort.strict_json import schema
 from chargen_ort.verify import verify_vectors
 from tests.conftest import (

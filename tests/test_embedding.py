@@ -24,11 +24,11 @@ from chargen_ort import (
     Vocabulary,
 )
 from chargen_ort.artifact import seal
+from chargen_ort.engine import Engine, Stepper, open_session, run_steps
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.sampling import Sampler, StopFinder
-from chargen_ort.state import _MAGIC
-from chargen_ort.step import Stepper, open_session, run_steps
-from chargen_ort.stream import _hold_back
+from chargen_ort.state import MAGIC
+from chargen_ort.stream import hold_back
 from tests.conftest import ALPHABET, artifact_bytes, random_model
 
 SIZE = len(ALPHABET)
@@ -196,11 +196,13 @@ def test_only_bytes_are_a_model():
         lambda g: Stepper(None, 1, (SIZE, 1, 16)),
         lambda g: Stepper(g.session, 1, (SIZE, 1, 17)),
         lambda g: Stepper(g.session, 1, None),
+        lambda g: Engine(None),
         lambda g: TextState(None, SamplingOptions()),
-        lambda g: TextState(g, {}),
-        lambda g: TextState(g, SamplingOptions(), row=1.5),
-        lambda g: TextState(g, SamplingOptions(), unknown="bogus"),
-        lambda g: TextState(g, SamplingOptions(stop="X")),
+        lambda g: TextState(g, SamplingOptions()),
+        lambda g: TextState(g.engine, {}),
+        lambda g: TextState(g.engine, SamplingOptions(), row=1.5),
+        lambda g: TextState(g.engine, SamplingOptions(), unknown="bogus"),
+        lambda g: TextState(g.engine, SamplingOptions(stop="X")),
         lambda g: TextState.restore(None, b""),
         lambda g: TextStream(None, NOTHING, 1, (), None),
         lambda g: TextStream(g.state("a"), None, 1, (), None),
@@ -223,12 +225,12 @@ def test_what_is_of_another_kind_is_refused_at_once(generator, make):
 
 
 def forged(state, **changes):
-    header, _, floats = state.snapshot().removeprefix(_MAGIC).partition(b"\n")
+    header, _, floats = state.snapshot().removeprefix(MAGIC).partition(b"\n")
     value = json.loads(header)
     options = {key: changes.pop(key) for key in list(changes) if key in value["options"]}
     value |= changes | {"options": value["options"] | options}
     value = {key: item for key, item in value.items() if item is not ...}
-    return _MAGIC + json.dumps(value).encode() + b"\n" + floats
+    return MAGIC + json.dumps(value).encode() + b"\n" + floats
 
 
 @pytest.mark.parametrize(
@@ -294,32 +296,59 @@ def test_a_copy_of_a_state_is_a_fork(generator, copied):
     assert [state.draw() for _ in range(20)] == [reference.draw() for _ in range(20)]
 
 
+def test_a_model_that_is_pickled_with_its_states_is_opened_once(generator, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        "chargen_ort.engine.open_session", lambda *given: opened.append(1) or open_session(*given)
+    )
+    saved = pickle.dumps((generator, generator.state("a", seed=1), generator.state("b")))
+    model, state, _ = pickle.loads(saved)
+    assert len(opened) == 1
+    assert state.draw() == model.generate("a", 1, seed=1)
+
+
 # Interruptions
+
+
+@pytest.fixture
+def interruptible(generator, monkeypatch):
+    """A model, and a list: an (exception, late) that is appended to it comes in the next step."""
+    interrupt = []
+
+    class Session:
+        def __init__(self, session):
+            self.session = session
+
+        def __getattr__(self, name):
+            return getattr(self.session, name)
+
+        def run_with_iobinding(self, binding):
+            raised, late = interrupt.pop() if interrupt else (None, True)
+            if late:  # what an interrupt in the middle of native code looks like
+                self.session.run_with_iobinding(binding)
+            if raised:
+                raise raised
+
+    monkeypatch.setattr(
+        "chargen_ort.engine.open_session", lambda *given: Session(open_session(*given))
+    )
+    return CharGenerator(generator.artifact), interrupt
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, RuntimeError, MemoryError])
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 @pytest.mark.parametrize("drawn", [0, 5, 128])
-def test_a_draw_that_is_interrupted_was_not_made(
-    generator, monkeypatch, raised, late, penalty, drawn
-):
+def test_a_draw_that_is_interrupted_was_not_made(interruptible, raised, late, penalty, drawn):
+    generator, interrupt = interruptible
     state = generator.state("hello", seed=1, repetition_penalty=penalty)
     for _ in range(drawn):
         state.draw()
     before, expected = state.snapshot(), [state.fork().draw() for _ in range(2)]
-    run = state._stepper._run
-
-    def interrupted(binding):
-        if late:
-            run(binding)  # what an interrupt in the middle of native code looks like
-        raise raised
-
-    monkeypatch.setattr(state._stepper, "_run", interrupted)
+    interrupt.append((raised, late))
     wanted = ArtifactError if raised is RuntimeError else raised
     with pytest.raises(wanted):
         state.draw()
-    monkeypatch.undo()
     assert state.snapshot() == before
     assert [state.draw()] == expected[:1]
     assert state.drawn == drawn + 1
@@ -335,9 +364,9 @@ def test_a_feed_that_is_interrupted_fed_nothing(generator, monkeypatch):
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return run_steps(*arguments)
+        return run_steps(generator.session, *arguments)
 
-    monkeypatch.setattr("chargen_ort.state.run_steps", interrupted)
+    monkeypatch.setattr(generator.engine, "run_steps", interrupted)
     with pytest.raises(KeyboardInterrupt):
         state.feed("world")
     assert state.snapshot() == before
@@ -354,7 +383,7 @@ def test_what_onnxruntime_refuses_is_one_of_our_errors(generator, monkeypatch, t
     assert str(caught.value).isprintable()
     path = tmp_path / "x.onnx"
     path.write_bytes(generator.artifact.data)
-    monkeypatch.setattr("chargen_ort.generator.open_session", lambda *_: open_session(b"", 1))
+    monkeypatch.setattr("chargen_ort.engine.open_session", lambda *_: open_session(b"", 1))
     with pytest.raises(ArtifactError, match=r"x\.onnx: ONNX Runtime does not open"):
         CharGenerator.load(path)
 
@@ -429,7 +458,7 @@ def test_a_stop_string_that_the_model_cannot_write_is_refused(generator):
 def test_the_longest_stop_strings_cost_next_to_nothing(text):
     stops = tuple("l" * 254 + a + b for a in "abcd" for b in "abcd")
     begun = time.perf_counter()
-    assert "".join(_hold_back(iter(text), stops)) == text
+    assert "".join(hold_back(iter(text), stops)) == text
     assert time.perf_counter() - begun < 2  # of 0.1; comparing with each prefix takes 30
 
 

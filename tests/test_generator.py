@@ -20,7 +20,7 @@ from chargen_ort import (
     UnknownCharacterError,
 )
 from chargen_ort.batch import write_texts
-from chargen_ort.stream import _hold_back
+from chargen_ort.stream import hold_back
 from tests.conftest import artifact_bytes, random_model
 
 
@@ -86,7 +86,7 @@ def test_a_stream_is_lazy_and_unbounded(generator):
     ],
 )
 def test_a_stop_string_ends_the_text_and_is_not_part_of_it(text, stops, expected):
-    assert "".join(_hold_back(iter(text), stops)) == expected
+    assert "".join(hold_back(iter(text), stops)) == expected
 
 
 @given(st.text("ab", max_size=20), st.lists(st.text("ab", min_size=1, max_size=4), min_size=1))
@@ -97,7 +97,7 @@ def test_text_ends_before_the_first_stop_string_that_is_completed(text, stops):
         whole = text[: ends[0]]
         longest = max(len(stop) for stop in stops if whole.endswith(stop))
         expected = whole[: ends[0] - longest]
-    assert "".join(_hold_back(iter(text), tuple(stops))) == expected
+    assert "".join(hold_back(iter(text), tuple(stops))) == expected
 
 
 def test_characters_are_passed_on_as_soon_as_they_cannot_become_a_stop():
@@ -108,7 +108,7 @@ def test_characters_are_passed_on_as_soon_as_they_cannot_become_a_stop():
             yield character
             arrived.append(character)
 
-    stream = _hold_back(source(), ("lo",))
+    stream = hold_back(source(), ("lo",))
     assert next(stream) == "h"
     assert arrived == []
     assert next(stream) == "e"
@@ -275,7 +275,7 @@ def test_a_batch_tells_why_each_text_ended(generator):
     stop = generator.generate("a", 9, seed=1, row=1)[6:9]
     options = generator.options(seed=1, stop=stop)
     for batch_size in (1, 3):
-        written = list(write_texts(generator, iter(["a"] * 3), 9, options, batch_size, None))
+        written = list(write_texts(generator.engine, iter(["a"] * 3), 9, options, batch_size, None))
         assert {w.index: w.ended for w in written} == {0: "length", 1: "stop", 2: "length"}
         for w in written:
             assert w.text == generator.generate("a", 9, options=options, row=w.index)

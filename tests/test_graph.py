@@ -11,9 +11,9 @@ from onnx.reference import ReferenceEvaluator
 
 from chargen_export import graph
 from chargen_export.parity import verify_parity
+from chargen_ort.engine import open_session, run_steps
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
-from chargen_ort.step import open_session, run_steps
 from tests.conftest import model_bytes, random_model
 
 # vocab_size, embedding_dim, hidden_size, num_layers, batch, time

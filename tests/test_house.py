@@ -1,6 +1,8 @@
 """What holds of the code as a whole: who imports whom, and what the runtime does without."""
 
 import ast
+import graphlib
+import inspect
 import itertools
 import re
 import subprocess
@@ -49,7 +51,83 @@ def test_no_module_name_stands_in_two_packages():
         for package in ALLOWED
     }
     for one, other in itertools.combinations(names, 2):
-        assert names[one] & names[other] <= {"__init__", "cli", "verify", "variants"}
+        assert names[one] & names[other] <= {"__init__", "cli", "verify"}
+
+
+# what a file may import of the runtime: what stands before it; the last three print
+FLOORS = [
+    "errors", "checks", "vocabulary", "sampling", "artifact", "engine", "state", "stream",
+    "batch", "scoring", "generator", "reports", "interactive", "cli",
+]  # fmt: skip
+
+
+def modules_of(package):
+    """The files of a package by the names that they are imported by."""
+    folder = next(ROOT.glob(f"*/{package}"))
+    for path in folder.rglob("*.py"):
+        parts = [package, *path.relative_to(folder).with_suffix("").parts]
+        yield ".".join(part for part in parts if part != "__init__"), path
+
+
+def imported_modules(path, modules):
+    """Which of `modules` a file imports, anywhere in it: in functions and for types as well."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            yield from inner or {node.module} & modules
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_no_import_goes_round_in_a_circle(package):
+    modules = dict(modules_of(package))
+    graph = {name: set(imported_modules(path, set(modules))) for name, path in modules.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+def test_nothing_in_the_runtime_imports_what_stands_above_it():
+    modules = dict(modules_of("chargen_ort"))
+    above = {f"chargen_ort.{name}" for name in FLOORS}
+    for name in FLOORS:
+        path = modules[f"chargen_ort.{name}"]
+        assert not above & set(imported_modules(path, set(modules))), path
+        above.remove(f"chargen_ort.{name}")
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import p.a", {"p.a"}),
+        ("from p.a import x", {"p.a"}),
+        ("from p import a", {"p.a"}),
+        ("from p import x", {"p"}),
+        ("def f():\n    from p.a import x", {"p.a"}),
+        ("if TYPE_CHECKING:\n    import p.b", {"p.b"}),
+        ("import os", set()),
+    ],
+)
+def test_an_import_is_found_wherever_it_stands(tmp_path, source, found):
+    (tmp_path / "x.py").write_text(source)
+    assert set(imported_modules(tmp_path / "x.py", {"p", "p.a", "p.b"})) == found
+
+
+def public_things():
+    """Every name in `__all__`, and every public method and property of its classes."""
+    for name in chargen_ort.__all__:
+        thing = getattr(chargen_ort, name)
+        if callable(thing):
+            yield name, thing
+        if inspect.isclass(thing):
+            for key, value in vars(thing).items():
+                if not key.startswith("_") and (callable(value) or hasattr(value, "__get__")):
+                    yield f"{name}.{key}", value
+
+
+def test_every_public_name_says_in_sentences_what_it_is():
+    for name, thing in public_things():
+        first = (inspect.getdoc(thing) or "").split("\n\n")[0]
+        assert first.endswith((".", ":")), f"{name}: {first}"
 
 
 def loaded_after(code):

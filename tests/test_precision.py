@@ -18,9 +18,9 @@ from chargen_export.precision import (
 )
 from chargen_ort import CharGenerator, parse_artifact
 from chargen_ort.artifact import seal
+from chargen_ort.engine import Stepper, open_session, run_steps
 from chargen_ort.errors import ArtifactError, OptionError, ParityError
 from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
-from chargen_ort.step import Stepper, open_session, run_steps
 from chargen_train.model import CharGRU
 from tests.conftest import ALPHABET, artifact_bytes, model_bytes, random_model
 from tests.test_graph import SHAPES, assert_same, by_torch, inputs

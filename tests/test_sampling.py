@@ -1,6 +1,10 @@
 """Options, processors and draws: worked examples, an independent account, and properties."""
 
+import dataclasses
+import json
 import math
+import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from chargen_ort import OptionError, SamplingOptions
-from chargen_ort.sampling import _BLOCK, Sampler, uniform_draws
+from chargen_ort.options import MAX_STOP_LENGTH, MAX_STOPS, TABLE, SamplingOverrides
+from chargen_ort.sampling import BLOCK, Sampler, uniform_draws
+
+ROOT = Path(__file__).parent.parent
 
 
 def survivors(probabilities, **options):
@@ -17,6 +24,14 @@ def survivors(probabilities, **options):
     logits = np.log(np.array([probabilities], dtype=np.float64)).astype(np.float32)
     sampler = Sampler(SamplingOptions(seed=1, **options), len(probabilities))
     return {int(sampler.sample(logits)[0]) for _ in range(2_000)}
+
+
+def draw_one(sampler, logits):
+    """What a text state does for a draw."""
+    token = sampler.choose_one(logits)
+    sampler.column += 1
+    sampler.see(0, np.array([token]))
+    return token
 
 
 def by_hand(logits, seen, options, u):
@@ -146,7 +161,7 @@ def test_a_row_does_not_depend_on_its_batch(logits, chosen):
     alone = [Sampler(chosen, 9, (row,)) for row in (4, 7, 2, 9)]
     for step in logits:
         tokens = together.sample(step)
-        assert tokens.tolist() == [alone[i].sample_one(step[i]) for i in range(4)]
+        assert tokens.tolist() == [draw_one(alone[i], step[i]) for i in range(4)]
 
 
 @given(hnp.arrays(np.float32, (1, 7), elements=finite), st.integers(0, 2**64 - 1))
@@ -203,12 +218,12 @@ def test_rows_and_seeds_have_draws_of_their_own():
     assert len(draws) == 2_500
 
 
-@pytest.mark.parametrize("drawn", [0, 1, _BLOCK - 1, _BLOCK, _BLOCK + 1, 3 * _BLOCK + 7])
+@pytest.mark.parametrize("drawn", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
 def test_a_place_in_the_batch_can_be_taken_over_at_any_draw(drawn):
     even = np.zeros((2, 1000), dtype=np.float32)
     reference = Sampler(SamplingOptions(seed=4), 1000, (8,))
     expected = [int(reference.sample(even[:1])[0]) for _ in range(drawn + 300)][drawn:]
-    for before in (0, 5, _BLOCK, _BLOCK + 3):
+    for before in (0, 5, BLOCK, BLOCK + 3):
         sampler = Sampler(SamplingOptions(seed=4), 1000, (0, 1))
         for _ in range(before):
             sampler.sample(even)
@@ -257,3 +272,97 @@ def test_stop_is_one_string_or_several():
     assert SamplingOptions(stop="ab").stops == ("ab",)
     assert SamplingOptions(stop=["a", "b"]).stops == ("a", "b")
     assert SamplingOptions(stop="").stops == ()
+
+
+# The table
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"temperature": -1}, "temperature is -1; give 0 (greedy), or 1e-06 to 1e+06"),
+        ({"top_k": -1}, "top_k is -1; give 0 (off) to 2**63 - 1"),
+        ({"top_p": 1.5}, "top_p is 1.5; give a value above 0, up to 1 (off)"),
+        ({"min_p": 2}, "min_p is 2; give 0 (off) to 1"),
+        (
+            {"repetition_penalty": 0},
+            "repetition_penalty is 0; give a value above 0, up to 100 (1 is off)",
+        ),
+        ({"seed": -1}, "seed is -1; give 0 to 2**64 - 1"),
+    ],
+)
+def test_a_refusal_names_the_range(given, message):
+    with pytest.raises(OptionError) as caught:
+        SamplingOptions(**given)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_ends_of_a_range_are_taken_and_what_is_beyond_is_not(name):
+    row = TABLE[name]
+    step = 1 if row.whole else 1e-9
+    inside = [row.high, row.low + step, *([] if row.above else [row.low])]
+    outside = [row.high + 2 * step * row.high, row.low - step, *([row.low] if row.above else [])]
+    for value in (*inside, *(row.special or ())[:1], *([] if row.off is None else [row.off])):
+        assert getattr(SamplingOptions(**{name: value}), name) == value
+    for value in outside:
+        with pytest.raises(OptionError, match=name):
+            SamplingOptions(**{name: value})
+
+
+def test_the_overrides_are_the_fields():
+    hints = typing.get_type_hints(SamplingOverrides)
+    assert hints == typing.get_type_hints(SamplingOptions)
+    assert set(hints) == {*TABLE, "stop"}
+
+
+@pytest.mark.parametrize("name", sorted(set(TABLE) - {"seed"}))
+def test_the_published_schema_has_the_limits_of_the_table(name):
+    schema = json.loads((ROOT / "runtime/chargen_ort/schemas/config.json").read_text())
+    sampling = schema["properties"]["sampling"]
+    assert set(sampling["required"]) == set(sampling["properties"])
+    assert set(sampling["properties"]) == set(TABLE) - {"seed"} | {"stop"}
+    limits = dict(sampling["properties"][name])
+    limits.pop("description")
+    assert limits == TABLE[name].schema
+
+
+def test_embedding_md_has_the_table():
+    text = (ROOT / "runtime/EMBEDDING.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    plain = SamplingOptions()
+    expected = []
+    for field in dataclasses.fields(plain):
+        if field.name == "stop":
+            taken = f"up to {MAX_STOPS} strings of 1 to {MAX_STOP_LENGTH} characters"
+            says = "The text ends before this string, which is not part of it."
+            expected.append(f"| `stop` | none | {taken} | {says} |")
+            continue
+        row, default = TABLE[field.name], getattr(plain, field.name)
+        shown = "none" if default is None else f"{default:g}"
+        expected.append(f"| `{field.name}` | {shown} | {row.range} | {row.help} |")
+    assert rows == expected
+
+
+def test_options_go_through_json():
+    chosen = SamplingOptions(0.5, 3, 0.75, 0.25, 1.5, ["a", "b"], 7)
+    saved = json.loads(json.dumps(chosen.to_json()))
+    assert SamplingOptions.from_json(saved, 7) == chosen
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stop": "ab"}, "stop is 'ab'; give a list"),
+        ({"seed": 3}, "must be exactly"),
+        ({"top_k": 1.5}, "top_k must be a whole number"),
+        ({"temperature": "1"}, "temperature must be a number"),
+        ({"min_p": 2}, "min_p is 2"),
+    ],
+)
+def test_json_of_options_is_read_strictly(changes, message):
+    with pytest.raises(OptionError, match=message):
+        SamplingOptions.from_json(SamplingOptions().to_json() | changes)
+    for value in ([], None, {}, SamplingOptions().to_json() | {"x": 1}):
+        with pytest.raises(OptionError, match="must be exactly"):
+            SamplingOptions.from_json(value)

@@ -206,7 +206,7 @@ def test_by_default_the_model_reads_on_by_its_own_policy_but_never_refuses(model
 @pytest.mark.parametrize("start", ["", "b", "hel", "X", "hXel"])
 def test_continuations_are_scored_from_where_the_start_ends(scorer, start):
     texts = ["lo", "", "l", "x" * 30] * 20
-    totals = scoring.score_continuations(scorer, start, texts, "skip")
+    totals = scoring.score_continuations(scorer.engine, start, texts, "skip")
     for text, total in zip(texts[:4], totals[:4], strict=True):
         expected = one_by_one(scorer, text, start=start.replace("X", "") or "\n")
         assert total == pytest.approx(sum(expected), abs=1e-4)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from chargen_ort import CorpusError, OptionError, TrainingError
-from chargen_ort.sampling import SamplingOptions
+from chargen_ort.options import SamplingOptions
 from chargen_train import wait_briefly
 from chargen_train.corpus import load_corpus
 from chargen_train.device import ThreadSwitch, choose_threads, threads

@@ -13,6 +13,7 @@ from chargen_export.precision import GateText, derive_variant, load_gate_text
 from chargen_export.variants import rehearse_variants, variant_path
 from chargen_ort import CharGenerator, parse_artifact, read_artifact
 from chargen_ort.errors import UnknownCharacterError
+from chargen_ort.scoring import score_rows
 from tests.conftest import ALPHABET, HELLO, artifact_bytes, random_model
 
 # From an artifact, with a text
@@ -134,7 +135,11 @@ def test_the_help_calls_each_command_by_its_name(arguments, shown):
 
 
 def test_a_variant_that_fails_is_not_written_and_the_status_is_1(folder, monkeypatch):
-    monkeypatch.setattr("chargen_export.precision._loss", lambda logits, _: float(logits.sum()))
+    def worse_in_int8(engine, *given, **kw):
+        rows = score_rows(engine, *given, **kw)
+        return replace(rows, scores=rows.scores - (engine.config.precision == "int8"))
+
+    monkeypatch.setattr("chargen_export.precision.score_rows", worse_in_int8)
     result = train_export(
         *("convert", "m.onnx", "--precision", "int8", "--text", "t.txt", "--max-loss-increase", "0")
     )

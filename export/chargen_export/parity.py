@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from chargen_export.vectors import make_vectors
+from chargen_ort.engine import Stepper, open_session, run_steps
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import Tolerance
 from chargen_ort.sampling import Sampler, SamplingOptions, uniform_draws
-from chargen_ort.step import Stepper, open_session, run_steps
 from chargen_train.model import CharGRU
 
 STEPS = 1000  # teacher-forced, the state carried all the way

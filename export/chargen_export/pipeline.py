@@ -24,7 +24,7 @@ from chargen_export.variants import (
 from chargen_ort import __version__
 from chargen_ort.artifact import MAX_FILE_BYTES, Artifact, ModelConfig
 from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.sampling import SamplingOptions
+from chargen_ort.options import SamplingOptions
 from chargen_ort.strict_json import schema
 from chargen_train.checkpoint import (
     Checkpoint,

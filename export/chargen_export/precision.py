@@ -6,7 +6,7 @@ with an independent account of what it should compute, then scored against fp32 
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from chargen_export.int8_parity import verify_int8
 from chargen_export.parity import verify_parity
 from chargen_export.seal import seal_artifact
 from chargen_ort.artifact import Artifact, read_artifact
+from chargen_ort.checks import number
+from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError, ParityError
 from chargen_ort.form import Array, fill, render
-from chargen_ort.generator import CharGenerator
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.gru import HALF
-from chargen_ort.step import run_steps
+from chargen_ort.scoring import score_rows, window_rows
 from chargen_ort.text import read_text
 from chargen_train.evaluate import WINDOW
 from chargen_train.model import CharGRU
@@ -35,8 +36,6 @@ from chargen_train.planning import MAX_VALIDATION
 MAX_LOSS_INCREASE = 0.005  # nats a character, if not given
 MAX_LOSS_INCREASE_LIMIT = 10.0  # and the most that may be given
 _LARGEST_HALF = float(np.finfo(np.float16).max)
-_ROWS = 64  # windows scored side by side
-_PIECE = 64  # steps a call
 
 
 @dataclass(frozen=True)
@@ -91,10 +90,7 @@ def check_loss_increase(max_loss_increase: float) -> None:
     Raises:
         OptionError: naming the range.
     """
-    if not 0 <= max_loss_increase <= MAX_LOSS_INCREASE_LIMIT:
-        raise OptionError(
-            f"max_loss_increase is {max_loss_increase:g}; give 0 to {MAX_LOSS_INCREASE_LIMIT:g}"
-        )
+    number("max_loss_increase", max_loss_increase, 0, MAX_LOSS_INCREASE_LIMIT)
 
 
 def build_variant(weights: StepWeights, precision: str) -> bytes:
@@ -176,9 +172,7 @@ def pass_gate(
         ParityError: the variant's loss is too high.
     """
     tokens = text.tokens[:MAX_VALIDATION].astype(np.int64)
-    before, after, agreement = _compare(
-        CharGenerator(base, threads=1), CharGenerator(variant, threads=1), tokens
-    )
+    before, after, agreement = _compare(Engine(base, 1), Engine(variant, 1), tokens)
     increase = after - before
     if not increase <= max_loss_increase:
         raise ParityError(
@@ -200,46 +194,17 @@ def pass_gate(
 
 
 def _compare(
-    base: CharGenerator, variant: CharGenerator, tokens: NDArray[np.int64]
+    base: Engine, variant: Engine, tokens: NDArray[np.int64]
 ) -> tuple[float, float, float]:
     """Loss of each in nats a character, and the share of characters with the same likeliest one."""
-    config = base.config
     losses, equal = [0.0, 0.0], 0
-    for inputs, targets in _windows(tokens):
-        shape = len(inputs), config.num_layers, config.hidden_size
-        hidden = [np.zeros(shape, dtype=np.float32) for _ in range(2)]
-        for begin in range(0, inputs.shape[1], _PIECE):
-            piece = slice(begin, begin + _PIECE)
-            token = np.ascontiguousarray(inputs[:, piece])  # [rows, piece]
-            best = []
-            for side, generator in enumerate((base, variant)):
-                logits, hidden[side] = run_steps(generator.session, token, hidden[side])
-                losses[side] += _loss(logits, targets[:, piece])
-                best.append(logits.argmax(axis=-1))  # [rows, piece]
-            equal += int((best[0] == best[1]).sum())
+    for inputs, targets in window_rows(tokens, WINDOW):
+        scored = [score_rows(each, inputs, targets, with_best=True) for each in (base, variant)]
+        for side, rows in enumerate(scored):
+            losses[side] -= math.fsum(rows.scores.ravel())
+        equal += int((scored[0].best == scored[1].best).sum())
     count = len(tokens) - 1
     return losses[0] / count, losses[1] / count, equal / count
-
-
-def _windows(
-    tokens: NDArray[np.int64],
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Inputs and targets of protocol P1, ``[rows, WINDOW]``; the last window may be shorter."""
-    inputs, targets = tokens[:-1], tokens[1:]
-    whole = len(inputs) // WINDOW * WINDOW
-    for begin in range(0, whole, _ROWS * WINDOW):
-        part = slice(begin, min(begin + _ROWS * WINDOW, whole))
-        yield inputs[part].reshape(-1, WINDOW), targets[part].reshape(-1, WINDOW)
-    if whole < len(inputs):
-        yield inputs[None, whole:], targets[None, whole:]
-
-
-def _loss(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> float:
-    """Summed cross-entropy, nats: logits ``[rows, time, vocab_size]``, targets ``[rows, time]``."""
-    chosen = np.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]  # [rows, time]
-    maximum = logits.max(axis=-1)  # [rows, time]
-    total = np.exp(logits - maximum[..., None]).sum(axis=-1, dtype=np.float64)  # [rows, time]
-    return math.fsum((np.log(total) + maximum - chosen).ravel())
 
 
 def load_fp32(path: Path) -> Artifact:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.step import Stepper
+from chargen_ort.engine import Stepper
 
 PROMPTS = (1, 16, 64)  # tokens
 GREEDY_LENGTH = 32

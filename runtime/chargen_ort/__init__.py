@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         UnknownCharacterError,
     )
     from chargen_ort.generator import CharGenerator
-    from chargen_ort.sampling import SamplingOptions
+    from chargen_ort.options import SamplingOptions
     from chargen_ort.scoring import Score
     from chargen_ort.state import TextState
     from chargen_ort.stream import TextStream
@@ -57,7 +57,7 @@ __all__ = [
 _MODULE_OF = {
     "artifact": ("Artifact", "ModelConfig", "parse_artifact", "read_artifact"),
     "generator": ("CharGenerator",),
-    "sampling": ("SamplingOptions",),
+    "options": ("SamplingOptions",),
     "scoring": ("Score",),
     "state": ("TextState",),
     "stream": ("TextStream",),

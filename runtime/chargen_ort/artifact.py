@@ -23,7 +23,7 @@ from chargen_ort.form import Array, metadata_entry, read, read_metadata, render
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import FORMAT as FORMAT
 from chargen_ort.graphs.spec import Sizes
-from chargen_ort.sampling import SamplingOptions
+from chargen_ort.options import SamplingOptions
 from chargen_ort.strict_json import check, load_object, schema
 from chargen_ort.vocabulary import Vocabulary
 
@@ -306,7 +306,6 @@ def _load_json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
 
 def config_to_json(config: ModelConfig) -> dict[str, Any]:
     """`config` as the JSON value of `chargen.config`."""
-    options = config.sampling
     return {
         "unit": "char",
         "vocabulary": list(config.vocabulary.characters),
@@ -317,14 +316,7 @@ def config_to_json(config: ModelConfig) -> dict[str, Any]:
         "separator": config.separator,
         "unknown": config.vocabulary.unknown,
         "replacement": config.vocabulary.replacement,
-        "sampling": {
-            "temperature": options.temperature,
-            "top_k": options.top_k,
-            "top_p": options.top_p,
-            "min_p": options.min_p,
-            "repetition_penalty": options.repetition_penalty,
-            "stop": list(options.stops),
-        },
+        "sampling": config.sampling.to_json(),
     }
 
 
@@ -346,7 +338,7 @@ def _config_from_json(value: Mapping[str, Any]) -> ModelConfig:
             hidden_size=value["hidden_size"],
             num_layers=value["num_layers"],
             separator=value["separator"],
-            sampling=SamplingOptions(**value["sampling"]),
+            sampling=SamplingOptions.from_json(value["sampling"]),
             precision=value["precision"],
         )
     except ChargenError as error:

@@ -3,34 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.sampling import Sampler, SamplingOptions
+from chargen_ort.engine import Engine
+from chargen_ort.options import SamplingOptions
+from chargen_ort.sampling import Sampler
 from chargen_ort.state import TextState
-from chargen_ort.step import Stepper
 from chargen_ort.stream import Ended
 from chargen_ort.vocabulary import UnknownPolicy
 
-if TYPE_CHECKING:
-    from chargen_ort.generator import CharGenerator
-
 _REMEMBERED_STARTS = 64
-
-
-def write_batch(
-    generator: "CharGenerator",
-    starts: Iterator[str],
-    length: int,
-    options: SamplingOptions,
-    batch_size: int,
-    unknown: UnknownPolicy | None,
-) -> Iterator[tuple[int, str]]:
-    """Yield (index, text) as texts end. `options` has a seed; text i is row i of its family."""
-    for written in write_texts(generator, starts, length, options, batch_size, unknown):
-        yield written.index, written.text
 
 
 @dataclass(frozen=True)
@@ -49,14 +33,26 @@ class WrittenText:
 
 
 def write_texts(
-    generator: "CharGenerator",
+    engine: Engine,
     starts: Iterator[str],
     length: int,
     options: SamplingOptions,
     batch_size: int,
     unknown: UnknownPolicy | None,
 ) -> Iterator[WrittenText]:
-    """As `write_batch`, with the reason why each text ended."""
+    """Write a text for each start and yield it as it ends.
+
+    Args:
+        engine: the model that is open.
+        starts: what to go on from; there may be any number of them, and they are read as needed.
+        length: characters of a text at most, 0 or more.
+        options: with a seed; text i is row i of its family.
+        batch_size: how many texts are written side by side, at least 1.
+        unknown: policy for characters of the starts; None is the model's own.
+
+    Raises:
+        UnknownCharacterError: a start has a character that the model does not know.
+    """
     numbered = enumerate(starts)
     first = list(islice(numbered, batch_size))
     if length == 0:
@@ -64,7 +60,7 @@ def write_texts(
         return
     if not first:
         return
-    batch = _Batch(generator, len(first), length, options, unknown)
+    batch = _Batch(engine, len(first), length, options, unknown)
     for place, (index, start) in enumerate(first):
         batch.begin(place, index, start)
     while batch.active.any():
@@ -83,18 +79,18 @@ class _Batch:
 
     def __init__(
         self,
-        generator: "CharGenerator",
+        engine: Engine,
         size: int,
         length: int,
         options: SamplingOptions,
         unknown: UnknownPolicy | None,
     ) -> None:
-        self._generator = generator
+        self._engine = engine
         self._options = options
         self._unknown = unknown
         self._length = length
-        self._vocabulary = generator.vocabulary
-        self._stepper = generator.new_stepper(size)
+        self._vocabulary = engine.vocabulary
+        self._stepper = engine.new_stepper(size)
         self._sampler = Sampler(options, len(self._vocabulary), range(size))
         self._starts: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         self._places = np.arange(size)
@@ -129,7 +125,7 @@ class _Batch:
         if start not in self._starts:
             if len(self._starts) >= _REMEMBERED_STARTS:
                 self._starts.clear()
-            state = TextState(self._generator, self._options, 0, self._unknown)
+            state = TextState(self._engine, self._options, 0, self._unknown)
             state.feed(start)
             self._starts[start] = state.logits(), state.hidden()
         return self._starts[start]
@@ -183,7 +179,7 @@ class _Batch:
         if not 0 < 2 * np.count_nonzero(self.active) <= len(self.active):
             return
         places = np.flatnonzero(self.active)
-        stepper: Stepper = self._generator.new_stepper(len(places))
+        stepper = self._engine.new_stepper(len(places))
         stepper.logits[:] = self._stepper.logits[places]
         stepper.hidden[:] = self._stepper.hidden[places]
         self._stepper = stepper

@@ -2,18 +2,23 @@
 
 Every public call converts what it is given with these functions before it does anything else. So
 NumPy's scalars and arrays without dimensions are welcome wherever a number is, and what is kept
-afterwards is always a plain Python number.
+afterwards is always a plain Python number. NumPy itself is needed for arrays only, and imported
+there, so that a command's --help need not wait for it.
 """
 
 import math
 from collections.abc import Iterable, Iterator
-
-import numpy as np
-from numpy.typing import NDArray
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 from chargen_ort.errors import OptionError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _SHOWN_BITS = 80  # an integer with more is told by its number of digits
+_SHOWN_POWER = 31  # a limit above this power of two is told as a power
 _SHOWN_TEXT = 60
 _SHOWN_PATH = 4096
 
@@ -26,45 +31,62 @@ def whole_number(name: str, value: object, low: int, high: int, cure: str = "") 
         value: an int, a NumPy integer, or an integer array without dimensions; never a bool.
         low: the smallest value that is allowed.
         high: the largest.
-        cure: what the message advises; empty names the range.
+        cure: what the message says to give; empty names the range.
 
     Raises:
         OptionError: not a whole number, or outside `low` … `high`.
     """
     if type(value) is not int:
-        plain = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
-        if isinstance(plain, bool) or not isinstance(plain, (int, np.integer)):
-            raise OptionError(f"{name} must be a whole number, got {type(value).__name__}")
+        plain = _scalar(value)
+        if isinstance(plain, bool) or not isinstance(plain, Integral):
+            raise OptionError(f"{name} must be a whole number, got {_kind(value)}")
         value = int(plain)
     if not low <= value <= high:
-        raise OptionError(f"{name} is {shown_number(value)}; {cure or f'give {low} to {high}'}")
+        raise OptionError(f"{name} is {shown_number(value)}; give {cure or _range(low, high)}")
     return value
 
 
-def number(name: str, value: object) -> float:
-    """`value` as a float; the caller checks its range.
+def number(
+    name: str, value: object, low: float = -math.inf, high: float = math.inf, cure: str = ""
+) -> float:
+    """`value` as a float.
 
     Args:
         name: what the number is, for the message.
         value: an int, a float, a NumPy number, or an array without dimensions; never a bool.
+        low: the smallest value that is allowed.
+        high: the largest.
+        cure: what the message says to give; empty names the range.
 
     Raises:
-        OptionError: not a number, not finite, or beyond what a float holds.
+        OptionError: not a number, not finite, beyond what a float holds, or outside
+            `low` … `high`.
     """
-    plain = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
-    if isinstance(plain, bool) or not isinstance(plain, (int, float, np.integer, np.floating)):
-        raise OptionError(f"{name} must be a number, got {type(value).__name__}")
+    plain = _scalar(value)
+    if isinstance(plain, bool) or not isinstance(plain, Real):
+        raise OptionError(f"{name} must be a number, got {_kind(value)}")
     try:
         found = float(plain)
     except OverflowError:
         found = math.inf
-    if not math.isfinite(found):
+    if not (math.isfinite(found) and low <= found <= high):
         given = shown_number(plain) if isinstance(plain, int) else f"{found:g}"
-        raise OptionError(f"{name} is {given}; give a finite number")
+        raise OptionError(f"{name} is {given}; give {cure or _range(low, high)}")
     return found
 
 
-def token_array(tokens: object, vocab_size: int, ndim: int) -> NDArray[np.int64]:
+def _scalar(value: Any) -> object:
+    """What is in an array without dimensions; anything else is itself."""
+    return value[()] if getattr(value, "ndim", None) == 0 else value
+
+
+def _range(low: float, high: float) -> str:
+    if -math.inf in (low, -high):
+        return "a finite number"
+    return f"{shown_limit(low)} to {shown_limit(high)}"
+
+
+def token_array(tokens: object, vocab_size: int, ndim: int) -> "NDArray[np.int64]":
     """`tokens` as contiguous int64 with `ndim` dimensions, each from 0 to `vocab_size` - 1.
 
     ONNX Runtime accepts a token of -1 in silence, so nothing reaches it unchecked.
@@ -73,6 +95,8 @@ def token_array(tokens: object, vocab_size: int, ndim: int) -> NDArray[np.int64]
         OptionError: not an array of integers, another number of dimensions, or a token out of
             range.
     """
+    import numpy as np
+
     if not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu":
         what = f"an array of {tokens.dtype}" if isinstance(tokens, np.ndarray) else _kind(tokens)
         raise OptionError(f"tokens must be an array of integers, got {what}")
@@ -123,19 +147,30 @@ def shown_number(value: int) -> str:
     return f"{'minus ' if value < 0 else ''}a number of about {digits} digits"
 
 
-def shown_value(value: object) -> str:
-    """A value as a message shows it: one short line, whatever it is."""
+def shown_limit(value: float) -> str:
+    """A limit as a message shows it: short, where it is a large power of two."""
+    if not isinstance(value, int):
+        return f"{value:g}"
+    for less, end in ((0, ""), (1, " - 1")):
+        power = (value + less).bit_length() - 1
+        if value + less == 1 << max(power, 0) and power > _SHOWN_POWER:
+            return f"2**{power}{end}"
+    return str(value)
+
+
+def shown_value(value: object, most: int = _SHOWN_TEXT) -> str:
+    """A value as a message shows it: one printable line, of a text at most `most` characters."""
     if isinstance(value, int) and not isinstance(value, bool):
         return shown_number(value)
     if isinstance(value, str):
-        cut = value[:_SHOWN_TEXT]
+        cut = value[:most]
         return repr(cut) if len(cut) == len(value) else repr(cut) + "…"
     return repr(value) if value is None or isinstance(value, (bool, float)) else _kind(value)
 
 
-def printable(name: str) -> str:
-    """A file's name as a message shows it: as it is, or escaped where it would break the line."""
-    return name if name.isprintable() else repr(name[:_SHOWN_PATH])
+def printable(text: str, most: int = _SHOWN_PATH) -> str:
+    """A name or message inside a message: at most `most` characters, escaped where need be."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:most])
 
 
 def _kind(value: object) -> str:

@@ -1,17 +1,25 @@
 """The command chargen-ort: options and printing."""
 
+import inspect
 import sys
+from collections.abc import Callable
 from io import BytesIO
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from chargen_ort._version import __version__
+from chargen_ort.checks import whole_number
+from chargen_ort.errors import ChargenError, OptionError
+from chargen_ort.escapes import unescape
+from chargen_ort.models import ChosenModel, choose_model, naming
+from chargen_ort.options import MAX_LENGTH, TABLE, SamplingOptions, SamplingOverrides
+from chargen_ort.terminal import Complaints, command, report, write_text
+
 if TYPE_CHECKING:
     from chargen_ort.generator import CharGenerator
-    from chargen_ort.models import ChosenModel
-    from chargen_ort.sampling import SamplingOptions, SamplingOverrides
 
 app = typer.Typer(
     add_completion=False,
@@ -64,46 +72,6 @@ _WriterModel = Annotated[
         rich_help_panel=_TEXT,
     ),
 ]
-_Temperature = Annotated[
-    float | None,
-    typer.Option(
-        help="Below 1 the text is safer, above 1 it is bolder; 0 always takes the likeliest "
-        "character.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-_TopK = Annotated[
-    int | None,
-    typer.Option(help="Draw from the K likeliest characters; 0 is off.", rich_help_panel=_SAMPLING),
-]
-_TopP = Annotated[
-    float | None,
-    typer.Option(
-        help="Draw from the likeliest characters that together have probability P; 1 is off.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-_MinP = Annotated[
-    float | None,
-    typer.Option(
-        help="Draw from characters at least P times as likely as the likeliest; 0 is off.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-_Penalty = Annotated[
-    float | None,
-    typer.Option(
-        help="Above 1 makes characters that were used less likely; 1 is off.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-_Seed = Annotated[
-    int | None,
-    typer.Option(
-        help="The same seed gives the same text. By default each run takes a new one.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
 _Num = Annotated[
     int,
     typer.Option(
@@ -153,7 +121,29 @@ _Raw = Annotated[
 _Version = Annotated[bool, typer.Option("--version", "-V", help="Print the version and exit.")]
 
 
+def _with_sampling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, shown to typer with an option for each row of the table before --num."""
+    parameters = list(inspect.signature(command).parameters.values())[:-1]
+    rows = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=None,
+            annotation=Annotated[
+                int | None if row.whole else float | None,
+                typer.Option(help=row.help, rich_help_panel=_SAMPLING),
+            ],
+        )
+        for name, row in TABLE.items()
+    ]
+    place = [parameter.name for parameter in parameters].index("num")
+    parameters[place:place] = rows
+    command.__dict__["__signature__"] = inspect.Signature(parameters)
+    return command
+
+
 @app.callback(invoke_without_command=True)
+@_with_sampling_options
 def generate(
     context: typer.Context,
     start: _Start = "",
@@ -161,12 +151,6 @@ def generate(
     stop: _Stop = None,
     unknown: _StartUnknown = None,
     model: _WriterModel = None,
-    temperature: _Temperature = None,
-    top_k: _TopK = None,
-    top_p: _TopP = None,
-    min_p: _MinP = None,
-    repetition_penalty: _Penalty = None,
-    seed: _Seed = None,
     num: _Num = 1,
     batch_size: _BatchSize = 64,
     no_echo: _NoEcho = False,
@@ -174,6 +158,7 @@ def generate(
     interactive: _Interactive = False,
     raw: _Raw = False,
     version: _Version = False,
+    **sampling: Any,
 ) -> None:
     """Write text with a model that train-export made.
 
@@ -181,32 +166,22 @@ def generate(
     """
     if context.invoked_subcommand:
         return
-    from chargen_ort.terminal import command
 
     if version:
-        from chargen_ort._version import __version__
-
         print(f"{_NAME} {__version__}")
         return
     with command(_NAME):
-        from chargen_ort.sampling import SamplingOptions, fresh_seed
-        from chargen_ort.terminal import report, write_text
+        from chargen_ort.sampling import fresh_seed
 
         _check_request(length, num, batch_size, interactive, as_json or no_echo)
-        given = {
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "repetition_penalty": repetition_penalty,
-            "stop": read_stops(stop),
-            "seed": fresh_seed() if seed is None else seed,
-        }
-        overrides = {name: value for name, value in given.items() if value is not None}
-        sampling = cast("SamplingOverrides", overrides)
-        SamplingOptions(**sampling)  # what is wrong with any model is refused before one is read
+        given = sampling | {"stop": read_stops(stop)}
+        if given["seed"] is None:
+            given["seed"] = fresh_seed()
+        chosen_ones = {name: value for name, value in given.items() if value is not None}
+        overrides = cast("SamplingOverrides", chosen_ones)
+        SamplingOptions(**overrides)  # what is wrong with any model is refused before one is read
         start = read_start(start)
-        generator, chosen, options = open_writer(model, start, unknown, sampling)
+        generator, chosen, options = open_writer(model, start, unknown, overrides)
         report(f"model {chosen}, seed {options.seed}")
         if interactive:
             from chargen_ort.interactive import run_interactive
@@ -220,9 +195,9 @@ def generate(
             from chargen_ort.reports import written_lines, written_objects
 
             starts = repeat(start, num)
-            texts = write_texts(generator, starts, length, options, batch_size, unknown)
+            texts = write_texts(generator.engine, starts, length, options, batch_size, unknown)
             if as_json:
-                lines = written_objects(generator, texts, start, options.seed, unknown)
+                lines = written_objects(generator.engine, texts, start, options.seed, unknown)
             else:
                 lines = written_lines(texts, "" if no_echo else start)
             write_text(lines, raw)
@@ -230,10 +205,6 @@ def generate(
 
 def _check_request(length: int, num: int, batch_size: int, interactive: bool, shaped: bool) -> None:
     """Refuse numbers out of range, and with --interactive what shapes the output."""
-    from chargen_ort.checks import whole_number
-    from chargen_ort.errors import OptionError
-    from chargen_ort.sampling import MAX_LENGTH
-
     whole_number("num", num, 1, _MOST_TEXTS)
     whole_number("length", length, 0, MAX_LENGTH)
     whole_number("batch_size", batch_size, 1, _MOST_AT_ONCE)
@@ -243,29 +214,16 @@ def _check_request(length: int, num: int, batch_size: int, interactive: bool, sh
         )
 
 
-_File = Annotated[
-    Path | None,
-    typer.Argument(
-        help="An .onnx file of train-export. By default the one that chargen-ort writes with."
-    ),
-]
-_Model = Annotated[
-    Path | None,
-    typer.Option(
-        "--model",
-        help="An .onnx file of train-export. By default the one that chargen-ort writes with.",
-    ),
-]
+_SAME_MODEL = "An .onnx file of train-export. By default the one that chargen-ort writes with."
+_File = Annotated[Path | None, typer.Argument(help=_SAME_MODEL)]
+_Model = Annotated[Path | None, typer.Option("--model", help=_SAME_MODEL)]
 
 
 @app.command()
 def verify(context: typer.Context, file: _File = None, model: _Model = None) -> None:
     """Check a model file: its seal, graph, weights and test vectors, with a verdict on each."""
-    from chargen_ort.terminal import command, report, write_text
-
     with command(f"{_NAME} verify"):
         from chargen_ort.artifact import read_artifact
-        from chargen_ort.models import choose_model, naming
         from chargen_ort.verify import verify_artifact
 
         named = file, model, _parent_model(context)
@@ -318,15 +276,9 @@ def score(
     A character that the model does not know counts as likely as the character that the model
     finds least likely at that place, and the number of them is shown.
     """
-    from chargen_ort.terminal import Complaints, command, report, write_text
-
     complaints = Complaints()
     with command(_NAME):
-        from chargen_ort.checks import whole_number
-        from chargen_ort.errors import OptionError
-        from chargen_ort.models import choose_model, naming
         from chargen_ort.reports import line_scores, text_score
-        from chargen_ort.sampling import MAX_LENGTH
 
         if lines and window is not None:
             raise OptionError("window is for a whole text; leave it out, or leave out --lines")
@@ -359,11 +311,8 @@ def info(
     ] = False,
 ) -> None:
     """Show what is inside a model: its training, how good it is, how its parity was proven."""
-    from chargen_ort.terminal import command, write_text
-
     with command(_NAME):
         from chargen_ort.artifact import read_artifact
-        from chargen_ort.models import choose_model, naming
         from chargen_ort.reports import describe
 
         chosen = choose_model(file, model, _parent_model(context))
@@ -379,7 +328,6 @@ def _parent_model(context: typer.Context) -> Path | None:
 
 def read_file(name: str) -> str:
     """The text of a file, or of standard input if the name is "-"."""
-    from chargen_ort.terminal import report
     from chargen_ort.text import read_stream, read_text
 
     if name != "-":
@@ -393,19 +341,15 @@ def read_file(name: str) -> str:
 
 def read_start(start: str) -> str:
     """`start` without its escapes; if it is "-", standard input without its last line end."""
-    from chargen_ort.escapes import unescape
-
     return read_file("-").removesuffix("\n") if start == "-" else unescape("--start", start)
 
 
 def read_stops(stops: list[str] | None) -> tuple[str, ...] | None:
     """The stop strings without their escapes, or None if none was given."""
-    from chargen_ort.escapes import unescape
-
     return tuple(unescape("--stop", stop) for stop in stops) if stops else None
 
 
-def load_model(chosen: "ChosenModel") -> "CharGenerator":
+def load_model(chosen: ChosenModel) -> "CharGenerator":
     """Open the model that was chosen."""
     from chargen_ort.generator import CharGenerator
 
@@ -413,16 +357,13 @@ def load_model(chosen: "ChosenModel") -> "CharGenerator":
 
 
 def open_writer(
-    model: Path | None, start: str, unknown: Unknown | None, sampling: "SamplingOverrides"
+    model: Path | None, start: str, unknown: Unknown | None, sampling: SamplingOverrides
 ) -> "tuple[CharGenerator, ChosenModel, SamplingOptions]":
     """Open the model and check the start and the options against it, before a text is begun.
 
     Raises:
         ChargenError: what is wrong about the model, which the message names.
     """
-    from chargen_ort.errors import ChargenError
-    from chargen_ort.models import choose_model, naming
-
     chosen = choose_model(model)
     with naming(chosen, (ChargenError,)):
         generator = load_model(chosen)

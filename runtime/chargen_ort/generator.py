@@ -9,20 +9,14 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from chargen_ort.artifact import Artifact, ModelConfig, parse_artifact, read_artifact
-from chargen_ort.batch import write_batch
-from chargen_ort.checks import instance, iterate_texts, number, printable
-from chargen_ort.checks import whole_number as whole_number
+from chargen_ort.batch import write_texts
+from chargen_ort.checks import instance, iterate_texts, number, printable, whole_number
+from chargen_ort.engine import MAX_BATCH, Engine, Stepper
 from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.sampling import (
-    MAX_LENGTH,
-    ROW_LIMIT,
-    SamplingOptions,
-    SamplingOverrides,
-    fresh_seed,
-)
+from chargen_ort.options import MAX_LENGTH, ROW_LIMIT, SamplingOptions, SamplingOverrides
+from chargen_ort.sampling import fresh_seed
 from chargen_ort.scoring import Score, score_text, score_texts
 from chargen_ort.state import TextState, check_top
-from chargen_ort.step import MAX_BATCH, Stepper, default_threads, open_session
 from chargen_ort.stream import TextStream
 from chargen_ort.vocabulary import UnknownPolicy, Vocabulary, check_policy
 
@@ -44,19 +38,13 @@ class CharGenerator:
     Raises:
         ArtifactError: ONNX Runtime refuses the graph.
         OptionError: not an artifact, or `threads` out of range.
+
+    Attributes:
+        engine: the model that is open; what is below this class takes it.
     """
 
     def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
-        instance("artifact", artifact, Artifact)
-        if threads is None:
-            threads = default_threads(artifact.config.hidden_size)
-        self.artifact = artifact
-        self._threads = whole_number("threads", threads, 1, 256)
-        self._open()
-
-    def _open(self) -> None:
-        self._session = open_session(self.artifact.data, self._threads)
-        self._process = os.getpid()
+        self.engine = Engine(artifact, threads)  # and nothing else, so that pickles share it
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], threads: int | None = None) -> "CharGenerator":
@@ -82,33 +70,33 @@ class CharGenerator:
         """
         return cls(parse_artifact(data), threads)
 
-    def __reduce__(self) -> tuple[type, tuple[Artifact, int]]:
-        return type(self), (self.artifact, self._threads)  # sessions do not pickle, bytes do
+    @property
+    def artifact(self) -> Artifact:
+        """The model file, as it was read."""
+        return self.engine.artifact
 
     @property
     def config(self) -> ModelConfig:
         """What the model is."""
-        return self.artifact.config
+        return self.engine.config
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The characters that the model knows."""
-        return self.artifact.config.vocabulary
+        return self.engine.vocabulary
 
     @property
     def session(self) -> "InferenceSession":
         """The ONNX Runtime session; in a forked child a new one, made at first use."""
-        if self._process != os.getpid():
-            # destroying an inherited session would wait for threads that the child does not have
-            _inherited.append(self._session)
-            self._open()
-        return self._session
+        return self.engine.session
 
     def new_stepper(self, batch: int) -> Stepper:
-        """Arrays and bindings for `batch` rows."""
-        config = self.config
-        shape = len(config.vocabulary), config.num_layers, config.hidden_size
-        return Stepper(self.session, batch, shape)
+        """Arrays and bindings for `batch` rows, whose state is zero.
+
+        Raises:
+            OptionError: `batch` is not a whole number from 1 to 65,536.
+        """
+        return self.engine.new_stepper(batch)
 
     def options(
         self, options: SamplingOptions | None = None, **overrides: Unpack[SamplingOverrides]
@@ -157,7 +145,7 @@ class CharGenerator:
         chosen = self.options(options, **overrides)
         length, deadline = _length(length), _deadline(timeout)
         tokens = self.vocabulary.encode(start, unknown)
-        state = TextState(self, chosen, whole_number("row", row, 0, ROW_LIMIT - 1), unknown)
+        state = TextState(self.engine, chosen, whole_number("row", row, 0, ROW_LIMIT - 1), unknown)
         return TextStream(state, tokens, length, chosen.stops, deadline)
 
     def generate(
@@ -233,7 +221,8 @@ class CharGenerator:
         chosen = self.options(options, **overrides)
         if chosen.seed is None:
             chosen = replace(chosen, seed=fresh_seed())
-        return write_batch(self, texts, length, chosen, batch_size, unknown)
+        written = write_texts(self.engine, texts, length, chosen, batch_size, unknown)
+        return ((one.index, one.text) for one in written)
 
     def state(
         self,
@@ -251,7 +240,7 @@ class CharGenerator:
             UnknownCharacterError: `start` has a character that the model does not know.
         """
         chosen = self.options(options, **overrides)
-        state = TextState(self, chosen, whole_number("row", row, 0, ROW_LIMIT - 1), unknown)
+        state = TextState(self.engine, chosen, whole_number("row", row, 0, ROW_LIMIT - 1), unknown)
         state.feed(start)
         return state
 
@@ -273,7 +262,7 @@ class CharGenerator:
         Raises:
             ArtifactError: not a snapshot, damaged, or of another model.
         """
-        return TextState.restore(self, snapshot)
+        return TextState.restore(self.engine, snapshot)
 
     def next_probabilities(
         self, text: str = "", top: int | None = None, *, unknown: UnknownPolicy | None = None
@@ -315,7 +304,7 @@ class CharGenerator:
         """
         if window is not None:
             window = whole_number("window", window, 1, MAX_LENGTH)
-        return score_text(self, text, window, unknown, per_character)
+        return score_text(self.engine, text, window, unknown, per_character)
 
     def score_batch(
         self,
@@ -345,7 +334,7 @@ class CharGenerator:
         batch_size = whole_number("batch_size", batch_size, 1, MAX_BATCH)
         if not isinstance(end, (bool, np.bool_)):
             raise OptionError(f"end must be True or False, got {type(end).__name__}")
-        return score_texts(self, texts, batch_size, unknown, bool(end))
+        return score_texts(self.engine, texts, batch_size, unknown, bool(end))
 
 
 def _list_of_texts(name: str, texts: Iterable[str]) -> list[str]:
@@ -362,10 +351,5 @@ def _length(length: int | None) -> int | None:
 def _deadline(timeout: float | None) -> float | None:
     if timeout is None:
         return None
-    seconds = number("timeout", timeout)
-    if not 0 <= seconds <= MAX_TIMEOUT:
-        raise OptionError(f"timeout is {seconds:g}; give seconds, 0 to {MAX_TIMEOUT:g}")
-    return time.monotonic() + seconds
-
-
-_inherited: list["InferenceSession"] = []  # sessions of a parent process, never destroyed
+    cure = f"seconds, 0 to {MAX_TIMEOUT:g}"
+    return time.monotonic() + number("timeout", timeout, 0, MAX_TIMEOUT, cure)

@@ -2,24 +2,21 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from chargen_ort.errors import ChargenError
+from chargen_ort.generator import CharGenerator
 from chargen_ort.models import ChosenModel
-from chargen_ort.sampling import SamplingOptions
+from chargen_ort.options import SamplingOptions
+from chargen_ort.state import TextState
 from chargen_ort.terminal import report, write_text
 from chargen_ort.vocabulary import UnknownPolicy
-
-if TYPE_CHECKING:
-    from chargen_ort.generator import CharGenerator
-    from chargen_ort.state import TextState
 
 _HELP = "type text and the model goes on; an empty line writes on; /undo, /reset, /quit"
 _PROMPT = "> "
 
 
 def run_interactive(
-    generator: "CharGenerator",
+    generator: CharGenerator,
     model: ChosenModel,
     start: str,
     length: int,
@@ -73,7 +70,7 @@ def run_interactive(
             saved.append(state.snapshot())
 
 
-def _feed(generator: "CharGenerator", state: "TextState", line: str, written: str) -> None:
+def _feed(generator: CharGenerator, state: TextState, line: str, written: str) -> None:
     if line:
         if written and not written.endswith("\n") and "\n" in generator.vocabulary.characters:
             line = "\n" + line
@@ -81,7 +78,7 @@ def _feed(generator: "CharGenerator", state: "TextState", line: str, written: st
 
 
 def _write(
-    generator: "CharGenerator", state: "TextState", length: int, pieces: list[str]
+    generator: CharGenerator, state: TextState, length: int, pieces: list[str]
 ) -> Iterator[str]:
     for piece in generator.resume(state, length):
         pieces.append(piece)

@@ -4,17 +4,17 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chargen_ort.artifact import Artifact, config_to_json
 from chargen_ort.batch import WrittenText
+from chargen_ort.engine import Engine
 from chargen_ort.errors import UnknownCharacterError
+from chargen_ort.generator import CharGenerator
 from chargen_ort.models import ChosenModel
+from chargen_ort.options import TABLE
 from chargen_ort.scoring import LINE_END, Score, score_continuations
 from chargen_ort.vocabulary import UnknownPolicy
-
-if TYPE_CHECKING:
-    from chargen_ort.generator import CharGenerator
 
 _LINES_AT_ONCE = 1024
 _CHARACTERS_AT_ONCE = 1 << 20
@@ -29,7 +29,7 @@ def written_lines(texts: Iterable[WrittenText], before: str) -> Iterator[str]:
 
 
 def written_objects(
-    generator: "CharGenerator",
+    engine: Engine,
     texts: Iterable[WrittenText],
     start: str,
     seed: int | None,
@@ -45,19 +45,19 @@ def written_objects(
     for written in in_order(texts):
         waiting.append(written)
         if len(waiting) == _TEXTS_AT_ONCE or time.monotonic() - flushed > _SECONDS:
-            yield from _objects(generator, waiting, start, seed, unknown)
+            yield from _objects(engine, waiting, start, seed, unknown)
             waiting, flushed = [], time.monotonic()
-    yield from _objects(generator, waiting, start, seed, unknown)
+    yield from _objects(engine, waiting, start, seed, unknown)
 
 
 def _objects(
-    generator: "CharGenerator",
+    engine: Engine,
     texts: list[WrittenText],
     start: str,
     seed: int | None,
     unknown: UnknownPolicy | None,
 ) -> Iterator[str]:
-    totals = score_continuations(generator, start, [written.text for written in texts], unknown)
+    totals = score_continuations(engine, start, [written.text for written in texts], unknown)
     for written, total in zip(texts, totals, strict=True):
         fields = {
             "start": start,
@@ -82,7 +82,7 @@ def in_order(texts: Iterable[WrittenText]) -> Iterator[WrittenText]:
 
 
 def text_score(
-    generator: "CharGenerator",
+    generator: CharGenerator,
     text: str,
     window: int | None,
     unknown: UnknownPolicy | None,
@@ -103,7 +103,7 @@ def text_score(
 
 
 def line_scores(
-    generator: "CharGenerator",
+    generator: CharGenerator,
     text: str,
     unknown: UnknownPolicy | None,
     as_json: bool,
@@ -155,7 +155,7 @@ def _some_at_once(lines: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, 
 
 
 def _scores_of(
-    generator: "CharGenerator",
+    generator: CharGenerator,
     lines: list[tuple[int, str]],
     unknown: UnknownPolicy | None,
     complain: Callable[[str], None],
@@ -239,17 +239,9 @@ def _unknown(policy: str, replacement: str) -> str:
 
 def _sampling(artifact: Artifact) -> str:
     options = artifact.config.sampling
-    changed = [
-        f"{name} {value:g}"
-        for name, value, off in (
-            ("top_k", options.top_k, 0),
-            ("top_p", options.top_p, 1),
-            ("min_p", options.min_p, 0),
-            ("repetition_penalty", options.repetition_penalty, 1),
-        )
-        if value != off
-    ]
-    return ", ".join([f"temperature {options.temperature:g}", *changed])
+    values = ((name, getattr(options, name), row.off) for name, row in TABLE.items())
+    changed = [f"{name} {value:g}" for name, value, off in values if value not in (off, None)]
+    return ", ".join(changed)
 
 
 def _training(training: Any) -> Iterator[tuple[str, str]]:

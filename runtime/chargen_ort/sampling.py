@@ -1,4 +1,4 @@
-"""From logits to tokens: options, processors and draws, the same for one row and for many.
+"""From logits to tokens: processors and draws, the same for one row and for many.
 
 The order is repetition penalty, temperature, top-k, top-p, min-p, draw, with the semantics of the
 logits processors of Hugging Face's transformers. Draw ``t`` of row ``r`` depends on nothing but
@@ -8,93 +8,17 @@ the seed, ``r`` and ``t``, so a text does not depend on the batch, thread or pro
 import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.checks import instance, number, shown_value, whole_number
+from chargen_ort.checks import instance, whole_number
 from chargen_ort.errors import OptionError
+from chargen_ort.options import ROW_LIMIT
+from chargen_ort.options import SamplingOptions as SamplingOptions
 
-SEED_LIMIT = 1 << 64
-ROW_LIMIT = 1 << 64
-MAX_LENGTH = 1 << 40  # characters of one text
-MAX_TOP_K = (1 << 63) - 1
-MAX_STOPS = 16
-MAX_STOP_LENGTH = 256  # characters
 MAX_VOCABULARY = 1 << 21  # more than there are code points
-_MIN_TEMPERATURE, _MAX_TEMPERATURE = 1e-6, 1e6
-_MAX_PENALTY = 100.0
-_BLOCK = 128  # uniforms drawn ahead for each row
-
-
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How the next token is chosen.
-
-    Args:
-        temperature: divides the logits; 0 is greedy. 0, or 1e-6 to 1e6.
-        top_k: keep the k most likely tokens, ties with the k-th included; 0 is off.
-        top_p: keep the most likely tokens until their mass reaches p. Above 0, up to 1 (off).
-        min_p: drop tokens less likely than min_p times the likeliest. 0 (off) to 1.
-        repetition_penalty: divides positive and multiplies negative logits of the tokens that
-            the prompt or the output has. Above 0, up to 100; 1 is off.
-        stop: strings that end the text; they are not part of it. One string or several, at most
-            16 of at most 256 characters each.
-        seed: 0 to 2**64 - 1; None takes a fresh one from the operating system.
-
-    Raises:
-        OptionError: a value is out of its range or of another type.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    stop: str | Sequence[str] = ()
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        # plain Python numbers are kept, whatever came: they go through JSON, pickles and forks
-        checked = {
-            "temperature": _temperature(self.temperature),
-            "top_k": whole_number(
-                "top_k", self.top_k, 0, MAX_TOP_K, "give 1 or more, or 0 to switch it off"
-            ),
-            "top_p": _between("top_p", self.top_p, "give a value above 0, up to 1 (off)"),
-            "min_p": _between("min_p", self.min_p, "give 0 (off) to 1", low_too=True),
-            "repetition_penalty": _between(
-                "repetition_penalty",
-                self.repetition_penalty,
-                f"give a value above 0, up to {_MAX_PENALTY:g} (1 is off)",
-                high=_MAX_PENALTY,
-            ),
-            "stop": check_stops(self.stop),
-            "seed": self.seed
-            if self.seed is None
-            else whole_number("seed", self.seed, 0, SEED_LIMIT - 1),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings, as a tuple."""
-        return tuple(self.stop)
-
-
-class SamplingOverrides(TypedDict, total=False):
-    """The fields of `SamplingOptions` as keyword arguments."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repetition_penalty: float
-    stop: str | Sequence[str]
-    seed: int | None
+BLOCK = 128  # uniforms drawn ahead for each row
 
 
 def fresh_seed() -> int:
@@ -142,7 +66,7 @@ class Sampler:
         batch = len(self.rows)
         self.column = 0
         self._before = [0] * batch  # draws made by each row before column 0 of its block
-        self._uniforms = np.empty((batch, _BLOCK))
+        self._uniforms = np.empty((batch, BLOCK))
         self._weights = np.empty((batch, vocab_size))
         self._cdf = np.empty((batch, vocab_size))
         self._maximum = np.empty((batch, 1))
@@ -153,10 +77,9 @@ class Sampler:
         self._temperature = np.array(float(options.temperature))  # 0-d: ufuncs convert no float
         self._divides = options.temperature != 1  # by 1 gives the same bits
         self._plain = not (self._filtered or self._penalised or options.temperature == 0)
-        # the first row once more, one-dimensional, for `sample_one`
+        # the first row once more, one-dimensional, for `choose_one`
         self._one_weights, self._one_cdf = self._weights[0], self._cdf[0]
         self._one_maximum = np.array(0.0)
-        self._one_seen = None if self._seen is None else self._seen[0]
         for index in range(batch):
             self._fill(index, 0)
 
@@ -202,16 +125,8 @@ class Sampler:
             self._seen[np.arange(len(tokens)), tokens] = True
         return tokens
 
-    def sample_one(self, logits: NDArray[np.float32]) -> int:
-        """`sample` for a batch of one, from logits ``[vocab_size]``: the same token, sooner."""
-        token = self.choose_one(logits)
-        self.column += 1
-        if self._one_seen is not None:
-            self._one_seen[token] = True
-        return token
-
     def _choose(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
-        if self.column == _BLOCK:
+        if self.column == BLOCK:
             self._next_block()
         u = self._uniforms[:, self.column : self.column + 1]  # [batch, 1]
         weights = self._weights  # [batch, vocab_size]
@@ -227,13 +142,14 @@ class Sampler:
         return np.asarray(self._above.argmax(axis=1))  # [batch]
 
     def choose_one(self, logits: NDArray[np.float32]) -> int:
-        """The token that `sample_one` would give, without counting the draw.
+        """The token that `sample` would give to a batch of one, sooner, from ``[vocab_size]``.
 
-        The arithmetic is that of `sample`, operation for operation.
+        The arithmetic is the same, operation for operation. The draw is not counted, and the token
+        does not count as seen: the caller does both.
         """
         if not self._plain:
             return int(self._choose(logits[None])[0])
-        if self.column == _BLOCK:
+        if self.column == BLOCK:
             self._next_block()
         u = self._uniforms.item(0, self.column)
         weights, cdf = self._one_weights, self._one_cdf  # [vocab_size] each
@@ -247,9 +163,9 @@ class Sampler:
         return int(cdf.searchsorted(u * cdf.item(-1), "right"))
 
     def _next_block(self) -> None:
-        before = [count + _BLOCK for count in self._before]
+        before = [count + BLOCK for count in self._before]
         for index, row in enumerate(self.rows):
-            self._uniforms[index] = uniform_draws(self.seed, row, before[index], _BLOCK)
+            self._uniforms[index] = uniform_draws(self.seed, row, before[index], BLOCK)
         # the two together and last: an interruption before them finds the old block, to be redone
         self._before, self.column = before, 0
 
@@ -269,7 +185,7 @@ class Sampler:
 
     def _fill(self, index: int, column: int) -> None:
         self._uniforms[index, column:] = uniform_draws(
-            self.seed, self.rows[index], self._before[index] + column, _BLOCK - column
+            self.seed, self.rows[index], self._before[index] + column, BLOCK - column
         )
 
 
@@ -294,49 +210,6 @@ def _keep_top_p(weights: NDArray[np.float64], p: float) -> None:
         dropped = np.zeros(weights.shape, dtype=bool)  # the first always stays
         np.greater_equal(cumulative[:, :-1], p * cumulative[:, -1:], out=dropped[:, 1:])
         np.put_along_axis(weights, order, np.where(dropped, 0.0, ranked), axis=1)
-
-
-def _temperature(value: object) -> float:
-    t = number("temperature", value)
-    if t != 0 and not _MIN_TEMPERATURE <= t <= _MAX_TEMPERATURE:
-        raise OptionError(
-            f"temperature is {t:g}; give 0 (greedy), or "
-            f"{_MIN_TEMPERATURE:g} to {_MAX_TEMPERATURE:g}"
-        )
-    return t
-
-
-def _between(
-    name: str, value: object, cure: str, *, high: float = 1.0, low_too: bool = False
-) -> float:
-    """A number above 0 (or 0 itself, with `low_too`) and up to `high`."""
-    found = number(name, value)
-    if not (0 < found <= high or (low_too and found == 0)):
-        raise OptionError(f"{name} is {found:g}; {cure}")
-    return found
-
-
-def check_stops(value: object) -> tuple[str, ...]:
-    """Stop strings as a tuple, from one string or several.
-
-    Raises:
-        OptionError: not strings, an empty one among several, too many or too long.
-    """
-    if isinstance(value, str):
-        value = (value,) if value else ()
-    if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray)):
-        raise OptionError(f"stop is {shown_value(value)}; give non-empty strings")
-    if len(value) > MAX_STOPS:
-        raise OptionError(f"stop has {len(value)} strings; give at most {MAX_STOPS}")
-    stops = tuple(value)
-    for stop in stops:
-        if not isinstance(stop, str) or not stop:
-            raise OptionError(f"stop has {shown_value(stop)}; give non-empty strings")
-        if len(stop) > MAX_STOP_LENGTH:
-            raise OptionError(
-                f"a stop string has {len(stop)} characters; give at most {MAX_STOP_LENGTH}"
-            )
-    return stops
 
 
 class StopFinder:

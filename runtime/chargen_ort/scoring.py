@@ -8,23 +8,25 @@ or, where the policy is ``replace``, as if the replacement stood there.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen_ort.checks import instance
+from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError
-from chargen_ort.step import run_steps, steps_per_call
-from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
-
-if TYPE_CHECKING:
-    from chargen_ort.generator import CharGenerator
+from chargen_ort.vocabulary import UnknownPolicy
 
 LINE_END = "\n"
 _LOGITS_AT_ONCE = 1 << 20  # numbers in one call's logits: 4 MB, whatever the vocabulary
 _ROWS = 64  # windows scored side by side
 _PIECE = 1 << 16  # characters of a long text held as tokens at a time
 _BATCH_AT_ONCE = 1 << 20  # characters, padding included, of the texts that share a batch
+
+
+_Integer = TypeVar("_Integer", bound=np.integer)
 
 
 @dataclass(frozen=True)
@@ -68,21 +70,21 @@ class _Reader:
     """The model, and what it reads where a text has a character that it does not know.
 
     Attributes:
-        generator: the model.
+        engine: the model.
         policy: ``error``, ``skip`` or ``replace``.
         separator: the token before a text; also read before what follows, where a text or a
             window begins with a character that is left out.
         stand_in: the token read in place of an unknown character; None leaves it out.
     """
 
-    generator: "CharGenerator"
+    engine: Engine
     policy: UnknownPolicy
     separator: int
     stand_in: int | None
 
     def pieces(self, text: str, size: int) -> Iterator[NDArray[np.int32]]:
         """Tokens of `text`, `size` characters at a time; -1 is an unknown character."""
-        vocabulary = self.generator.vocabulary
+        vocabulary = self.engine.vocabulary
         if self.policy == "error":
             for piece in vocabulary.encode_pieces(text, "error", size):
                 yield piece.astype(np.int32)
@@ -91,30 +93,30 @@ class _Reader:
             yield vocabulary.look_up(text[begin : begin + size])
 
 
-def _reader(generator: "CharGenerator", unknown: UnknownPolicy | None) -> _Reader:
+def _reader(engine: Engine, unknown: UnknownPolicy | None) -> _Reader:
     """A reader with the policy `unknown`; None takes the model's own, but skip for error."""
-    vocabulary: Vocabulary = generator.vocabulary
+    vocabulary = engine.vocabulary
     vocabulary.encode("", unknown)  # refuses a policy that does not exist
     policy = unknown or ("skip" if vocabulary.unknown == "error" else vocabulary.unknown)
     replacement = vocabulary.characters.index(vocabulary.replacement)
     return _Reader(
-        generator,
+        engine,
         policy,
-        vocabulary.characters.index(generator.config.separator),
+        vocabulary.characters.index(engine.config.separator),
         replacement if policy == "replace" else None,
     )
 
 
 def score_text(
-    generator: "CharGenerator",
+    engine: Engine,
     text: str,
     window: int | None,
     unknown: UnknownPolicy | None,
     per_character: bool,
 ) -> Score:
     """Score each character but the first, from a zero state every `window` characters."""
-    _check_text(text)
-    reader = _reader(generator, unknown)
+    instance("a text", text, str)
+    reader = _reader(engine, unknown)
     if len(text) < 2:
         raise OptionError(f"a score needs at least 2 characters, got {len(text)}")
     # pieces hold whole windows, so that each piece begins where a window begins
@@ -139,17 +141,17 @@ def score_text(
 
 
 def score_texts(
-    generator: "CharGenerator",
+    engine: Engine,
     texts: list[str],
     batch_size: int,
     unknown: UnknownPolicy | None,
     end: bool,
 ) -> list[Score]:
     """Score each text from the separator on; texts of like length share a batch."""
-    reader = _reader(generator, unknown)
-    ending = LINE_END if end and LINE_END in generator.vocabulary.characters else ""
+    reader = _reader(engine, unknown)
+    ending = LINE_END if end and LINE_END in engine.vocabulary.characters else ""
     for index, text in enumerate(texts):
-        _check_text(text)
+        instance("a text", text, str)
         if not text + ending:
             raise OptionError(f"text {index} is empty; a score needs at least 1 character")
     scores: dict[int, Score] = {}
@@ -161,18 +163,18 @@ def score_texts(
 
 
 def score_continuations(
-    generator: "CharGenerator", start: str, texts: list[str], unknown: UnknownPolicy | None
+    engine: Engine, start: str, texts: list[str], unknown: UnknownPolicy | None
 ) -> list[float]:
     """Log probability, nats, of each text as what follows `start`; 0 for an empty text.
 
     The texts begin from the separator where `start` is empty. `unknown` is the policy for
     `start`; each character of `texts` must be known.
     """
-    reader = _reader(generator, "error")
-    read = generator.vocabulary.encode(start, unknown)
+    reader = _reader(engine, "error")
+    read = engine.vocabulary.encode(start, unknown)
     if not len(read):
         read = np.array([reader.separator])
-    hidden = _score_rows(generator, read[None, :-1], read[None, :-1]).hidden
+    hidden = score_rows(engine, read[None, :-1], read[None, :-1]).hidden
     totals = [0.0] * len(texts)
     places = [place for place, text in enumerate(texts) if text]
     for batch in _batches([len(texts[place]) for place in places], _ROWS):
@@ -183,11 +185,6 @@ def score_continuations(
         ):
             totals[index] = score.total
     return totals
-
-
-def _check_text(text: object) -> None:
-    if not isinstance(text, str):
-        raise OptionError(f"a text must be a str, got {type(text).__name__}")
 
 
 def _batches(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
@@ -281,17 +278,28 @@ def _score_windows(
 ) -> Iterator[tuple[NDArray[np.float64], int]]:
     """As `_score_through`, from a zero state each `window` characters, windows side by side."""
     for tokens in pieces:
-        before, following = tokens[:-1], tokens[1:]
-        whole = len(following) // window * window
-        for part, width in (
-            (slice(0, whole), window),
-            (slice(whole, len(following)), len(following) - whole),
-        ):
-            if len(following[part]):
-                rows = following[part].reshape(-1, width)  # [windows, width]
-                first = _readable(reader, before[part][::width])  # [windows]
-                scored, _ = _score_after(reader, first, rows)
-                yield scored.ravel(), _unknown_in(rows)
+        for before, rows in window_rows(tokens, window):
+            scored, _ = _score_after(reader, _readable(reader, before[:, 0]), rows)
+            yield scored.ravel(), _unknown_in(rows)
+
+
+def window_rows(
+    tokens: NDArray[_Integer], window: int
+) -> Iterator[tuple[NDArray[_Integer], NDArray[_Integer]]]:
+    """Cut `tokens` ``[time]`` into windows that are read from a zero state each, side by side.
+
+    Yields:
+        what is read and what is to be predicted, ``[windows, window]`` each, at most 64 windows at
+        a time; the last window may be shorter.
+    """
+    inputs, targets = tokens[:-1], tokens[1:]
+    whole = len(inputs) // window * window
+    edges = [*range(0, whole, _ROWS * window), whole]
+    for begin, end in pairwise(edges):
+        part = slice(begin, end)
+        yield inputs[part].reshape(-1, window), targets[part].reshape(-1, window)
+    if whole < len(inputs):
+        yield inputs[None, whole:], targets[None, whole:]
 
 
 def _unknown_in(tokens: NDArray[np.int32]) -> int:
@@ -331,7 +339,7 @@ def _score_after(
         row, place = np.nonzero(known)
         targets[row, step[row, place]] = following[row, place]
     inputs = np.concatenate([first[:, None], targets[:, :-1]], axis=1)
-    result = _score_rows(reader.generator, inputs, targets, not all_known, hidden)
+    result = score_rows(reader.engine, inputs, targets, not all_known, hidden)
     scores, floors = result.scores, result.floors
     if step is not None:
         scores = np.take_along_axis(scores, step, axis=1)
@@ -340,45 +348,61 @@ def _score_after(
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """What a pass over rows of tokens gives.
+class ScoredRows:
+    """What a pass over rows of tokens gives; what was not wanted is zeros ``[1, 1]``.
 
     Attributes:
         scores: log probability of each target, nats, ``[rows, time]``.
-        floors: that of the least likely token at each place, ``[rows, time]``; zeros if not asked.
+        floors: that of the least likely token at each place, nats, ``[rows, time]``.
+        best: the likeliest token at each place, ``[rows, time]``.
         hidden: the state after the last input, ``[rows, num_layers, hidden_size]``.
     """
 
     scores: NDArray[np.float64]
     floors: NDArray[np.float64]
+    best: NDArray[np.int64]
     hidden: NDArray[np.float32]
 
 
-def _score_rows(
-    generator: "CharGenerator",
+def score_rows(
+    engine: Engine,
     inputs: NDArray[np.int64],
     targets: NDArray[np.int64],
     with_floors: bool = False,
     hidden: NDArray[np.float32] | None = None,
-) -> _Rows:
-    """Read `inputs` ``[rows, time]`` from `hidden`, or from zeros if none came."""
-    config = generator.config
+    with_best: bool = False,
+) -> ScoredRows:
+    """Read rows of tokens side by side and score what should follow each.
+
+    Args:
+        engine: the model that is open.
+        inputs: tokens that are read, ``[rows, time]``.
+        targets: the token to be predicted after each, ``[rows, time]``.
+        with_floors, with_best: whether those are wanted.
+        hidden: the state before, ``[rows, num_layers, hidden_size]``; None is zeros.
+
+    Raises:
+        ArtifactError: ONNX Runtime does not run the model.
+    """
     rows, time = inputs.shape
     if hidden is None:
-        hidden = np.zeros((rows, config.num_layers, config.hidden_size), dtype=np.float32)
+        hidden = engine.zero_hidden(rows)
     scores, floors = np.empty((rows, time)), np.zeros((rows, time) if with_floors else (1, 1))
-    fitting = max(1, _LOGITS_AT_ONCE // (rows * len(config.vocabulary)))
-    piece = min(fitting, steps_per_call(config, rows))
+    best = np.zeros((rows, time) if with_best else (1, 1), dtype=np.int64)
+    fitting = max(1, _LOGITS_AT_ONCE // (rows * len(engine.vocabulary)))
+    piece = min(fitting, engine.steps_per_call(rows))
     for begin in range(0, time, piece):
         part = slice(begin, begin + piece)
         token = np.ascontiguousarray(inputs[:, part])
-        logits, hidden = run_steps(generator.session, token, hidden)  # [rows, piece, vocab_size]
+        logits, hidden = engine.run_steps(token, hidden)  # [rows, piece, vocab_size]
         normaliser = _log_sum_exp(logits)  # [rows, piece]
         chosen = np.take_along_axis(logits, targets[:, part, None], axis=-1)[..., 0]
         scores[:, part] = chosen.astype(np.float64) - normaliser
         if with_floors:
             floors[:, part] = logits.min(axis=-1).astype(np.float64) - normaliser
-    return _Rows(scores, floors, hidden)
+        if with_best:
+            best[:, part] = logits.argmax(axis=-1)
+    return ScoredRows(scores, floors, best, hidden)
 
 
 def _log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:

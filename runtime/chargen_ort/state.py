@@ -2,24 +2,21 @@
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.artifact import Artifact
 from chargen_ort.checks import instance, token_array, whole_number
+from chargen_ort.engine import Engine
 from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.sampling import Sampler, SamplingOptions
-from chargen_ort.step import run_steps, steps_per_call
+from chargen_ort.options import MAX_LENGTH, SEED_LIMIT, SamplingOptions
+from chargen_ort.sampling import Sampler
 from chargen_ort.strict_json import check, load_object, schema
 from chargen_ort.vocabulary import UnknownPolicy, check_policy
 
-if TYPE_CHECKING:
-    from chargen_ort.generator import CharGenerator
-
-_MAGIC = b"chargen-state-1\n"
-_MAX_TOP = 1 << 40
+MAGIC = b"chargen-state-2\n"
+_MAX_TOP = MAX_LENGTH
 
 
 class TextState:
@@ -27,28 +24,40 @@ class TextState:
 
     Made by `CharGenerator.state`. One state belongs to one thread at a time; any number of states
     may run at once.
+
+    Args:
+        engine: the model that is open, `CharGenerator.engine`.
+        options: how it draws.
+        row: number of the row in the seed's family of texts.
+        unknown: policy for characters that the model does not know; None is the model's own.
+
+    Attributes:
+        piece_size: how many tokens it feeds in one call of the graph.
+
+    Raises:
+        OptionError: an argument of another kind or out of its range.
     """
 
     def __init__(
         self,
-        generator: "CharGenerator",
+        engine: Engine,
         options: SamplingOptions,
         row: int = 0,
         unknown: UnknownPolicy | None = None,
     ) -> None:
-        _check_generator(generator)
+        instance("engine", engine, Engine)
         instance("options", options, SamplingOptions)
-        vocabulary = generator.vocabulary
+        vocabulary = engine.vocabulary
         vocabulary.check_writable(options.stops)
-        self._generator = generator
+        self._engine = engine
         self._unknown = check_policy(unknown)
         self._characters = vocabulary.characters
-        self._stepper = generator.new_stepper(1)
+        self._stepper = engine.new_stepper(1)
         self._sampler = Sampler(options, len(vocabulary), (row,))
         self._seen = self._sampler.seen(0)  # [vocab_size], or None without a penalty
         self._logits = self._stepper.first_rows  # [vocab_size] each
         self._fed = False
-        self.piece_size = steps_per_call(generator.config)
+        self.piece_size = engine.steps_per_call()
 
     @property
     def options(self) -> SamplingOptions:
@@ -77,7 +86,7 @@ class TextState:
             UnknownCharacterError: it has a character that the model does not know.
             OptionError: not a string.
         """
-        self._feed(self._generator.vocabulary.encode(text, self._unknown))
+        self._feed(self._engine.vocabulary.encode(text, self._unknown))
 
     def feed_piece(self, tokens: NDArray[np.integer]) -> None:
         """Feed a few tokens ``[time]``; none of them are nothing fed.
@@ -95,7 +104,7 @@ class TextState:
         hidden = now  # [1, num_layers, hidden_size]
         for begin in range(0, len(tokens), self.piece_size):
             piece = tokens[None, begin : begin + self.piece_size]
-            scores, hidden = run_steps(self._generator.session, piece, hidden)
+            scores, hidden = self._engine.run_steps(piece, hidden)
         last = scores[:, -1]  # [1, vocab_size]
         # from here on nothing is called: an interruption finds all of it done, or nothing
         now[:] = hidden
@@ -107,8 +116,8 @@ class TextState:
     def begin(self) -> None:
         """Where nothing was fed yet, feed the separator that stands before a text."""
         if not self._fed:
-            separator = self._generator.config.separator
-            self.feed_piece(self._generator.vocabulary.encode(separator))
+            separator = self._engine.config.separator
+            self.feed_piece(self._engine.vocabulary.encode(separator))
 
     def logits(self) -> NDArray[np.float32]:
         """Scores of the next token before temperature, a copy, float32 ``[vocab_size]``."""
@@ -144,7 +153,7 @@ class TextState:
 
     def fork(self) -> "TextState":
         """An independent copy that goes on with the same draws; it shares the model."""
-        return TextState.restore(self._generator, self.snapshot())
+        return TextState.restore(self._engine, self.snapshot())
 
     def __copy__(self) -> "TextState":
         return self.fork()
@@ -152,24 +161,16 @@ class TextState:
     def __deepcopy__(self, memo: dict[int, object]) -> "TextState":
         return self.fork()
 
-    def __reduce__(self) -> tuple[object, tuple["CharGenerator", bytes]]:
-        return TextState.restore, (self._generator, self.snapshot())
+    def __reduce__(self) -> tuple[object, tuple[Engine, bytes]]:
+        return TextState.restore, (self._engine, self.snapshot())
 
     def snapshot(self) -> bytes:
         """All of the state as bytes, for `CharGenerator.restore` in this or another process."""
-        options = self._sampler.options
         seen = self._sampler.seen(0)
         header = {
-            "model": self._generator.artifact.sha256,
-            "options": {
-                "temperature": options.temperature,
-                "top_k": options.top_k,
-                "top_p": options.top_p,
-                "min_p": options.min_p,
-                "repetition_penalty": options.repetition_penalty,
-                "stop": list(options.stops),
-                "seed": self._sampler.seed,
-            },
+            "model": self._engine.artifact.sha256,
+            "options": self.options.to_json(),
+            "seed": self.seed,
             "row": self._sampler.rows[0],
             "drawn": self.drawn,
             "fed": self._fed,
@@ -178,26 +179,28 @@ class TextState:
         }
         arrays = (self._stepper.hidden, self._stepper.logits)
         return (
-            _MAGIC
+            MAGIC
             + json.dumps(header).encode()
             + b"\n"
             + b"".join(array.astype("<f4").tobytes() for array in arrays)
         )
 
     @classmethod
-    def restore(cls, generator: "CharGenerator", snapshot: bytes) -> "TextState":
+    def restore(cls, engine: Engine, snapshot: bytes) -> "TextState":
         """The state that `snapshot` was taken of.
 
         Raises:
             ArtifactError: not a snapshot, damaged, or of another model.
+            OptionError: not an engine, or not bytes.
         """
-        _check_generator(generator)
-        header, floats = _parse_snapshot(snapshot, generator)
-        seen = np.asarray(header["seen"], dtype=np.int64)
+        instance("engine", engine, Engine)
+        header, floats = _parse_snapshot(snapshot, engine)
         try:
-            options = SamplingOptions(**header["options"])
-            state = cls(generator, options, header["row"], header["unknown"])
-            seen = token_array(seen, len(generator.vocabulary), 1)
+            seed = whole_number("seed", header["seed"], 0, SEED_LIMIT - 1)
+            options = SamplingOptions.from_json(header["options"], seed)
+            state = cls(engine, options, header["row"], header["unknown"])
+            seen = np.asarray(header["seen"], dtype=np.int64)
+            seen = token_array(seen, len(engine.vocabulary), 1)
         except OptionError as error:
             raise ArtifactError(f"the snapshot is damaged: {error}") from None
         state._sampler.start_row(0, header["row"], header["drawn"])
@@ -230,30 +233,25 @@ def check_top(top: object) -> int | None:
     Raises:
         OptionError: not a whole number of 1 or more.
     """
-    return None if top is None else whole_number("top", top, 1, _MAX_TOP, "give 1 or more, or None")
-
-
-def _check_generator(generator: object) -> None:
-    if not isinstance(getattr(generator, "artifact", None), Artifact):
-        raise OptionError(f"generator must be a CharGenerator, got {type(generator).__name__}")
+    return None if top is None else whole_number("top", top, 1, _MAX_TOP, "1 or more, or None")
 
 
 def _parse_snapshot(
-    snapshot: bytes, generator: "CharGenerator"
+    snapshot: bytes, engine: Engine
 ) -> tuple[Mapping[str, Any], NDArray[np.float32]]:
     if not isinstance(snapshot, bytes):
         raise OptionError(f"a snapshot must be bytes, got {type(snapshot).__name__}")
-    head, _, rest = snapshot.removeprefix(_MAGIC).partition(b"\n")
-    if not snapshot.startswith(_MAGIC):
+    head, _, rest = snapshot.removeprefix(MAGIC).partition(b"\n")
+    if not snapshot.startswith(MAGIC):
         raise ArtifactError("these bytes are not a snapshot of this version of chargen-ort")
     try:
         header = load_object(head.decode(), "its header")
         check(header, schema("state"), "its header")
     except (ArtifactError, UnicodeDecodeError) as error:
         raise ArtifactError(f"the snapshot is damaged: {error}") from None
-    if header["model"] != generator.artifact.sha256:
+    if header["model"] != engine.artifact.sha256:
         raise ArtifactError(f"the snapshot is of another model: {header['model'][:12]}…")
-    config = generator.config
+    config = engine.config
     expected = 4 * (config.num_layers * config.hidden_size + len(config.vocabulary))
     if len(rest) != expected:
         raise ArtifactError(f"the snapshot has {len(rest)} bytes of state, {expected} are needed")

@@ -8,7 +8,8 @@ from typing import Literal, Self
 import numpy as np
 
 from chargen_ort.checks import instance, number, token_array, whole_number
-from chargen_ort.sampling import MAX_LENGTH, StopFinder, check_stops
+from chargen_ort.options import MAX_LENGTH, check_stops
+from chargen_ort.sampling import StopFinder
 from chargen_ort.state import TextState
 
 # why a text ended; "end" is for models that have an end token
@@ -96,13 +97,13 @@ class TextStream:
     def _until_stop(self, characters: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
         stopped = False
         if stops:
-            stopped = yield from _hold_back(characters, stops)
+            stopped = yield from hold_back(characters, stops)
         else:
             yield from characters
         self._ended = "stop" if stopped else self._ran_out
 
 
-def _hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Generator[str, None, bool]:
+def hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Generator[str, None, bool]:
     """Pass characters on as soon as they cannot become part of a stop string; end at one.
 
     Returns:

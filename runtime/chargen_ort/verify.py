@@ -6,8 +6,8 @@ import numpy as np
 
 from chargen_ort.artifact import Artifact, read_weights
 from chargen_ort.claims import vector_misfit
+from chargen_ort.engine import open_session, run_steps
 from chargen_ort.graphs import VARIANTS
-from chargen_ort.step import open_session, run_steps
 
 
 @dataclass(frozen=True)

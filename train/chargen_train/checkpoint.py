@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chargen_ort.checks import printable
 from chargen_ort.errors import OptionError
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus
@@ -140,7 +141,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         _check(checkpoint)
     except Exception as error:  # PyTorch raises whatever a forged archive leads it to
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise OptionError(f"{path} is not a checkpoint of a run: {_printable(reason)}") from None
+        raise OptionError(
+            f"{path} is not a checkpoint of a run: {printable(reason, _MOST_SHOWN)}"
+        ) from None
     return checkpoint
 
 
@@ -206,11 +209,6 @@ def _form(checkpoint: Checkpoint) -> State:
     if checkpoint.plan.device == "cuda":
         form["random"]["cuda"] = torch.zeros(_CUDA_RANDOM_BYTES, dtype=torch.uint8)
     return form
-
-
-def _printable(text: str) -> str:
-    """A short form of what a file brought into a message."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MOST_SHOWN])
 
 
 def is_checkpoint(path: Path) -> bool:

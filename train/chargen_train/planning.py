@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from chargen_ort.sampling import SamplingOptions
+from chargen_ort.options import SamplingOptions
 from chargen_train.corpus import Corpus
 from chargen_train.device import choose_bf16
 from chargen_train.evaluate import WINDOW, mean_loss, sample_texts

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
+from chargen_ort.checks import number
 from chargen_ort.errors import OptionError
 
 
@@ -59,8 +60,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise OptionError(f"{name} is {value:g}; give {low:g} to {high:g}")
+            if value is not None:
+                number(name, value, low, high)
         if sum(v is not None for v in (self.steps, self.epochs, self.minutes)) != 1:
             raise OptionError("give one of steps, epochs and minutes")
         if self.device not in ("auto", "cpu", "cuda"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chargen_ort.sampling import SamplingOptions
+from chargen_ort.options import SamplingOptions
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import autocast, load_random, random_state
 from chargen_train.distillation import SoftTargets, describe_phase, phase_end

@@ -1,26 +1,50 @@
-"""Running the graph: one ONNX Runtime session, driven through two bindings that swap roles."""
+"""Running the graph: sessions of ONNX Runtime, the step, and the end of the process.
 
+An `Engine` is a model that is open: it survives a fork and goes through a pickle by its bytes. Its
+session runs whole pieces of text with `run_steps`, and single steps of a batch with a `Stepper`.
+
+No thread is inside ONNX Runtime when the interpreter ends. Python ends a daemon thread that comes
+back from native code while the interpreter goes down, and C++ takes that for a crash: the process
+aborts. So all that runs in ONNX Runtime is noted here, and at exit the main thread waits for it,
+which takes no longer than one call; a daemon thread that asks for another call then ends with
+SystemExit.
+"""
+
+import atexit
 import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import get_ident
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.artifact import ModelConfig
-from chargen_ort.checks import shown_number, shown_value, token_array, whole_number
+from chargen_ort.artifact import Artifact, ModelConfig
+from chargen_ort.checks import instance, shown_number, shown_value, token_array, whole_number
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN
-from chargen_ort.shutdown import ending, inside, refuse_daemon, running, stop_at_exit
+from chargen_ort.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding
 
+MAX_BATCH = 1 << 16
+MAX_THREADS = 256
 _WORK_AT_ONCE = 1 << 28  # multiply-adds in one call: far below 100 ms, so that a stop is prompt
 _MOST_STEPS = 1024
-_SHOWN = 160  # characters of an error of ONNX Runtime
-MAX_BATCH = 1 << 16
 _TWO_THREADS_FROM = 512  # hidden size at which a second thread pays
+_POLL_SECONDS = 0.001
+_MOST_SHOWN = 160  # characters of a message of ONNX Runtime
+
+# These are of the process, because the interpreter and what it inherits are. `_running` holds at
+# most one entry for each thread, and only while that thread is inside.
+_running: set[int] = set()  # threads that are inside ONNX Runtime now
+_ending: list[int] = []  # the thread that ends the interpreter, once it does
+_process: list[int] = []  # whose threads `_running` has
+_inherited: list["InferenceSession"] = []  # sessions of a parent process, never destroyed
 
 
 def default_threads(hidden_size: int) -> int:
@@ -28,11 +52,75 @@ def default_threads(hidden_size: int) -> int:
     return min(2, os.cpu_count() or 1) if hidden_size >= _TWO_THREADS_FROM else 1
 
 
-def steps_per_call(config: ModelConfig, rows: int = 1) -> int:
-    """How many steps of `rows` rows to feed in one call, so that none takes long."""
-    work = 6 * config.num_layers * config.hidden_size**2
-    work += config.hidden_size * len(config.vocabulary)
-    return max(1, min(_MOST_STEPS, _WORK_AT_ONCE // (rows * work)))
+class Engine:
+    """A model that is open. Threads share one: it has no state that a call changes.
+
+    Args:
+        artifact: as `read_artifact` gives it.
+        threads: intra-op threads; None takes 1, or 2 for a hidden size of 512 and more.
+
+    Attributes:
+        artifact, threads: as given.
+        config: what the model is.
+        vocabulary: the characters that it knows.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses the graph.
+        OptionError: not an artifact, or `threads` is out of its range.
+    """
+
+    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+        instance("artifact", artifact, Artifact)
+        if threads is None:
+            threads = default_threads(artifact.config.hidden_size)
+        self.artifact = artifact
+        self.config: ModelConfig = artifact.config
+        self.vocabulary: Vocabulary = artifact.config.vocabulary
+        self.threads = whole_number("threads", threads, 1, MAX_THREADS)
+        self._open()
+
+    def _open(self) -> None:
+        self._session = open_session(self.artifact.data, self.threads)
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[type, tuple[Artifact, int]]:
+        return type(self), (self.artifact, self.threads)  # sessions do not pickle, bytes do
+
+    @property
+    def session(self) -> "InferenceSession":
+        """The ONNX Runtime session; in a forked child a new one, made at first use."""
+        if self._process != os.getpid():
+            # destroying an inherited session would wait for threads that the child does not have
+            _inherited.append(self._session)
+            self._open()
+        return self._session
+
+    def new_stepper(self, batch: int) -> "Stepper":
+        """Arrays and bindings for `batch` rows, 1 to `MAX_BATCH`, whose state is zero.
+
+        Raises:
+            OptionError: `batch` is out of its range.
+        """
+        config = self.config
+        shape = len(self.vocabulary), config.num_layers, config.hidden_size
+        return Stepper(self.session, batch, shape)
+
+    def run_steps(
+        self, token: NDArray[np.integer], hidden: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Feed many steps in one call; arguments, results and errors are those of `run_steps`."""
+        return run_steps(self.session, token, hidden)
+
+    def zero_hidden(self, rows: int) -> NDArray[np.float32]:
+        """The state before any text, ``[rows, num_layers, hidden_size]``."""
+        return np.zeros((rows, self.config.num_layers, self.config.hidden_size), dtype=np.float32)
+
+    def steps_per_call(self, rows: int = 1) -> int:
+        """How many steps of `rows` rows to feed in one call, so that none takes long."""
+        config = self.config
+        work = 6 * config.num_layers * config.hidden_size**2
+        work += config.hidden_size * len(self.vocabulary)
+        return max(1, min(_MOST_STEPS, _WORK_AT_ONCE // (rows * work)))
 
 
 def open_session(data: bytes, threads: int) -> "InferenceSession":
@@ -43,14 +131,14 @@ def open_session(data: bytes, threads: int) -> "InferenceSession":
     """
     import onnxruntime  # here, because it takes longer to import than the rest together
 
-    stop_at_exit()  # after the import, so that it comes before what onnxruntime does at exit
+    _stop_at_exit()  # after the import, so that it comes before what onnxruntime does at exit
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        with inside():
+        with _inside():
             return onnxruntime.InferenceSession(
                 data, options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
@@ -63,7 +151,7 @@ def _translated(error: Exception, what: str) -> Exception:
     if isinstance(error, MemoryError):
         return error
     lines = str(error).splitlines() or [""]
-    return ArtifactError(f"ONNX Runtime {what}: {lines[0][:_SHOWN]!a}")
+    return ArtifactError(f"ONNX Runtime {what}: {shown_value(lines[0], _MOST_SHOWN)}")
 
 
 class Stepper:
@@ -95,7 +183,7 @@ class Stepper:
         if not isinstance(shape, tuple) or len(shape) != len(names):
             raise OptionError(f"shape must be a tuple of {', '.join(names)}")
         for name, given, size in zip(names, shape, sizes, strict=True):
-            whole_number(name, given, size, size, f"this model's is {size}")
+            whole_number(name, given, size, size, f"this model's, {size}")
         self._session = session
         self._run = session.run_with_iobinding
         self._vocab_size = vocab_size
@@ -153,17 +241,17 @@ class Stepper:
                 self._cell[0] = tokens
         else:
             self._take(tokens)
-        # `inside`, written out: this is the one place where a tenth of a microsecond counts
+        # `_inside`, written out: this is the one place where a tenth of a microsecond counts
         thread = get_ident()
-        running.add(thread)
+        _running.add(thread)
         try:
-            if ending:
-                refuse_daemon()
+            if _ending:
+                _refuse_daemon()
             self._run(self._bindings[self.current])
         except Exception as error:
             raise _translated(error, "does not run the model") from None
         finally:
-            running.discard(thread)
+            _running.discard(thread)
         self.current ^= 1
 
     def _take(self, tokens: object) -> None:
@@ -203,7 +291,7 @@ def run_steps(
         raise OptionError(f"tokens have the shape {token.shape}; give at least one of each")
     _check_hidden(hidden, (len(token), *state))
     try:
-        with inside():
+        with _inside():
             logits, next_hidden = session.run(
                 [LOGITS, NEXT_HIDDEN], {TOKEN: token, HIDDEN: np.ascontiguousarray(hidden)}
             )
@@ -223,3 +311,45 @@ def _check_hidden(hidden: object, shape: tuple[int, ...]) -> None:
         raise OptionError(f"hidden must be an array of float32, got {what}")
     if hidden.shape != shape:
         raise OptionError(f"hidden must have the shape {shape}, got {hidden.shape}")
+
+
+@contextmanager
+def _inside() -> Iterator[None]:
+    """Note that this thread is inside ONNX Runtime.
+
+    Raises:
+        SystemExit: the interpreter is ending, and this is a daemon thread.
+    """
+    _running.add(get_ident())  # before `_ending` is looked at: `_stop` looks the other way round
+    try:
+        if _ending:
+            _refuse_daemon()
+        yield
+    finally:
+        _running.discard(get_ident())
+
+
+def _refuse_daemon() -> None:
+    """End this thread unless it is the one that ends the interpreter.
+
+    Raises:
+        SystemExit: it is another.
+    """
+    if _ending and _ending[0] != get_ident():
+        raise SystemExit
+
+
+def _stop_at_exit() -> None:
+    """Have the interpreter wait for the threads that are inside; more than once is as once."""
+    if _process != [os.getpid()]:  # a forked child has none of its parent's other threads
+        _process[:] = [os.getpid()]
+        _running.clear()
+    atexit.unregister(_stop)
+    atexit.register(_stop)
+
+
+def _stop() -> None:
+    _ending[:] = [get_ident()]
+    # a thread that is gone is not waited for
+    while _running.intersection(sys._current_frames()) - {get_ident()}:
+        time.sleep(_POLL_SECONDS)
