@@ -27,7 +27,20 @@ def test_a_number_is_kept_as_a_float(value):
 
 @pytest.mark.parametrize(
     "value",
-    [True, np.bool_(True), 7.0, np.float32(7), "7", None, np.array([7]), np.array(7.0), 7j, [7]],
+    [
+        True,
+        np.bool_(True),
+        7.0,
+        np.float32(7),
+        "7",
+        np.str_("7"),
+        np.bytes_(b"7"),
+        None,
+        np.array([7]),
+        np.array(7.0),
+        7j,
+        [7],
+    ],
     ids=repr,
 )
 def test_what_is_no_whole_number_is_refused(value):
@@ -36,7 +49,9 @@ def test_what_is_no_whole_number_is_refused(value):
 
 
 @pytest.mark.parametrize(
-    "value", [False, np.bool_(True), "1", None, np.zeros(1), np.array("1"), 1j], ids=repr
+    "value",
+    [False, np.bool_(True), "1", np.str_("1"), None, np.zeros(1), np.array("1"), 1j],
+    ids=repr,
 )
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(OptionError, match="x must be a number, got"):

@@ -77,7 +77,9 @@ def number(
 
 def _scalar(value: Any) -> object:
     """What is in an array without dimensions; anything else is itself."""
-    return value[()] if getattr(value, "ndim", None) == 0 else value
+    if getattr(value, "ndim", None) != 0 or isinstance(value, (str, bytes)):
+        return value  # NumPy's strings have no dimensions either, and are indexed by character
+    return value[()]
 
 
 def _range(low: float, high: float) -> str:
