@@ -218,7 +218,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_the_run(
     trained = train(
         corpus, recipe, fill, Supervision(path, checkpoint_minutes=0, on_warning=warnings.append)
     )
-    assert trained.summary["steps"] == 12
+    assert trained.summary.steps == 12
     assert load_checkpoint(path).step == 4
     assert load_checkpoint(previous_of(path)).step == 3
     assert warnings[0].startswith("no checkpoint at step 5: cannot write")

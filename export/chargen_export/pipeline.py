@@ -24,18 +24,19 @@ from chargen_export.variants import (
     write_variants,
 )
 from chargen_ort import __version__
-from chargen_ort.artifact import MAX_FILE_BYTES, Artifact, ModelConfig
+from chargen_ort.artifact import MAX_FILE_BYTES, Artifact
+from chargen_ort.checks import printable
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.files import check_writable
+from chargen_ort.records import MAX_TOKENS, Config, Training
 from chargen_ort.sampling import SamplingOptions
-from chargen_ort.strict_json import schema
 from chargen_train.checkpoint import Checkpoint, refuse_misfit, refuse_other
 from chargen_train.corpus import Corpus, corpus_name, load_corpus
 from chargen_train.device import choose_device
 from chargen_train.model import CharGRU
 from chargen_train.progress import Progress, Supervision, TrainedModel
 from chargen_train.recipe import Recipe, choose_recipe, parameter_count
-from chargen_train.run import build_model, choose_separator
+from chargen_train.run import build_model, choose_separator, describe_corpus
 from chargen_train.run_folder import RunFolder
 from chargen_train.training import measure_speed, train, trained_so_far
 
@@ -181,7 +182,7 @@ def _export_all(job: _Job, trained: TrainedModel, corpus: Corpus, keeper: RunKee
         ArtifactError,
         OptionError,
     ) as error:  # a full disk, or another program put something there
-        rest = keeper.describe_rest(job.corpus_path, trained.summary["steps"])
+        rest = keeper.describe_rest(job.corpus_path, trained.summary.steps)
         raise OptionError(f"{error}; {rest}") from None
     keeper.finish(artifact)
     text = corpus_gate_text(corpus)
@@ -218,10 +219,9 @@ def rehearse(corpus: Corpus, recipe: Recipe, precisions: Iterable[str] = ()) -> 
     """
     begun = time.monotonic()
     distinct = len(corpus.vocabulary)
-    most: int = schema("config")["properties"]["vocabulary"]["maxItems"]
-    if distinct > most:
+    if distinct > MAX_TOKENS:
         raise OptionError(
-            f"{corpus.name} has {distinct:,} distinct characters, a model at most {most:,}; "
+            f"{corpus.name} has {distinct:,} distinct characters, a model at most {MAX_TOKENS:,}; "
             "leave the rarest out"
         )
     size = 4 * parameter_count(distinct, recipe)
@@ -232,20 +232,13 @@ def rehearse(corpus: Corpus, recipe: Recipe, precisions: Iterable[str] = ()) -> 
         )
     with torch.random.fork_rng(devices=[]):
         model = build_model(corpus, recipe)
-    facts = {
-        "name": corpus.name,
-        "sha256": corpus.sha256,
-        "characters": len(corpus),
-        "training_characters": corpus.cut,
-    }
-    training = {"corpus": facts, "validation": None, "steps": 0, "versions": {}}
-    artifact = make_artifact(model, corpus, training)
+    artifact = make_artifact(model, corpus, describe_corpus(corpus))
     seconds = time.monotonic() - begun + _LEAVING
     return seconds + rehearse_variants(artifact, precisions, corpus_gate_text(corpus))
 
 
 def export(
-    model: CharGRU, corpus: Corpus, training: dict[str, Any], target: Target, path: Path
+    model: CharGRU, corpus: Corpus, training: Training, target: Target, path: Path
 ) -> Artifact:
     """Make the artifact and write it to `path`.
 
@@ -273,7 +266,7 @@ def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_path: Path) -> Artifac
 
 
 def make_artifact(
-    model: CharGRU, corpus: Corpus, training: dict[str, Any], name: str = "the model"
+    model: CharGRU, corpus: Corpus, training: Training, name: str = "the model"
 ) -> Artifact:
     """Build the graph, prove parity on the corpus's text, and seal; `name` is for messages.
 
@@ -282,8 +275,8 @@ def make_artifact(
     """
     model_bytes = to_bytes(build_step_model(model))
     text = corpus.validation if len(corpus.validation) else corpus.tokens
-    parity = verify_parity(model_bytes, model, text)
-    config = ModelConfig(
+    certificate = verify_parity(model_bytes, model, text)
+    config = Config.of(
         vocabulary=corpus.vocabulary,
         embedding_dim=model.embedding_dim,
         hidden_size=model.hidden_size,
@@ -292,11 +285,11 @@ def make_artifact(
         sampling=DEFAULT_SAMPLING,
     )
     properties = {
-        "description": f"character-level GRU language model trained on {corpus.name} "
+        "description": f"character-level GRU language model trained on {printable(corpus.name)} "
         f"({len(corpus)} characters)",
         "author": f"train-export (chargen-ort {__version__})",
         "license": "that of the corpus",
         "version": "1",
         "task": "text-generation",
     }
-    return seal_artifact(model_bytes, config, training, parity, properties, name)
+    return seal_artifact(model_bytes, config, training, certificate, properties, name)

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -23,8 +22,10 @@ from chargen_export.int8_parity import verify_int8
 from chargen_export.parity import verify_parity
 from chargen_export.seal import seal_artifact
 from chargen_ort.artifact import Artifact, read_artifact
+from chargen_ort.checks import printable
 from chargen_ort.errors import OptionError, ParityError
 from chargen_ort.generator import CharGenerator
+from chargen_ort.records import Certificate, Gate
 from chargen_ort.step import run_steps
 from chargen_ort.text import read_text
 from chargen_ort.variants import VARIANTS
@@ -75,13 +76,12 @@ def derive_variant(
     if precision not in ("fp16", "int8"):
         raise OptionError(f"precision is {precision!r}; give fp16 or int8")
     model_bytes = build_variant(base.data, precision)
-    parity = verify_variant(model_bytes, precision, base.data, read_model(base), text.tokens)
+    certificate = verify_variant(model_bytes, precision, base.data, read_model(base), text.tokens)
     config = replace(base.config, precision=precision)
-    parity["fp32"] = {"sha256": base.sha256}
-    history = base.training, parity, base.properties
-    draft = seal_artifact(model_bytes, config, *history, name)
-    parity["gate"] = pass_gate(base, draft, text, max_loss_increase)
-    return seal_artifact(model_bytes, config, *history, name)
+    draft = seal_artifact(model_bytes, config, base.training, certificate, base.properties, name)
+    gate = pass_gate(base, draft, text, max_loss_increase)
+    certificate = replace(certificate, gate=gate)
+    return seal_artifact(model_bytes, config, base.training, certificate, base.properties, name)
 
 
 def check_loss_increase(max_loss_increase: float) -> None:
@@ -111,7 +111,7 @@ def verify_variant(
     single: bytes,
     model: CharGRU,
     tokens: NDArray[np.integer],
-) -> dict[str, Any]:
+) -> Certificate:
     """The parity certificate of `model_bytes`, from what its precision should compute.
 
     Args:
@@ -131,7 +131,7 @@ def verify_variant(
         return verify_parity(model_bytes, model, tokens, tolerance)
     half = rounded_to_half(copy.deepcopy(model))
     against = "the PyTorch model with its weights rounded to half precision"
-    return verify_parity(model_bytes, half, tokens, tolerance) | {"against": against}
+    return verify_parity(model_bytes, half, tokens, tolerance, against)
 
 
 def read_weights(data: bytes) -> StepWeights:
@@ -202,13 +202,8 @@ def build_fp16_model(data: bytes) -> onnx.ModelProto:
     return model
 
 
-def pass_gate(
-    base: Artifact, variant: Artifact, text: GateText, max_loss_increase: float
-) -> dict[str, Any]:
+def pass_gate(base: Artifact, variant: Artifact, text: GateText, max_loss_increase: float) -> Gate:
     """Score both with the runtime, protocol P1, and compare.
-
-    Returns:
-        The entry ``gate`` of the certificate.
 
     Raises:
         ParityError: the variant's loss is too high.
@@ -224,17 +219,18 @@ def pass_gate(
             f"character, the limit is {max_loss_increase:g}; nothing of it was written; keep fp32 "
             "or give a higher --max-loss-increase"
         )
-    return {
-        "text": text.name,
-        "held_out": text.held_out,
-        "characters": len(tokens) - 1,
-        "protocol": f"mean over consecutive {WINDOW}-character windows, each from a zero state",
-        "fp32_nats_per_char": before,
-        "nats_per_char": after,
-        "loss_increase": increase,
-        "max_loss_increase": max_loss_increase,
-        "greedy_agreement": agreement,
-    }
+    return Gate(
+        fp32_sha256=base.sha256,
+        text=printable(text.name),
+        held_out=text.held_out,
+        characters=len(tokens) - 1,
+        protocol=f"mean over consecutive {WINDOW}-character windows, each from a zero state",
+        fp32_nats_per_char=before,
+        nats_per_char=after,
+        loss_increase=increase,
+        max_loss_increase=max_loss_increase,
+        greedy_agreement=agreement,
+    )
 
 
 def _compare(
@@ -306,9 +302,8 @@ def load_gate_text(artifact: Artifact, path: Path) -> GateText:
     text = read_text(path)
     tokens = artifact.config.vocabulary.encode(text.text, "error")
     held_out = False
-    corpus = artifact.training.get("corpus", {})
-    if corpus.get("sha256") == text.sha256:
-        cut = int(corpus["training_characters"])
+    if [corpus.sha256 for corpus in artifact.training.corpora] == [text.sha256]:
+        cut = artifact.training.training_characters
         if len(tokens) - cut >= 2:
             tokens, held_out = tokens[cut:], True
     if len(tokens) < 2:

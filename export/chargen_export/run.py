@@ -63,7 +63,7 @@ class RunKeeper:
     def finish(self, artifact: Artifact) -> None:
         """Note the results and make the last report."""
         try:
-            self.folder.finish(artifact.training, artifact.parity, len(artifact.data))
+            self.folder.finish(artifact)
             self._write_report()
         except Exception as error:  # the artifact is there
             self._warn_once(error)

@@ -6,33 +6,29 @@ The export writes with `metadata_bytes` and `seal`, the runtime reads with `read
 
 import hashlib
 import io
-import json
 import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from chargen_ort.checks import instance, printable, shown_value, whole_number
-from chargen_ort.claims import check_parity, check_training
-from chargen_ort.errors import ArtifactError, ChargenError, OptionError
+from chargen_ort.checks import instance, printable
+from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.graph_spec import HIDDEN as HIDDEN
 from chargen_ort.graph_spec import IR_VERSION as IR_VERSION
 from chargen_ort.graph_spec import LOGITS as LOGITS
 from chargen_ort.graph_spec import NEXT_HIDDEN as NEXT_HIDDEN
 from chargen_ort.graph_spec import OPSET as OPSET
 from chargen_ort.graph_spec import TOKEN as TOKEN
-from chargen_ort.graph_spec import Sizes
 from chargen_ort.guard import Contents, check_model, describe_foreign, read_metadata, shown
-from chargen_ort.sampling import SamplingOptions
-from chargen_ort.strict_json import check, load_object, schema
+from chargen_ort.records import LINE_PATTERN, MAX_LINE, Certificate, Config, Training
+from chargen_ort.strict import parse_record
 from chargen_ort.variants import VARIANTS
-from chargen_ort.vocabulary import Vocabulary
 from chargen_ort.wire import write_bytes_field
 
-FORMAT = 1
+FORMAT = 2
 PRECISIONS = tuple(VARIANTS)
 
 FORMAT_KEY = "chargen.format"
@@ -44,51 +40,8 @@ FLAT_KEYS = ("description", "author", "license", "version", "task")
 KEYS = (FORMAT_KEY, CONFIG_KEY, TRAINING_KEY, PARITY_KEY, *FLAT_KEYS, SEAL_KEY)
 
 MAX_FILE_BYTES = 1 << 30
-MAX_WIDTH, MAX_LAYERS = 1 << 16, 64
 _PEEK = 4096  # bytes at either end that tell what a file is
 _METADATA_FIELD = 14  # ModelProto.metadata_props
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What the model is: the facts a caller cannot choose, and the options it suggests.
-
-    Attributes:
-        vocabulary: characters in token order, and the policy for others.
-        embedding_dim, hidden_size, num_layers: sizes of the network.
-        separator: one character that stands before a text begins; an empty start feeds it.
-        sampling: the options that apply when a call gives none.
-        precision: how the weights are stored, one of `PRECISIONS`.
-
-    Raises:
-        OptionError: a value of another kind or out of range, or one that the vocabulary lacks.
-    """
-
-    vocabulary: Vocabulary
-    embedding_dim: int
-    hidden_size: int
-    num_layers: int
-    separator: str
-    sampling: SamplingOptions = field(default_factory=SamplingOptions)
-    precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        instance("vocabulary", self.vocabulary, Vocabulary)
-        instance("sampling", self.sampling, SamplingOptions)
-        for name, high in (
-            ("embedding_dim", MAX_WIDTH),
-            ("hidden_size", MAX_WIDTH),
-            ("num_layers", MAX_LAYERS),
-        ):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1, high))
-        instance("separator", self.separator, str)
-        if len(self.separator) != 1 or self.separator not in self.vocabulary.characters:
-            raise OptionError("separator is not one character of the vocabulary")
-        if not isinstance(self.precision, str) or self.precision not in VARIANTS:
-            raise OptionError(
-                f"precision is {shown_value(self.precision)}; choose one of {PRECISIONS}"
-            )
-        self.vocabulary.check_writable(self.sampling.stops)
 
 
 @dataclass(frozen=True)
@@ -99,8 +52,8 @@ class Artifact:
         data: the bytes of the file.
         sha256: the seal, 64 hexadecimal digits.
         config: what the model is.
-        training: how it came to be, as in `chargen.training`.
-        parity: the parity certificate, as in `chargen.parity`.
+        training: how it came to be.
+        certificate: what was compared when it was exported, the value of `chargen.parity`.
         properties: the flat keys that model viewers show.
 
     Raises:
@@ -109,31 +62,32 @@ class Artifact:
 
     data: bytes
     sha256: str
-    config: ModelConfig
-    training: Mapping[str, Any]
-    parity: Mapping[str, Any]
+    config: Config
+    training: Training
+    certificate: Certificate
     properties: Mapping[str, str]
 
     def __post_init__(self) -> None:
         instance("data", self.data, bytes)
         instance("sha256", self.sha256, str)
-        instance("config", self.config, ModelConfig)
-        for name in ("training", "parity", "properties"):
-            instance(name, getattr(self, name), Mapping)
+        instance("config", self.config, Config)
+        instance("training", self.training, Training)
+        instance("certificate", self.certificate, Certificate)
+        instance("properties", self.properties, Mapping)
 
 
 def metadata_bytes(
-    config: ModelConfig,
-    training: Mapping[str, Any],
-    parity: Mapping[str, Any],
+    config: Config,
+    training: Training,
+    certificate: Certificate,
     properties: Mapping[str, str],
 ) -> bytes:
     """The metadata of a model as protobuf fields to append to a ModelProto without any."""
     entries = {
         FORMAT_KEY: str(FORMAT),
-        CONFIG_KEY: _dump_json(config_to_json(config)),
-        TRAINING_KEY: _dump_json(training),
-        PARITY_KEY: _dump_json(parity),
+        CONFIG_KEY: config.dump(),
+        TRAINING_KEY: training.dump(),
+        PARITY_KEY: certificate.dump(),
         **{key: properties[key] for key in FLAT_KEYS},
     }
     return b"".join(_entry(key, value) for key, value in entries.items())
@@ -175,17 +129,19 @@ def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
         sha256 = check_seal(data)
         metadata = read_metadata(memoryview(data))
         _check_keys(metadata, sha256)
-        config = _config_from_json(_load_json(metadata, CONFIG_KEY))
-        training, parity = (_load_json(metadata, key) for key in (TRAINING_KEY, PARITY_KEY))
-        check_training(training)
-        tolerance = VARIANTS[config.precision].tolerance
-        check_parity(parity, tolerance, len(config.vocabulary))
+        config = parse_record(Config, metadata[CONFIG_KEY], CONFIG_KEY)
+        training = parse_record(Training, metadata[TRAINING_KEY], TRAINING_KEY)
+        certificate = parse_record(Certificate, metadata[PARITY_KEY], PARITY_KEY)
+        try:
+            certificate.refuse_misfit(config.precision, len(config.vocabulary))
+        except OptionError as error:
+            raise ArtifactError(f"{PARITY_KEY}: {error}") from None
         artifact = Artifact(
             data=data,
             sha256=sha256,
             config=config,
             training=training,
-            parity=parity,
+            certificate=certificate,
             properties={key: metadata[key] for key in FLAT_KEYS},
         )
         check_graph(artifact)
@@ -201,10 +157,7 @@ def check_graph(artifact: Artifact) -> Contents:
         ArtifactError: it is another.
     """
     config = artifact.config
-    sizes = Sizes(
-        len(config.vocabulary), config.embedding_dim, config.hidden_size, config.num_layers
-    )
-    return check_model(memoryview(artifact.data), VARIANTS[config.precision], sizes)
+    return check_model(memoryview(artifact.data), VARIANTS[config.precision], config.sizes)
 
 
 def check_seal(data: bytes) -> str:
@@ -280,6 +233,11 @@ def _check_size(size: int) -> None:
 
 def _check_keys(metadata: Mapping[str, str], sha256: str) -> None:
     version = metadata.get(FORMAT_KEY)
+    if version == "1":
+        raise ArtifactError(
+            "this is a file of format 1, which only development versions wrote; write it again "
+            "with train-export, from its text or from its checkpoint"
+        )
     if version is not None and version != str(FORMAT):
         writer = re.search(r"chargen-ort ([0-9][0-9A-Za-z.]{0,30})", metadata.get("author", ""))
         package = f"'chargen-ort>={writer[1]}'" if writer else "chargen-ort"
@@ -295,62 +253,9 @@ def _check_keys(metadata: Mapping[str, str], sha256: str) -> None:
         raise ArtifactError(f"the metadata has a key that is not known: {shown(unknown[0])}")
     if list(metadata)[-1] != SEAL_KEY or metadata[SEAL_KEY] != sha256:
         raise ArtifactError("the seal is not the last metadata entry")
-
-
-def _dump_json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
-
-
-def _load_json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
-    value = load_object(metadata[key], key)
-    check(value, schema(key.removeprefix("chargen.")), key)
-    return value
-
-
-def config_to_json(config: ModelConfig) -> dict[str, Any]:
-    """`config` as the JSON value of `chargen.config`."""
-    options = config.sampling
-    return {
-        "unit": "char",
-        "vocabulary": list(config.vocabulary.characters),
-        "embedding_dim": config.embedding_dim,
-        "hidden_size": config.hidden_size,
-        "num_layers": config.num_layers,
-        "precision": config.precision,
-        "separator": config.separator,
-        "unknown": config.vocabulary.unknown,
-        "replacement": config.vocabulary.replacement,
-        "sampling": {
-            "temperature": options.temperature,
-            "top_k": options.top_k,
-            "top_p": options.top_p,
-            "min_p": options.min_p,
-            "repetition_penalty": options.repetition_penalty,
-            "stop": list(options.stops),
-        },
-    }
-
-
-def _config_from_json(value: Mapping[str, Any]) -> ModelConfig:
-    """The configuration in a value that its schema has passed."""
-    if value["precision"] not in VARIANTS:
-        known = ", ".join(VARIANTS)
-        raise ArtifactError(
-            f"{CONFIG_KEY}: precision is none of {known}, it is {shown(value['precision'])}; "
-            "update with: pip install --upgrade chargen-ort"
-        )
-    characters = "".join(value["vocabulary"])
-    if value["separator"] not in characters:
-        raise ArtifactError(f"{CONFIG_KEY}: separator is not one character of the vocabulary")
-    try:
-        return ModelConfig(
-            vocabulary=Vocabulary(characters, value["unknown"], value["replacement"]),
-            embedding_dim=value["embedding_dim"],
-            hidden_size=value["hidden_size"],
-            num_layers=value["num_layers"],
-            separator=value["separator"],
-            sampling=SamplingOptions(**value["sampling"]),
-            precision=value["precision"],
-        )
-    except ChargenError as error:
-        raise ArtifactError(f"{CONFIG_KEY}: {error}") from None
+    for key in FLAT_KEYS:
+        if not re.fullmatch(LINE_PATTERN, metadata[key]) or len(metadata[key]) > MAX_LINE:
+            raise ArtifactError(
+                f"{key} is {shown(metadata[key])}; it must be one line of at most {MAX_LINE} "
+                "characters, none of them a control character"
+            )

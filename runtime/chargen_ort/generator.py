@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from chargen_ort.artifact import Artifact, ModelConfig, parse_artifact, read_artifact
+from chargen_ort.artifact import Artifact, parse_artifact, read_artifact
 from chargen_ort.batch import write_batch
 from chargen_ort.checks import instance, iterate_texts, number, printable
 from chargen_ort.checks import whole_number as whole_number
 from chargen_ort.errors import ArtifactError, OptionError
+from chargen_ort.records import Config
 from chargen_ort.sampling import (
     MAX_LENGTH,
     ROW_LIMIT,
@@ -86,7 +87,7 @@ class CharGenerator:
         return type(self), (self.artifact, self._threads)  # sessions do not pickle, bytes do
 
     @property
-    def config(self) -> ModelConfig:
+    def config(self) -> Config:
         """What the model is."""
         return self.artifact.config
 

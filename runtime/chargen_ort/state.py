@@ -1,8 +1,7 @@
 """The state of one text: what was fed, what comes next, and where its draws stand."""
 
-import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +9,30 @@ from numpy.typing import NDArray
 from chargen_ort.artifact import Artifact
 from chargen_ort.checks import instance, token_array, whole_number
 from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.sampling import Sampler, SamplingOptions
+from chargen_ort.records import MAX_TOKENS, Count, Sha256, TokenId
+from chargen_ort.sampling import ROW_LIMIT, SEED_LIMIT, Sampler, SamplingOptions
 from chargen_ort.step import run_steps, steps_per_call
-from chargen_ort.strict_json import check, load_object, schema
+from chargen_ort.strict import Record, Within, parse_record
 from chargen_ort.vocabulary import UnknownPolicy, check_policy
 
 if TYPE_CHECKING:
     from chargen_ort.generator import CharGenerator
 
-_MAGIC = b"chargen-state-1\n"
+_MAGIC = b"chargen-state-2\n"
 _MAX_TOP = 1 << 40
+
+
+class Header(Record):
+    """What a snapshot says before its numbers; `model` is the SHA-256 of the model's file."""
+
+    model: Sha256
+    options: SamplingOptions
+    seed: Annotated[int, Within(0, SEED_LIMIT - 1)]
+    row: Annotated[int, Within(0, ROW_LIMIT - 1)]
+    drawn: Count
+    fed: bool
+    unknown: UnknownPolicy | None
+    seen: Annotated[tuple[TokenId, ...], Within(0, MAX_TOKENS, unique=True)]
 
 
 class TextState:
@@ -157,29 +170,21 @@ class TextState:
 
     def snapshot(self) -> bytes:
         """All of the state as bytes, for `CharGenerator.restore` in this or another process."""
-        options = self._sampler.options
         seen = self._sampler.seen(0)
-        header = {
-            "model": self._generator.artifact.sha256,
-            "options": {
-                "temperature": options.temperature,
-                "top_k": options.top_k,
-                "top_p": options.top_p,
-                "min_p": options.min_p,
-                "repetition_penalty": options.repetition_penalty,
-                "stop": list(options.stops),
-                "seed": self._sampler.seed,
-            },
-            "row": self._sampler.rows[0],
-            "drawn": self.drawn,
-            "fed": self._fed,
-            "unknown": self._unknown,
-            "seen": [] if seen is None else np.flatnonzero(seen).tolist(),
-        }
+        header = Header(
+            model=self._generator.artifact.sha256,
+            options=self.options,
+            seed=self.seed,
+            row=self._sampler.rows[0],
+            drawn=self.drawn,
+            fed=self._fed,
+            unknown=self._unknown,
+            seen=() if seen is None else tuple(np.flatnonzero(seen).tolist()),
+        )
         arrays = (self._stepper.hidden, self._stepper.logits)
         return (
             _MAGIC
-            + json.dumps(header).encode()
+            + header.dump().encode()
             + b"\n"
             + b"".join(array.astype("<f4").tobytes() for array in arrays)
         )
@@ -193,16 +198,16 @@ class TextState:
         """
         _check_generator(generator)
         header, floats = _parse_snapshot(snapshot, generator)
-        seen = np.asarray(header["seen"], dtype=np.int64)
         try:
-            options = SamplingOptions(**header["options"])
-            state = cls(generator, options, header["row"], header["unknown"])
+            options = replace(header.options, seed=header.seed)
+            state = cls(generator, options, header.row, header.unknown)
+            seen = np.array(header.seen, dtype=np.int64)
             seen = token_array(seen, len(generator.vocabulary), 1)
         except OptionError as error:
             raise ArtifactError(f"the snapshot is damaged: {error}") from None
-        state._sampler.start_row(0, header["row"], header["drawn"])
+        state._sampler.start_row(0, header.row, header.drawn)
         state._sampler.see(0, seen)
-        state._fed = header["fed"]
+        state._fed = header.fed
         hidden = state._stepper.hidden
         hidden[:] = floats[: hidden.size].reshape(hidden.shape)
         state._stepper.logits[:] = floats[hidden.size :]
@@ -240,19 +245,18 @@ def _check_generator(generator: object) -> None:
 
 def _parse_snapshot(
     snapshot: bytes, generator: "CharGenerator"
-) -> tuple[Mapping[str, Any], NDArray[np.float32]]:
+) -> tuple[Header, NDArray[np.float32]]:
     if not isinstance(snapshot, bytes):
         raise OptionError(f"a snapshot must be bytes, got {type(snapshot).__name__}")
     head, _, rest = snapshot.removeprefix(_MAGIC).partition(b"\n")
     if not snapshot.startswith(_MAGIC):
         raise ArtifactError("these bytes are not a snapshot of this version of chargen-ort")
     try:
-        header = load_object(head.decode(), "its header")
-        check(header, schema("state"), "its header")
+        header = parse_record(Header, head.decode(), "its header")
     except (ArtifactError, UnicodeDecodeError) as error:
         raise ArtifactError(f"the snapshot is damaged: {error}") from None
-    if header["model"] != generator.artifact.sha256:
-        raise ArtifactError(f"the snapshot is of another model: {header['model'][:12]}…")
+    if header.model != generator.artifact.sha256:
+        raise ArtifactError(f"the snapshot is of another model: {header.model[:12]}…")
     config = generator.config
     expected = 4 * (config.num_layers * config.hidden_size + len(config.vocabulary))
     if len(rest) != expected:
@@ -260,6 +264,6 @@ def _parse_snapshot(
     floats = np.frombuffer(rest, dtype="<f4").astype(np.float32)
     if not np.isfinite(floats).all():
         raise ArtifactError("the snapshot is damaged: a number in it is not finite")
-    if not header["fed"] and (floats.any() or header["drawn"] or header["seen"]):
+    if not header.fed and (floats.any() or header.drawn or header.seen):
         raise ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state")
     return header, floats

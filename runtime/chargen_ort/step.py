@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.artifact import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN, ModelConfig
+from chargen_ort.artifact import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN
 from chargen_ort.checks import shown_number, shown_value, token_array, whole_number
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.guard import shown
+from chargen_ort.records import Config
 from chargen_ort.shutdown import ending, inside, refuse_daemon, running, stop_at_exit
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def default_threads(hidden_size: int) -> int:
     return min(2, os.cpu_count() or 1) if hidden_size >= _TWO_THREADS_FROM else 1
 
 
-def steps_per_call(config: ModelConfig, rows: int = 1) -> int:
+def steps_per_call(config: Config, rows: int = 1) -> int:
     """How many steps of `rows` rows to feed in one call, so that none takes long."""
     work = 6 * config.num_layers * config.hidden_size**2
     work += config.hidden_size * len(config.vocabulary)

@@ -108,7 +108,7 @@ def make_artifacts(hidden_size: int, num_layers: int) -> dict[str, Artifact]:
         "fp16": build_fp16_model(base.data),
         "int8": build_int8_model(read_weights(base.data)),
     }
-    artifacts, history = {"fp32": base}, (base.training, base.parity, PROPERTIES)
+    artifacts, history = {"fp32": base}, (base.training, base.certificate, PROPERTIES)
     for name, graph in graphs.items():
         data = graph.SerializeToString(deterministic=True)
         config = replace(base.config, precision=name)

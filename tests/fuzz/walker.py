@@ -6,7 +6,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["chargen_ort"]):
-    from chargen_ort import graph_spec, guard, strict_json, variants, wire
+    from chargen_ort import graph_spec, guard, records, strict, variants, wire
     from chargen_ort.errors import ArtifactError
 
 _SIZES = graph_spec.Sizes(vocab_size=2, embedding_dim=1, hidden_size=1, num_layers=1)
@@ -22,8 +22,7 @@ def one(data: bytes) -> None:
     with contextlib.suppress(ArtifactError):
         guard.check_model(view, variants.VARIANTS["fp32"], _SIZES)
     with contextlib.suppress(ArtifactError, UnicodeDecodeError):
-        value = strict_json.load_object(data.decode("utf-8"), "x")
-        strict_json.check(value, strict_json.schema("parity"), "x")
+        strict.parse_record(records.Certificate, data.decode("utf-8"), "x")
 
 
 if __name__ == "__main__":

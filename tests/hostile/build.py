@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, helper, numpy_helper
 
-from chargen_ort.artifact import SEAL_KEY, ModelConfig, metadata_bytes, seal
+from chargen_ort.artifact import SEAL_KEY, metadata_bytes, seal
 from chargen_ort.graph_spec import DTYPES, Graph, Node, Sizes, Tensor
+from chargen_ort.records import Config
 from chargen_ort.variants import VARIANTS
 from chargen_ort.vocabulary import Vocabulary
 from chargen_ort.wire import write_bytes_field, write_varint
@@ -57,7 +58,7 @@ def from_table(precision: str, num_layers: int = NUM_LAYERS) -> bytes:
         ir_version=variant.ir_version,
         opset_imports=[helper.make_opsetid(*opset) for opset in variant.opsets.items()],
     )
-    config = ModelConfig(Vocabulary(ALPHABET), 8, 16, num_layers, "\n", precision=precision)
+    config = Config.of(Vocabulary(ALPHABET), 8, 16, num_layers, "\n", precision=precision)
     history = metadata_bytes(config, TRAINING, PARITY, PROPERTIES)
     return seal(proto.SerializeToString(deterministic=True) + history)
 

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from chargen_ort.errors import OptionError, TrainingError
+from chargen_ort.records import Training
 from chargen_train.model import CharGRU
 
 SAMPLE_TEMPERATURES = (0.5, 0.8, 1.0)
@@ -112,5 +112,5 @@ class TrainedModel:
     """
 
     model: CharGRU
-    summary: dict[str, Any]
+    summary: Training
     notes: tuple[str, ...] = ()

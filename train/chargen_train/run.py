@@ -12,7 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from chargen_ort.checks import printable
 from chargen_ort.errors import TrainingError
+from chargen_ort.records import CorpusFacts, HeldOut, Split, Training
 from chargen_ort.sampling import SamplingOptions
 from chargen_train.checkpoint import Checkpoint, Plan
 from chargen_train.corpus import Corpus
@@ -363,11 +365,7 @@ class Run:
         if len(tail):
             loss, characters = mean_loss_until(best, tail, self._time_is_up)
         notes = self._notes()
-        summary = _summary(self, loss, characters) | {
-            "exported_step": self.step if self.best is None else self.best_step,
-            "notes": list(notes),
-        }
-        return TrainedModel(best, summary, notes)
+        return TrainedModel(best, _summary(self, loss, characters, notes), notes)
 
     def _time_is_up(self) -> bool:
         return self.deadline is not None and self._clock() >= self.deadline
@@ -411,31 +409,45 @@ def choose_separator(corpus: Corpus) -> str:
     return next((c for c in "\n " if c in characters), last)
 
 
-def _summary(run: Run, loss: float | None, characters: int) -> dict[str, Any]:
-    recipe, corpus = run.recipe, run.corpus
-    settings = {k: v for k, v in asdict(recipe).items() if v is not None and k != "device"}
-    return {
-        "corpus": {
-            "name": corpus.name,
-            "sha256": corpus.sha256,
-            "characters": len(corpus),
-            "training_characters": corpus.cut,
-        },
-        "validation": None
-        if loss is None
-        else {
-            "nats_per_char": loss,
-            "bits_per_char": bits_per_char(loss),
-            "characters": characters,
-            "protocol": f"mean over consecutive {WINDOW}-character windows of the held-out tail, "
+def describe_corpus(corpus: Corpus) -> Training:
+    """The record of a model that has not been trained on `corpus` yet."""
+    return Training(
+        corpora=(
+            CorpusFacts(name=printable(corpus.name), sha256=corpus.sha256, characters=len(corpus)),
+        ),
+        characters=len(corpus),
+        training_characters=corpus.cut,
+        split=Split(holdout="tail" if corpus.cut < len(corpus) else "none"),
+        settings={},
+        versions={},
+    )
+
+
+def _summary(run: Run, loss: float | None, characters: int, notes: tuple[str, ...]) -> Training:
+    recipe = run.recipe
+    settings = {k: v for k, v in asdict(recipe).items() if v is not None}
+    del settings["device"], settings["seed"]
+    validation = None
+    if loss is not None:
+        validation = HeldOut(
+            nats_per_char=loss,
+            bits_per_char=bits_per_char(loss),
+            characters=characters,
+            protocol=f"mean over consecutive {WINDOW}-character windows of the held-out tail, "
             "each from a zero state",
-        },
-        "steps": run.step,
-        "epochs": run.step / run.windows.per_epoch,
-        "device": run.device.type,
-        "settings": settings,
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
-    }
+        )
+    return replace(
+        describe_corpus(run.corpus),
+        validation=validation,
+        steps=run.step,
+        exported_step=run.step if run.best is None else run.best_step,
+        epochs=run.step / run.windows.per_epoch,
+        device=run.device.type,
+        seed=recipe.seed,
+        notes=notes,
+        settings=settings,
+        versions={"torch": torch.__version__, "numpy": np.__version__},
+    )
 
 
 def _schedule(recipe: Recipe, fraction: float) -> float:

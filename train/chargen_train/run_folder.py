@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from chargen_ort import __version__
+from chargen_ort.artifact import Artifact
 from chargen_ort.errors import OptionError
 from chargen_ort.files import as_option_error, write_atomically
 from chargen_train.checkpoint import Checkpoint, is_checkpoint, previous_of
@@ -199,13 +200,18 @@ class RunFolder:
             file.write(json.dumps(line) + "\n")
         return True
 
-    def finish(self, training: Mapping[str, Any], parity: Mapping[str, Any], size: int) -> None:
+    def finish(self, artifact: Artifact) -> None:
         """Note the results; from here on the next run may overwrite this one.
 
         Raises:
             OptionError: the folder cannot be written.
         """
-        results = {"training": training, "parity": parity, "artifact_bytes": size}
+        results = {
+            "precision": artifact.config.precision,
+            "training": artifact.training.to_json(),
+            "parity": artifact.certificate.to_json(),
+            "artifact_bytes": len(artifact.data),
+        }
         self._write_config(self.read_config() | {"finished": True} | results)
 
     def read_config(self) -> dict[str, Any]:
