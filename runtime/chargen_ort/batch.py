@@ -99,6 +99,7 @@ class _Batch:
         self._count = np.zeros(size, dtype=np.int64)  # tokens written by each row
         self._most = 0  # no row has written more
         self._tokens = np.zeros((size, min(length, 256)), dtype=np.int32)
+        self._end = self._vocabulary.end_token
         self._may_end_stop = self._stop_endings()
         self.active = np.zeros(size, dtype=bool)
         self.index = [0] * size
@@ -106,7 +107,7 @@ class _Batch:
     def _stop_endings(self) -> NDArray[np.bool_]:
         """Which tokens end a stop string, bool ``[vocab_size]``."""
         endings = {stop[-1] for stop in self._options.stops}
-        return np.array([c in endings for c in self._vocabulary.characters])
+        return np.array([text in endings for text in self._engine.config.tokens])
 
     def begin(self, place: int, index: int, start: str) -> None:
         """Give `place` to text number `index`."""
@@ -141,6 +142,9 @@ class _Batch:
         self._most += 1
         self._steps += 1
         ended = self._at_full_length() if self._steps == self._next_full else []
+        if self._end is not None:
+            at_end = np.flatnonzero((tokens == self._end) & self.active).tolist()
+            ended += [p for p in at_end if p not in ended]
         if self._options.stops:
             likely = np.flatnonzero(self._may_end_stop[tokens] & self.active).tolist()
             ended += [p for p in likely if p not in ended and self._stopped(p)]
@@ -169,7 +173,10 @@ class _Batch:
 
     def written(self, place: int) -> WrittenText:
         """What the row at `place` has written, without a stop string at its end."""
-        text = self._vocabulary.decode(self._tokens[place, : self._count[place]])
+        tokens = self._tokens[place, : self._count[place]]
+        text = self._vocabulary.decode(tokens)
+        if tokens[-1] == self._end:
+            return WrittenText(self.index[place], text, "end")
         endings = [stop for stop in self._options.stops if text.endswith(stop)]
         text = text[: len(text) - max(map(len, endings), default=0)]
         return WrittenText(self.index[place], text, "stop" if endings else "length")

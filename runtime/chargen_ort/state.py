@@ -1,5 +1,6 @@
 """The state of one text: what was fed, what comes next, and where its draws stand."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -64,7 +65,8 @@ class TextState:
         vocabulary.check_writable(options.stops)
         self._engine = engine
         self._unknown = check_policy(unknown)
-        self._characters = vocabulary.characters
+        self._texts = engine.config.tokens  # the end token's is empty
+        self._end = vocabulary.end_token
         self._stepper = engine.new_stepper(1)
         self._sampler = Sampler(options, len(vocabulary), (row,))
         self._seen = self._sampler.seen(0)  # [vocab_size], or None without a penalty
@@ -80,7 +82,7 @@ class TextState:
     @property
     def vocab_size(self) -> int:
         """How many tokens the model has."""
-        return len(self._characters)
+        return len(self._texts)
 
     @property
     def seed(self) -> int:
@@ -107,12 +109,17 @@ class TextState:
         Raises:
             OptionError: not integers ``[time]``, or a token that the model does not have.
         """
-        self._feed(token_array(tokens, len(self._characters), 1))
+        self._feed(token_array(tokens, len(self._texts), 1))
 
     def _feed(self, tokens: NDArray[np.int64]) -> None:
-        """Feed tokens ``[time]``, `piece_size` in one call of the graph."""
+        """Feed tokens ``[time]``, `piece_size` in one call of the graph.
+
+        Before the first of a text that has an end comes its separator, which is the end token.
+        """
         if not len(tokens):
             return
+        if not self._fed and self._end is not None:
+            self._begin_text()
         now, logits, seen = self._stepper.hidden, self._stepper.logits, self._seen
         hidden = now  # [1, num_layers, hidden_size]
         for begin in range(0, len(tokens), self.piece_size):
@@ -128,9 +135,21 @@ class TextState:
 
     def begin(self) -> None:
         """Where nothing was fed yet, feed the separator that stands before a text."""
-        if not self._fed:
-            separator = self._engine.config.separator
-            self.feed_piece(self._engine.vocabulary.encode(separator))
+        if self._fed:
+            return
+        if self._end is not None:
+            self._begin_text()
+        else:
+            self._feed(np.array([self._engine.config.separator_token]))
+
+    def _begin_text(self) -> None:
+        """Feed the end token before the first character: it is no token that a text has seen."""
+        token = np.array([[self._end]])  # [1, time]
+        logits, hidden = self._engine.run_steps(token, self._engine.zero_hidden(1))
+        if self._seen is not None:
+            self._seen[:] = False
+        self._stepper.hidden[:], self._stepper.logits[:] = hidden, logits[:, -1]
+        self._fed = True
 
     def logits(self) -> NDArray[np.float32]:
         """Scores of the next token before temperature, a copy, float32 ``[vocab_size]``."""
@@ -139,19 +158,21 @@ class TextState:
 
     def hidden(self) -> NDArray[np.float32]:
         """The hidden state, a copy, float32 ``[num_layers, hidden_size]``."""
-        return np.array(self._stepper.hidden[0])
+        return np.array(self._stepper.hidden[0] if self._fed else self._engine.zero_hidden(1)[0])
 
     def probabilities(self, top: int | None = None) -> dict[str, float]:
         """The model's probabilities of the next character, likeliest first; `top` of them or all.
 
         They are the model's own: no temperature, no filters.
         """
-        return rank_probabilities(self.logits(), self._characters, top)
+        return rank_probabilities(self.logits(), self._texts, top)
 
     def draw(self) -> str:
         """Draw the next character with the sampling options, feed it, and return it.
 
-        Where it raises, or is interrupted, nothing was drawn: the next call draws the same.
+        An empty string is the end of the text, of a model whose texts have one: the state then
+        stands before the next text, and its draws go on. Where it raises, or is interrupted,
+        nothing was drawn: the next call draws the same.
         """
         if not self._fed:
             self.begin()
@@ -162,7 +183,9 @@ class TextState:
         sampler.column += 1
         if self._seen is not None:
             self._seen[token] = True
-        return self._characters[token]
+        if token == self._end:
+            self._fed = False
+        return self._texts[token]
 
     def fork(self) -> "TextState":
         """An independent copy that goes on with the same draws; it shares the model."""
@@ -179,7 +202,9 @@ class TextState:
 
     def snapshot(self) -> bytes:
         """All of the state as bytes, for `CharGenerator.restore` in this or another process."""
-        seen = self._sampler.seen(0)
+        seen = self._sampler.seen(0) if self._fed else None
+        if not self._fed:  # before a text there is no state
+            self._stepper.hidden[:], self._stepper.logits[:] = 0, 0
         header = Header(
             model=self._engine.artifact.sha256,
             options=self.options,
@@ -225,9 +250,11 @@ class TextState:
 
 
 def rank_probabilities(
-    logits: NDArray[np.float32], characters: str, top: int | None
+    logits: NDArray[np.float32], texts: Sequence[str], top: int | None
 ) -> dict[str, float]:
     """Softmax of logits ``[vocab_size]`` as a dict, likeliest first, ties by token.
+
+    The keys are `texts`, those of the tokens; the end token's is the empty string.
 
     Raises:
         OptionError: `top` is not a whole number of 1 or more.
@@ -236,7 +263,7 @@ def rank_probabilities(
     weights = np.exp(logits.astype(np.float64) - logits.max())  # [vocab_size]
     weights /= weights.sum()
     order = np.argsort(-weights, kind="stable")[:top]
-    return {characters[i]: float(weights[i]) for i in order}
+    return {texts[i]: float(weights[i]) for i in order}
 
 
 def check_top(top: object) -> int | None:
@@ -267,6 +294,7 @@ def _parse_snapshot(snapshot: bytes, engine: Engine) -> tuple[Header, NDArray[np
     floats = np.frombuffer(rest, dtype="<f4").astype(np.float32)
     if not np.isfinite(floats).all():
         raise ArtifactError("the snapshot is damaged: a number in it is not finite")
-    if not header.fed and (floats.any() or header.drawn or header.seen):
+    drawn = header.drawn and not config.end  # before its next text a state may have drawn others
+    if not header.fed and (floats.any() or drawn or header.seen):
         raise ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state")
     return header, floats

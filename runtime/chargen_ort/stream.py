@@ -12,7 +12,7 @@ from chargen_ort.options import MAX_LENGTH, check_stops
 from chargen_ort.sampling import StopFinder
 from chargen_ort.state import TextState
 
-# why a text ended; "end" is for models that have an end token
+# why a text ended; "end" is the end token, which not every model has
 Ended = Literal["end", "stop", "length", "cancelled"]
 
 
@@ -47,9 +47,10 @@ class TextStream:
 
     @property
     def ended(self) -> Ended | None:
-        """Why the text ended: at a ``stop`` string, at its ``length``, or ``cancelled``.
+        """Why the text ended: at its ``end``, a ``stop`` string, its ``length``, or ``cancelled``.
 
-        A stream is cancelled by `close` and by its timeout. None while it runs.
+        Only models that were trained on documents write an end. A stream is cancelled by `close`
+        and by its timeout. None while it runs.
         """
         return self._ended or ("cancelled" if self._closed else None)
 
@@ -89,7 +90,11 @@ class TextStream:
         while made != length and not self._closed:
             if deadline is not None and time.monotonic() >= deadline:
                 return
-            yield draw()
+            character = draw()
+            if not character:
+                self._ran_out = "end"
+                return
+            yield character
             made += 1
         if made == length:
             self._ran_out = "length"
