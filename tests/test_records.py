@@ -36,6 +36,7 @@ from chargen_ort.records import (
 from chargen_ort.strict import load_object, parse_record, record_of
 from chargen_ort.verify import verify_vectors
 from chargen_ort.vocabulary import Vocabulary
+from chargen_train.split import Part
 from tests.conftest import (
     ALPHABET,
     PARITY,
@@ -382,7 +383,7 @@ def test_verify_applies_the_formats_tolerance():
 @pytest.fixture(scope="module")
 def int8():
     base = parse_artifact(artifact_bytes(random_model()))
-    text = GateText("letters", np.arange(len(ALPHABET)).repeat(3), held_out=True)
+    text = GateText("letters", Part.of(np.arange(len(ALPHABET)).repeat(3)), held_out=True)
     return derive_variant(base, "int8", text, max_loss_increase=0.1)
 
 
