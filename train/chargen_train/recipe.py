@@ -176,7 +176,9 @@ _TAUGHT = (500_000, 5_000_000)  # characters; measured at a million, and memory 
 _TAUGHT_DROPOUT = 0.05  # soft targets leave little to be learnt by heart
 _EPOCHS_A_TEACHER = 7.5  # enough for a good one
 _MAX_TEACHERS = 8
-_SHORTEST = 16  # windows of documents have twice their mean length, between this and the recipe's
+# windows of documents have their mean length, but at least so many steps, as many small steps win;
+# where steps bound the run they stay as they are, else its text would be read less often
+_SHORTEST = 16
 _TYPICAL_RATE = 5e10  # weights times characters a second, of two cores
 
 
@@ -241,8 +243,8 @@ def choose_recipe(
     given = given_settings(overrides)
     if documents and given.get("teachers"):
         raise OptionError("teachers are for running text; leave them out, or --documents none")
-    if documents and not preset:
-        time = min(recipe.seq_length, max(_SHORTEST, 2 * characters // documents))
+    if documents and recipe.steps is None:
+        time = min(recipe.seq_length, max(_SHORTEST, characters // documents))
         recipe = replace(recipe, seq_length=time)
     recipe = _fit(_replace(recipe, given), characters)
     if preset or characters <= _TABLE_HAS_DROPOUT:
