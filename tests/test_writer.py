@@ -30,7 +30,7 @@ def opened(model, precision="fp32", threads=1):
         return CharGenerator(base, threads)
     config = replace(base.config, precision=precision)
     data = build_variant(model_weights(model), precision)
-    artifact = seal_artifact(data, config, base.training, base.parity, PROPERTIES)
+    artifact = seal_artifact(data, config, base.training, base.certificate, PROPERTIES)
     return CharGenerator(artifact, threads)
 
 

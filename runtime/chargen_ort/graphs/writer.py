@@ -162,7 +162,10 @@ def _int8_step(sizes: Sizes) -> _Step:
     """The step of the file, node for node."""
     state = ("batch", sizes.num_layers, sizes.hidden_size)
     return _Step(
-        nodes=body_nodes(sizes.num_layers),
+        nodes=[
+            named_node("Gather", ("table", "current"), "layer_0_input"),
+            *body_nodes(sizes.num_layers),
+        ],
         tensors=body_tensors(sizes),
         old=[Value("state", FLOAT, state)],
         new=[Value("next_state", FLOAT, state)],
