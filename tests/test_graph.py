@@ -15,41 +15,7 @@ from chargen_ort.engine import open_session, run_steps
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
 from tests.conftest import model_bytes, random_model
-
-# vocab_size, embedding_dim, hidden_size, num_layers, batch, time
-SHAPES = [
-    (2, 1, 8, 1, 1, 1),
-    (2, 4, 8, 3, 8, 64),
-    (29, 16, 32, 1, 1, 64),
-    (29, 16, 32, 2, 3, 5),
-    (65, 8, 33, 1, 2, 17),
-    (65, 64, 128, 3, 4, 16),
-    (100, 32, 256, 2, 8, 8),
-    (100, 64, 512, 1, 2, 64),
-    (65, 64, 512, 2, 1, 32),
-    (65, 64, 512, 3, 8, 4),
-    (5000, 32, 64, 1, 2, 16),
-    (5000, 16, 512, 2, 1, 3),
-]
-
-
-def inputs(model, batch, time, seed=0):
-    rng = np.random.default_rng(seed)
-    token = rng.integers(0, model.vocab_size, (batch, time))
-    hidden = rng.standard_normal((batch, model.num_layers, model.hidden_size), dtype=np.float32)
-    return token, np.clip(hidden, -1, 1)
-
-
-def by_torch(model, token, hidden):
-    with torch.no_grad():
-        logits, next_hidden = model(torch.from_numpy(token), torch.from_numpy(hidden))
-    return logits.numpy(), next_hidden.numpy()
-
-
-def assert_same(ours, theirs, tolerance=1e-5):
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+from tests.tools.steps import SHAPES, assert_same, by_torch, inputs
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
