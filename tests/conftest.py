@@ -12,8 +12,9 @@ import torch
 from chargen_export.graph import render_step
 from chargen_export.pipeline import train_and_export
 from chargen_ort import CharGenerator, Vocabulary
-from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
+from chargen_ort.artifact import metadata_bytes, seal
 from chargen_ort.options import SamplingOptions
+from chargen_ort.records import Certificate, Config, CorpusFacts, Split, TextComparison, Training
 from chargen_ort.vocabulary import UnknownPolicy
 from chargen_train.events import Observer
 from chargen_train.model import CharGRU
@@ -31,29 +32,26 @@ PROPERTIES = {
     "task": "text-generation",
 }
 
-TRAINING = {
-    "corpus": {
-        "name": "none",
-        "sha256": "0" * 64,
-        "characters": 2,
-        "training_characters": 2,
-    },
-    "validation": None,
-    "steps": 0,
-    "versions": {},
-}
-_TEXT = {"characters": 0, "temperature": 0, "seed": 0, "equal": True, "near_ties": 0}
-PARITY = {
-    "steps": 1,
-    "batches": [1],
-    "tolerance": {"logits": 1e-4, "hidden": 1e-4},
-    "largest_logits_difference": 0,
-    "largest_hidden_difference": 0,
-    "largest_prefill_difference": 0,
-    "greedy": _TEXT,
-    "seeded": _TEXT,
-    "versions": {},
-}
+TRAINING = Training(
+    corpora=(CorpusFacts(name="none", sha256="0" * 64, characters=2),),
+    characters=2,
+    training_characters=2,
+    split=Split(holdout="none"),
+    settings={},
+    versions={},
+)
+_TEXT = TextComparison(characters=0, temperature=0, seed=0, equal=True, near_ties=0)
+PARITY = Certificate(
+    against="nothing",
+    steps=1,
+    batches=(1,),
+    largest_logits_difference=0,
+    largest_hidden_difference=0,
+    largest_prefill_difference=0,
+    greedy=_TEXT,
+    seeded=_TEXT,
+    versions={},
+)
 
 ModelFactory = Callable[..., CharGRU]
 
@@ -128,7 +126,7 @@ def artifact_bytes(
     unknown: UnknownPolicy = "error",
 ) -> bytes:
     """A sealed artifact of `model`, with a history in which nothing happened."""
-    config = ModelConfig(
+    config = Config.of(
         Vocabulary(characters, unknown),
         model.embedding_dim,
         model.hidden_size,

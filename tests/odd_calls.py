@@ -8,6 +8,7 @@ import copy
 import io
 import sys
 import warnings
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from chargen_ort import (
     Artifact,
     CharGenerator,
     ChargenError,
-    ModelConfig,
+    Config,
     SamplingOptions,
     Score,
     TextState,
@@ -198,9 +199,14 @@ PUBLIC = [
     lambda a, b, n, kw: CharGenerator(a, b),
     lambda a, b, n, kw: Artifact(a, b, n, a, b, n),
     lambda a, b, n, kw: Artifact(data, "", model.config, a, b, {}),
-    lambda a, b, n, kw: ModelConfig(a, b, n, a, b, n, a),
-    lambda a, b, n, kw: ModelConfig(model.vocabulary, b, 2, 3, a, plain, "fp32"),
-    lambda a, b, n, kw: ModelConfig(model.vocabulary, 1, n, b, " ", a, b),
+    lambda a, b, n, kw: Config.of(a, b, n, a, b, n, a),
+    lambda a, b, n, kw: Config.of(model.vocabulary, b, 2, 3, a, plain, "fp32"),
+    lambda a, b, n, kw: Config.of(model.vocabulary, 1, n, b, " ", a, b),
+    lambda a, b, n, kw: replace(model.config, tokens=a, end=b, merges=n),
+    lambda a, b, n, kw: replace(model.config, unit=a, replacement=b, sampling=n),
+    lambda a, b, n, kw: replace(model.artifact.training, corpora=a, seed=b, settings=n),
+    lambda a, b, n, kw: replace(model.artifact.training, validation=a, epochs=b, notes=n),
+    lambda a, b, n, kw: replace(model.artifact.certificate, vectors=a, greedy=b, against=n),
     lambda a, b, n, kw: SamplingOptions(**some(kw, *SAMPLING)),
     lambda a, b, n, kw: SamplingOptions(a, b, n, a, b, n),
     lambda a, b, n, kw: Vocabulary(a, b, n),

@@ -8,15 +8,16 @@ import numpy as np
 import onnx
 import pytest
 
-from chargen_ort import strict_json
+from chargen_ort import strict
 from chargen_ort.artifact import FORMAT, KEYS, MAX_FILE_BYTES, seal
 from chargen_ort.form import MAX_METADATA_BYTES, MAX_WEIGHT
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import Tolerance
 from chargen_ort.options import MAX_STOP_LENGTH, MAX_STOPS, SamplingOptions
+from chargen_ort.records import MAX_LAYERS, MAX_LINE, MAX_TOKENS, MAX_WIDTH
 from chargen_ort.sampling import Sampler, uniform_draws
-from chargen_ort.strict_json import schema
 from tests.hostile.build import honest, of_precision
+from tests.tools.schemas import SCHEMAS, schema_of
 
 TEXT = (Path(__file__).parent.parent / "runtime/ARTIFACT.md").read_text()
 
@@ -27,31 +28,33 @@ def test_it_names_every_key_format_and_precision():
         assert f"`{key}`" in TEXT, key
 
 
-@pytest.mark.parametrize("name", ["config", "training", "parity"])
+@pytest.mark.parametrize("name", SCHEMAS)
 def test_it_names_every_key_of_the_schemas(name):
     def keys(value):
         for key, inner in value.get("properties", {}).items():
             yield key
             yield from keys(inner)
-        yield from keys(value["items"]) if "items" in value else ()
+        for inner in [value["items"]] if "items" in value else value.get("anyOf", ()):
+            yield from keys(inner)
 
     section = TEXT.split(f"### chargen.{name}")[1].split("\n## ")[0].split("\n### ")[0]
-    for key in keys(schema(name)):
-        assert f"`{key}`" in section or f"`tolerance.{key}`" in section, key
+    for key in keys(schema_of(SCHEMAS[name])):
+        assert f"`{key}`" in section, key
 
 
 def test_its_limits_are_the_codes():
     assert MAX_FILE_BYTES == 1 << 30
     assert f"{MAX_METADATA_BYTES:,} bytes" in TEXT
     assert f"{MAX_WEIGHT:,.0f} either way" in TEXT
-    assert f"nested at most {strict_json.MAX_DEPTH} deep" in TEXT
-    assert f"at most {strict_json._MAX_OPENINGS:,} lists and objects" in TEXT
-    assert f"{strict_json._MAX_COLONS:,} keys" in TEXT
+    assert f"nested at most {strict.MAX_DEPTH} deep" in TEXT
+    assert f"at most {strict.MAX_OPENINGS:,} lists and objects" in TEXT
+    assert f"{strict.MAX_COLONS:,} keys" in TEXT
     assert f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_LENGTH} characters" in TEXT
-    assert f"integers of at most {strict_json._MAX_DIGITS} digits" in TEXT
-    config = schema("config")["properties"]
-    assert f"1 to {config['vocabulary']['maxItems']:,}" in TEXT
-    assert f"1 to {config['num_layers']['maximum']}" in TEXT
+    assert f"integers of at most {strict.MAX_DIGITS} digits" in TEXT
+    assert f"1 to {MAX_TOKENS:,}" in TEXT
+    assert f"1 to {MAX_WIDTH:,}" in TEXT
+    assert f"1 to {MAX_LAYERS} |" in TEXT
+    assert f"at most {MAX_LINE:,} characters" in TEXT
 
 
 def test_its_tolerances_are_the_formats():

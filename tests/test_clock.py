@@ -151,7 +151,7 @@ def test_time_that_ends_during_other_work_ends_the_run(run_with, corpus, place, 
     undisturbed = run_with(FakeClock(tick=0.5), teachers)
     seen = run_with(FakeClock(tick=0.5), teachers, stall=place)
     assert_right_end(seen, corpus, teachers)
-    assert seen.trained.summary["steps"] < undisturbed.trained.summary["steps"]
+    assert seen.trained.summary.steps < undisturbed.trained.summary.steps
 
 
 def test_weights_that_became_much_worse_are_not_exported_and_a_note_says_so(
@@ -169,10 +169,10 @@ def test_weights_that_became_much_worse_are_not_exported_and_a_note_says_so(
     seen = run_with(FakeClock(tick=0.08))
     assert_right_end(seen, corpus, teachers=0)
     summary = seen.trained.summary
-    assert summary["exported_step"] < 0.8 * summary["steps"]
+    assert summary.exported_step < 0.8 * summary.steps
     [note] = seen.trained.notes
-    assert note.startswith(f"the weights of step {summary['exported_step']:,} are exported")
-    assert summary["notes"] == [note]
+    assert note.startswith(f"the weights of step {summary.exported_step:,} are exported")
+    assert summary.notes == (note,)
 
 
 def test_a_run_that_could_not_learn_much_says_so(run_with):

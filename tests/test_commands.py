@@ -52,9 +52,10 @@ def test_train_export_takes_the_settings_it_lists(corpus, tmp_path):
     assert result.returncode == 0, result.stderr
     config = read_artifact(out).config
     assert (config.hidden_size, config.num_layers, config.embedding_dim) == (8, 2, 3)
-    recorded = read_artifact(out).training["settings"]
+    training = read_artifact(out).training
+    recorded = training.settings
     assert (recorded["seq_length"], recorded["batch_size"], recorded["dropout"]) == (4, 2, 0.1)
-    assert (recorded["epochs"], recorded["seed"], recorded["learning_rate"]) == (3, 5, 0.02)
+    assert (recorded["epochs"], training.seed, recorded["learning_rate"]) == (3, 5, 0.02)
 
 
 @pytest.mark.parametrize(
@@ -434,8 +435,8 @@ def test_info_tells_what_is_in_the_file(hello_path):
     facts = json.loads(run("chargen-ort", "info", hello_path, "--json").stdout)
     assert facts["sha256"] == artifact.sha256
     assert facts["bytes"] == hello_path.stat().st_size
-    assert "".join(facts["config"]["vocabulary"]) == " dehlorw"
-    assert facts["training"] == artifact.training
+    assert "".join(facts["config"]["tokens"]) == " dehlorw"
+    assert facts["training"] == artifact.training.to_json()
 
 
 def test_a_changed_artifact_is_refused(hello_path, tmp_path):

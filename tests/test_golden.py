@@ -45,7 +45,7 @@ def test_draws(case):
 @cases("sampling")
 def test_processors(case):
     assert golden.draws(case) == case["tokens"]
-    options = SamplingOptions.from_json(case["options"], 5)
+    options = SamplingOptions(**case["options"], seed=5)
     sampler = Sampler(options, len(case["logits"]), range(ROWS))
     for row in range(ROWS):
         sampler.see(row, np.array(case["seen"], dtype=np.int64))
@@ -65,7 +65,7 @@ def test_logits(case):
 @cases("texts")
 def test_texts(case):
     model = golden.open_model(case["model"])
-    options = SamplingOptions.from_json(case["options"], int(case["seed"]))
+    options = SamplingOptions(**case["options"], seed=int(case["seed"]))
     row = int(case["row"])
     stream = model.stream(case["start"], case["length"], options=options, row=row)
     assert_written(case, "".join(stream))

@@ -152,9 +152,9 @@ def test_parity_notices_one_weight_that_is_a_thousandth_off():
 def test_the_certificate_states_what_was_compared():
     model = random_model()
     certificate = verify_parity(model_bytes(model), model, np.arange(29))
-    assert certificate["steps"] >= 1000
-    assert certificate["batches"] == [1, 8]
-    assert 0 < certificate["largest_logits_difference"] <= 1e-4
-    assert 0 < certificate["largest_hidden_difference"] <= 1e-4
-    assert certificate["greedy"]["equal"]
-    assert certificate["seeded"]["equal"]
+    assert certificate.steps >= 1000
+    assert certificate.batches == (1, 8)
+    assert 0 < certificate.largest_logits_difference <= 1e-4
+    assert 0 < certificate.largest_hidden_difference <= 1e-4
+    assert certificate.greedy.equal
+    assert certificate.seeded.equal

@@ -81,9 +81,9 @@ def test_int8_is_exactly_the_quantised_gru(num_layers):
     model = random_model(num_layers=num_layers, hidden_size=24)
     weights = model_weights(model)
     certificate = verify_int8(int8_bytes(model), weights, TEXT.tokens)
-    assert 0 < certificate["largest_logits_difference"] < 1e-5
-    assert 0 < certificate["largest_hidden_difference"] < 1e-5
-    assert certificate["steps"] >= 250
+    assert 0 < certificate.largest_logits_difference < 1e-5
+    assert 0 < certificate.largest_hidden_difference < 1e-5
+    assert certificate.steps >= 250
 
 
 def test_onnx_reference_agrees_with_int8():
@@ -198,16 +198,16 @@ def test_an_unknown_precision_is_refused():
 
 def test_the_certificate_states_the_cost():
     base, variant = derive("int8")
-    gate = variant.parity["gate"]
-    assert variant.parity["fp32"] == {"sha256": base.sha256}
-    assert gate["loss_increase"] == gate["nats_per_char"] - gate["fp32_nats_per_char"]
-    assert 0 < abs(gate["loss_increase"]) < 0.1
-    assert 0.5 < gate["greedy_agreement"] <= 1
-    assert gate["characters"] == len(TEXT.tokens) - 1
+    gate = variant.certificate.gate
+    assert gate.fp32_sha256 == base.sha256
+    assert gate.loss_increase == gate.nats_per_char - gate.fp32_nats_per_char
+    assert 0 < abs(gate.loss_increase) < 0.1
+    assert 0.5 < gate.greedy_agreement <= 1
+    assert gate.characters == len(TEXT.tokens) - 1
     score = CharGenerator(base, threads=1).score(
         base.config.vocabulary.decode(TEXT.tokens), window=256
     )
-    assert gate["fp32_nats_per_char"] == pytest.approx(score.nats_per_char, abs=1e-6)
+    assert gate.fp32_nats_per_char == pytest.approx(score.nats_per_char, abs=1e-6)
 
 
 def test_the_gate_refuses_what_costs_too_much(monkeypatch):

@@ -220,7 +220,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_the_run(
 
     observer = observing(on_progress=fill, on_warning=warnings.append)
     trained = train(corpus, recipe, observer, Supervision(path, checkpoint_minutes=0))
-    assert trained.summary["steps"] == 12
+    assert trained.summary.steps == 12
     assert load_checkpoint(path).step == 4
     assert load_checkpoint(previous_of(path)).step == 3
     assert warnings[0].startswith("no checkpoint at step 5: cannot write")

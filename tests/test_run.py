@@ -56,10 +56,10 @@ def test_the_configuration_holds_settings_and_results(finished):
     artifact = read_artifact(finished.artifact)
     assert config["finished"] is True
     assert config["artifact"] == "out.onnx"
-    assert config["training"] == artifact.training
-    assert config["parity"] == artifact.parity
+    assert config["training"] == artifact.training.to_json()
+    assert config["parity"] == artifact.certificate.to_json()
     assert config["settings"]["hidden_size"] == 16
-    assert config["corpus"]["sha256"] == artifact.training["corpus"]["sha256"]
+    assert config["corpus"]["sha256"] == artifact.training.corpora[0].sha256
     assert sum(config["corpus"]["counts"]) == config["corpus"]["characters"]
 
 
@@ -94,7 +94,7 @@ def test_an_unfinished_run_is_moved_aside_and_can_still_be_resumed(times, tmp_pa
     assert str(aside) in warnings[0]
     assert "--resume --out" in warnings[0]
     artifact, _ = train_and_export(times, aside, resume=True)
-    assert artifact.training["steps"] == 20
+    assert artifact.training.steps == 20
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning_not_the_end(times, tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning_not_the_end(times, tmp_pat
     monkeypatch.setattr("chargen_train.run_folder.write_atomically", full)
     out = tmp_path / "a.onnx"
     train_and_export(times, out, None, observing(on_warning=warnings.append), steps=10, **SMALL)
-    assert read_artifact(out).training["steps"] == 10
+    assert read_artifact(out).training.steps == 10
     assert sum("run folder is not complete" in warning for warning in warnings) == 1
     assert sum("no checkpoint at step" in warning for warning in warnings) >= 1
 
@@ -122,7 +122,7 @@ def test_a_configuration_that_was_damaged_does_not_end_the_run(times, tmp_path):
 
     observer = observing(on_progress=damage, on_warning=warnings.append)
     train_and_export(times, out, None, observer, steps=60, **SMALL)
-    assert read_artifact(out).training["steps"] == 60
+    assert read_artifact(out).training.steps == 60
     assert len(warnings) == 1
 
 
@@ -337,7 +337,7 @@ def test_the_report_tells_the_whole_story(finished):
         "bits per character",
         "temperature 0.5",
         "hidden size",
-        f"{config['parity']['largest_logits_difference']:.2e}",
+        f"{config['parity']['largest_logits_difference']:.1e}",
         "chargen-ort --model 'out.onnx'",
         "chargen_ort.load('out.onnx')",
     ):
@@ -387,7 +387,8 @@ def test_each_of_several_models_has_a_curve_of_its_own(finished):
 
 def test_the_report_says_which_weights_are_exported_and_what_went_badly(finished):
     config = finished.read_config()
-    training = config["training"] | {"exported_step": 14, "notes": ["training took only 20 steps"]}
+    notes = ["training took only 20 steps"]
+    training = config["training"] | {"exported_step": 14, "notes": notes}
     text = "".join(Page(render_report(config | {"training": training}, [])).text)
     assert "14step whose weights are exported" in text
     assert "Training took only 20 steps." in text

@@ -320,14 +320,14 @@ def test_embedding_md_has_the_table():
 def test_options_go_through_json():
     chosen = SamplingOptions(0.5, 3, 0.75, 0.25, 1.5, ["a", "b"], 7)
     saved = json.loads(json.dumps(chosen.to_json()))
-    assert SamplingOptions.from_json(saved, 7) == chosen
+    assert dataclasses.replace(SamplingOptions.from_json("sampling", saved), seed=7) == chosen
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stop": "ab"}, "stop is 'ab'; give a list"),
-        ({"seed": 3}, "must be exactly"),
+        ({"stop": "ab"}, "stop is 'ab'; it must be a list"),
+        ({"seed": 3}, "sampling has a key that is not known: 'seed'"),
         ({"top_k": 1.5}, "top_k must be a whole number"),
         ({"temperature": "1"}, "temperature must be a number"),
         ({"min_p": 2}, "min_p is 2"),
@@ -335,7 +335,11 @@ def test_options_go_through_json():
 )
 def test_json_of_options_is_read_strictly(changes, message):
     with pytest.raises(OptionError, match=message):
-        SamplingOptions.from_json(SamplingOptions().to_json() | changes)
-    for value in ([], None, {}, SamplingOptions().to_json() | {"x": 1}):
-        with pytest.raises(OptionError, match="must be exactly"):
-            SamplingOptions.from_json(value)
+        SamplingOptions.from_json("sampling", SamplingOptions().to_json() | changes)
+    for value, message in (
+        ([], "sampling is a list; it must be an object"),
+        (None, "sampling is None; it must be an object"),
+        ({}, "sampling lacks temperature, top_k"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            SamplingOptions.from_json("sampling", value)

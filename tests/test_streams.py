@@ -55,7 +55,7 @@ def test_a_stream_that_takes_nothing_does_not_end_training(folder, redirection):
     line = " |".join([f"({command}; echo $? > status) {first}", *rest])
     result = shell(folder, line)
     assert Path("status").read_text() == "0\n", result
-    assert read_artifact("artifacts/c.onnx").training["steps"] > 0
+    assert read_artifact("artifacts/c.onnx").training.steps > 0
     assert RunFolder(Path("artifacts/c.onnx")).read_config()["finished"] is True
     assert "Exception ignored" not in result.stderr
     assert "Traceback" not in result.stderr
@@ -146,7 +146,7 @@ def test_a_disk_that_is_full_at_the_export_leaves_the_checkpoint_and_says_so(fol
     monkeypatch.undo()
     monkeypatch.chdir(folder)
     assert train_export(*command.split()[1:]).exit_code == 0
-    assert read_artifact("m.onnx").training["steps"] == 7
+    assert read_artifact("m.onnx").training.steps == 7
 
 
 def test_a_disk_that_filled_up_earlier_leaves_an_earlier_checkpoint(folder, monkeypatch):
@@ -167,7 +167,7 @@ def test_a_disk_that_filled_up_earlier_leaves_an_earlier_checkpoint(folder, monk
     monkeypatch.undo()
     monkeypatch.chdir(folder)
     assert train_export(*command.split()[1:]).exit_code == 0
-    assert read_artifact("m.onnx").training["steps"] == 7
+    assert read_artifact("m.onnx").training.steps == 7
 
 
 def test_a_disk_that_was_full_all_along_is_told_too(folder, monkeypatch):
@@ -185,7 +185,7 @@ def test_a_variant_that_cannot_be_written_leaves_the_fp32_artifact_and_says_so(f
         )  # fmt: skip
     command = "train-export convert m.onnx --precision int8 --text c.txt"
     assert str(raised.value).endswith(f"m.onnx is whole, go on with: {command}")
-    assert read_artifact("m.onnx").training["steps"] == 7
+    assert read_artifact("m.onnx").training.steps == 7
     monkeypatch.undo()
     monkeypatch.chdir(folder)
     assert train_export(*command.split()[1:], "--max-loss-increase", 1).exit_code == 0

@@ -191,10 +191,10 @@ def test_a_model_of_another_corpus_is_replaced_with_overwrite_alone(two):
     assert_refused(two, ["b/input.txt", *QUICK], "artifacts/input.onnx holds the model of another "
                    "corpus, input (SHA-256 ", "and this one is input (SHA-256 ",
                    "give --overwrite to replace it, or choose another --out")  # fmt: skip
-    first = read_artifact("artifacts/input.onnx").training["corpus"]["sha256"]
+    first = read_artifact("artifacts/input.onnx").training.corpora[0].sha256
     result = train_export("b/input.txt", *QUICK, "--overwrite")
     assert result.exit_code == 0, result.stderr
-    assert read_artifact("artifacts/input.onnx").training["corpus"]["sha256"] != first
+    assert read_artifact("artifacts/input.onnx").training.corpora[0].sha256 != first
 
 
 def test_a_model_of_the_same_corpus_is_replaced(two):
@@ -250,4 +250,4 @@ def test_the_target_is_checked_again_before_it_is_written(folder):
     assert message.endswith(f"is whole in x.run/checkpoint.pt; go on with: {command}")
     Path("x.onnx").unlink()
     assert train_export(*command.split()[1:]).exit_code == 0
-    assert read_artifact("x.onnx").training["steps"] > 0
+    assert read_artifact("x.onnx").training.steps > 0

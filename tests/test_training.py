@@ -259,7 +259,7 @@ def test_a_run_on_the_cpu_touches_no_gpu(corpus_of, monkeypatch):
     corpus = corpus_of(HELLO)
     recipe = choose_recipe(23, steps=2, device="cpu")
     assert measure_speed(corpus, recipe) > 0
-    assert train(corpus, recipe).summary["device"] == "cpu"
+    assert train(corpus, recipe).summary.device == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -335,14 +335,14 @@ def test_hello_world_is_learnt(corpus_of, preset):
     cold = SamplingOptions(temperature=0.2, seed=0)
     text = sample_text(trained.model, corpus.vocabulary, "hell", 30, cold)
     assert text.startswith("o world hello world")
-    assert trained.summary["validation"] is None
+    assert trained.summary.validation is None
 
 
 @pytest.mark.parametrize("text", ["ab", "aa", "abc", "aaaaaaaaab"])
 def test_the_smallest_corpora_train(corpus_of, text):
     corpus = corpus_of(text)
     trained = train(corpus, choose_recipe(len(corpus), steps=3))
-    assert trained.summary["steps"] == 3
+    assert trained.summary.steps == 3
 
 
 def test_a_held_out_tail_is_measured_and_the_best_weights_are_kept(corpus_of):
@@ -350,14 +350,14 @@ def test_a_held_out_tail_is_measured_and_the_best_weights_are_kept(corpus_of):
     reports = []
     recipe = choose_recipe(corpus.cut, steps=200, hidden_size=32, learning_rate=0.02)
     trained = train(corpus, recipe, observing(on_progress=reports.append))
-    validation = trained.summary["validation"]
-    assert validation["characters"] == len(corpus.validation)
-    assert validation["nats_per_char"] == pytest.approx(
+    validation = trained.summary.validation
+    assert validation.characters == len(corpus.validation)
+    assert validation.nats_per_char == pytest.approx(
         mean_loss(trained.model, corpus.validation), rel=1e-6
     )
-    assert validation["nats_per_char"] < math.log(len(corpus.vocabulary)) / 2
+    assert validation.nats_per_char < math.log(len(corpus.vocabulary)) / 2
     assert reports[-1].fraction == 1
-    assert reports[-1].validation == pytest.approx(validation["nats_per_char"], abs=0.05)
+    assert reports[-1].validation == pytest.approx(validation.nats_per_char, abs=0.05)
     assert sum(report.sample is not None for report in reports) == 10
 
 

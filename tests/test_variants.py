@@ -13,8 +13,9 @@ from chargen_export.precision import GateText, derive_variant, load_gate_text
 from chargen_export.variants import rehearse_variants, variant_path
 from chargen_ort import CharGenerator, parse_artifact, read_artifact
 from chargen_ort.errors import UnknownCharacterError
+from chargen_ort.records import CorpusFacts
 from chargen_ort.scoring import score_rows
-from tests.conftest import ALPHABET, HELLO, artifact_bytes, random_model
+from tests.conftest import ALPHABET, HELLO, TRAINING, artifact_bytes, random_model
 
 # From an artifact, with a text
 
@@ -43,8 +44,10 @@ def test_all_are_written_side_by_side(tmp_path):
 def test_of_the_corpus_only_the_held_out_tail_counts(tmp_path):
     path = tmp_path / "c.txt"
     path.write_text("abcdefghij")
-    corpus = {"sha256": hashlib.sha256(b"abcdefghij").hexdigest(), "training_characters": 7}
-    artifact = replace(parse_artifact(artifact_bytes(random_model())), training={"corpus": corpus})
+    sha256 = hashlib.sha256(b"abcdefghij").hexdigest()
+    corpus = CorpusFacts(name="c", sha256=sha256, characters=10)
+    training = replace(TRAINING, corpora=(corpus,), characters=10, training_characters=7)
+    artifact = replace(parse_artifact(artifact_bytes(random_model())), training=training)
     assert load_gate_text(artifact, path).tokens.tolist() == [7, 8, 9]
     path.write_text("abcdefghijk")
     assert len(load_gate_text(artifact, path).tokens) == 11
@@ -187,7 +190,7 @@ def test_an_interruption_between_two_files_names_the_one_that_is_there(folder, m
     assert result.exit_code == 130
     message = "train-export: interrupted; written before: artifacts/t.onnx"
     assert result.stderr.splitlines()[-1] == message
-    assert read_artifact(folder / "artifacts/t.onnx").training["steps"] > 0
+    assert read_artifact(folder / "artifacts/t.onnx").training.steps > 0
     assert not (folder / "artifacts/t.int8.onnx").exists()
 
 

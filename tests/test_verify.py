@@ -1,7 +1,6 @@
 """Verification: the test vectors of the certificate, and an artifact against its model."""
 
 import dataclasses
-import json
 import shutil
 
 import numpy as np
@@ -11,13 +10,15 @@ from typer.testing import CliRunner
 
 from chargen_export.cli import app
 from chargen_export.parity import verify_parity
-from chargen_export.pipeline import export, train_and_export
+from chargen_export.pipeline import export, make_artifact, train_and_export
 from chargen_export.target import Origin, Target
 from chargen_export.verify import verify_against_model
 from chargen_ort import Vocabulary, parse_artifact
-from chargen_ort.artifact import ModelConfig, metadata_bytes, seal
+from chargen_ort.artifact import metadata_bytes, seal
+from chargen_ort.records import Config
 from chargen_ort.verify import verify_artifact, verify_vectors
 from chargen_train.corpus import load_corpus
+from chargen_train.run import describe_corpus
 from tests.conftest import ALPHABET, HELLO, PROPERTIES, TRAINING, model_bytes, random_model
 
 
@@ -29,7 +30,7 @@ def model():
 @pytest.fixture(scope="module")
 def artifact(model):
     parity = verify_parity(model_bytes(model), model, np.arange(29))
-    config = ModelConfig(Vocabulary(ALPHABET), 8, 16, 2, "\n")
+    config = Config.of(Vocabulary(ALPHABET), 8, 16, 2, "\n")
     data = model_bytes(model) + metadata_bytes(config, TRAINING, parity, PROPERTIES)
     return parse_artifact(seal(data), "x.onnx")
 
@@ -46,22 +47,36 @@ def test_two_exports_of_one_model_are_the_same_file(model, tmp_path):
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
+def test_an_odd_file_name_is_told_in_one_line(model, tmp_path):
+    text = tmp_path / "a\nb\x1b[2J.txt"
+    text.write_text(ALPHABET * 3)
+    corpus = load_corpus(text)
+    made = make_artifact(model, corpus, describe_corpus(corpus))
+    assert made.training.corpora[0].name.isprintable()
+    assert made.properties["description"].isprintable()
+    assert "b" in made.training.corpora[0].name
+
+
 def with_vector(artifact, **changes):
     """The artifact with a change in its first test vector."""
-    parity = json.loads(json.dumps(artifact.parity))
-    parity["vectors"][0].update(changes)
-    return dataclasses.replace(artifact, parity=parity)
+    first, *others = artifact.certificate.vectors
+    return with_vectors(artifact, (dataclasses.replace(first, **changes), *others))
+
+
+def with_vectors(artifact, vectors):
+    certificate = dataclasses.replace(artifact.certificate, vectors=vectors)
+    return dataclasses.replace(artifact, certificate=certificate)
 
 
 def test_vectors_hold_what_the_model_computes(model, artifact):
-    vectors = artifact.parity["vectors"]
-    assert [len(vector["tokens"]) for vector in vectors] == [1, 16, 64]
+    vectors = artifact.certificate.vectors
+    assert [len(vector.tokens) for vector in vectors] == [1, 16, 64]
     for vector in vectors:
-        token = torch.tensor([vector["tokens"]])
+        token = torch.tensor([vector.tokens])
         with torch.no_grad():
             logits, hidden = model(token, model.zero_hidden(1))
-            np.testing.assert_allclose(logits[0, -1], vector["logits"], atol=1e-5)
-            for expected in vector["greedy"]:
+            np.testing.assert_allclose(logits[0, -1], vector.logits, atol=1e-5)
+            for expected in vector.greedy:
                 assert logits[0, -1].argmax() == expected
                 logits, hidden = model(torch.tensor([[expected]]), hidden)
 
@@ -69,10 +84,10 @@ def test_vectors_hold_what_the_model_computes(model, artifact):
 def test_vectors_of_a_large_vocabulary_keep_a_share_of_the_logits():
     model = random_model(vocab_size=5000)
     parity = verify_parity(model_bytes(model), model, np.arange(100))
-    for vector in parity["vectors"]:
-        assert vector["stride"] == 20
-        assert len(vector["logits"]) == 250
-        assert len(json.dumps(vector)) < 10_000
+    for vector in parity.vectors:
+        assert vector.stride == 20
+        assert len(vector.logits) == 250
+        assert len(vector.dump()) < 10_000
 
 
 def test_an_honest_artifact_passes(artifact):
@@ -86,14 +101,13 @@ def test_an_honest_artifact_passes(artifact):
 
 
 def test_a_file_without_vectors_says_so(artifact):
-    parity = {key: value for key, value in artifact.parity.items() if key != "vectors"}
-    verdict = verify_vectors(dataclasses.replace(artifact, parity=parity))
+    verdict = verify_vectors(with_vectors(artifact, ()))
     assert verdict.passed is None
     assert "absent" in str(verdict)
 
 
 def test_a_logit_that_differs_fails(artifact):
-    logits = list(artifact.parity["vectors"][0]["logits"])
+    logits = list(artifact.certificate.vectors[0].logits)
     logits[7] += 0.01
     verdict = verify_vectors(with_vector(artifact, logits=logits))
     assert verdict.passed is False
@@ -101,7 +115,7 @@ def test_a_logit_that_differs_fails(artifact):
 
 
 def test_greedy_text_that_differs_fails(artifact):
-    greedy = list(artifact.parity["vectors"][0]["greedy"])
+    greedy = list(artifact.certificate.vectors[0].greedy)
     greedy[5] = (greedy[5] + 1) % 29
     verdict = verify_vectors(with_vector(artifact, greedy=greedy))
     assert verdict.passed is False

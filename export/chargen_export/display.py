@@ -4,11 +4,11 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TextIO, cast
+from typing import ParamSpec, Self, TextIO, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from chargen_export.streams import SteadyStream
 from chargen_ort.artifact import Artifact
+from chargen_ort.reports import describe_certificate, describe_gate, describe_validation
 from chargen_train.corpus import Corpus
 from chargen_train.device import choose_device
 from chargen_train.evaluate import bits_per_char
@@ -137,14 +138,8 @@ class Display(Observer):
     def on_trained(self, trained: TrainedModel) -> None:
         """Say how good the model became."""
         self._stop_live()
-        validation = trained.summary["validation"]
-        result = (
-            f"{validation['nats_per_char']:.4f} nats, {validation['bits_per_char']:.4f} bits a "
-            f"character on {validation['characters']:,} held-out characters"
-            if validation
-            else "no text was held out"
-        )
-        self._line("trained", f"{trained.summary['steps']:,} steps; {result}")
+        result = describe_validation(trained.summary.validation)
+        self._line("trained", f"{trained.summary.steps:,} steps; {result}")
 
     def on_written(self, artifact: Artifact, path: Path, corpus: Corpus | None = None) -> None:
         """Say what was written and how to run it."""
@@ -153,21 +148,10 @@ class Display(Observer):
 
     @_shielded
     def _describe(self, artifact: Artifact, path: Path, corpus: Corpus | None) -> None:
-        parity = artifact.parity
-        self._line(
-            "parity",
-            f"largest logit difference {parity['largest_logits_difference']:.1e} over "
-            f"{parity['steps']:,} steps (limit {parity['tolerance']['logits']:g})"
-            f"{_describe_texts(parity)}",
-        )
-        if gate := parity.get("gate"):
-            self._line(
-                "gate",
-                f"{artifact.config.precision} {gate['nats_per_char']:.4f} nats a character, fp32 "
-                f"{gate['fp32_nats_per_char']:.4f}: {gate['loss_increase']:+.4f} (limit "
-                f"{gate['max_loss_increase']:g}); the likeliest character is the same at "
-                f"{gate['greedy_agreement']:.1%} of {gate['characters']:,}",
-            )
+        certificate, precision = artifact.certificate, artifact.config.precision
+        self._line("parity", describe_certificate(certificate, precision))
+        if certificate.gate is not None:
+            self._line("gate", describe_gate(certificate.gate, precision))
         self._line("artifact", str(path))
         self._line("size", f"{len(artifact.data):,} bytes")
         self._line("sha256", artifact.sha256)
@@ -218,14 +202,6 @@ def describe_progress(progress: Progress) -> str:
         f"{phase}step {progress.step:,}  loss {progress.loss:.3f}  {validation}  "
         f"{progress.chars_per_second:,.0f} chars/s  {minutes}:{seconds:02d} left"
     )
-
-
-def _describe_texts(parity: Mapping[str, Any]) -> str:
-    if "greedy" not in parity:  # int8 is compared step by step
-        return ""
-    ties = parity["greedy"]["near_ties"] + parity["seeded"]["near_ties"]
-    equal = "equal" if not ties else f"equal but for {ties} ties within the tolerance"
-    return f"; greedy and seeded text {equal}"
 
 
 def _run_command(path: Path, corpus: Corpus | None) -> str:

@@ -6,9 +6,7 @@ takes the states that the graph reports, at each step and below each layer, and 
 same results from there. What remains is float32 rounding.
 """
 
-import platform
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -16,13 +14,14 @@ from numpy.typing import NDArray
 
 from chargen_export.graph import StepWeights
 from chargen_export.int8 import WEIGHT_LEVELS, quantise
-from chargen_export.parity import BATCHES
+from chargen_export.parity import BATCHES, library_versions
 from chargen_export.vectors import make_vectors
 from chargen_ort.engine import Stepper, open_session, run_steps
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.int8 import ACTIVATION_LEVELS
 from chargen_ort.graphs.spec import Tolerance
+from chargen_ort.records import Certificate
 
 STEPS = 250  # each is compared on its own: nothing builds up
 INT8_TOLERANCE = VARIANTS["int8"].tolerance
@@ -71,14 +70,11 @@ def verify_int8(
     weights: StepWeights,
     tokens: NDArray[np.integer],
     tolerance: Tolerance = INT8_TOLERANCE,
-) -> dict[str, Any]:
+) -> Certificate:
     """Compare the graph in `model_bytes` with the quantised GRU on the text `tokens`.
 
     Compared are the states and logits of each of `STEPS` single steps, the state carried by the
     graph, at several batch sizes, and the same steps fed in one call with the single ones.
-
-    Returns:
-        The parity certificate, ready for JSON.
 
     Raises:
         ParityError: a difference above the tolerance; the message says where and by how much.
@@ -116,26 +112,16 @@ def verify_int8(
             single[:, time] = stepper.logits
         logits, _ = run_steps(session, token, np.zeros_like(stepper.hidden))
         check("prefill", logits, single, f"{STEPS} steps in one call, {batch=}")
-    return {
-        "against": "the quantised GRU in NumPy, from the graph's own states",
-        "steps": STEPS,
-        "batches": list(BATCHES),
-        "tolerance": {
-            "logits": tolerance.logits,
-            "hidden": tolerance.hidden,
-            "vectors": tolerance.vectors,
-        },
-        "largest_logits_difference": largest["logits"],
-        "largest_hidden_difference": largest["hidden"],
-        "largest_prefill_difference": largest["prefill"],
-        "vectors": make_vectors(lambda: Stepper(session, 1, weights.shape), text),
-        "versions": {
-            "onnx": version("onnx"),
-            "onnxruntime": version("onnxruntime"),
-            "numpy": np.__version__,
-            "machine": platform.machine(),
-        },
-    }
+    return Certificate(
+        against="the quantised GRU in NumPy, from the graph's own states",
+        steps=STEPS,
+        batches=BATCHES,
+        largest_logits_difference=largest["logits"],
+        largest_hidden_difference=largest["hidden"],
+        largest_prefill_difference=largest["prefill"],
+        vectors=make_vectors(lambda: Stepper(session, 1, weights.shape), text),
+        versions=library_versions(),
+    )
 
 
 def _quantised_product(matrix: NDArray[np.float32]) -> Product:

@@ -3,7 +3,6 @@
 import copy
 import platform
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from chargen_ort.engine import Stepper, open_session, run_steps
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import Tolerance
+from chargen_ort.records import Certificate, TextComparison
 from chargen_ort.sampling import Sampler, SamplingOptions, uniform_draws
 from chargen_train.model import CharGRU
 
@@ -31,15 +31,20 @@ def verify_parity(
     model: CharGRU,
     tokens: NDArray[np.integer],
     tolerance: Tolerance = FLOAT32_TOLERANCE,
-) -> dict[str, Any]:
+    against: str = "the PyTorch model",
+) -> Certificate:
     """Compare the graph in `model_bytes` with `model` on the text `tokens` ``[characters]``.
 
     ONNX Runtime runs at its default optimisation, as it will for users. Compared are the logits at
     each of `STEPS` single steps and the carried hidden state, at several batch sizes; the same
     steps fed in one call; greedy text; and seeded text at temperature 1.
 
-    Returns:
-        The parity certificate, ready for JSON.
+    Args:
+        model_bytes: the file, or its graph alone.
+        model: what it should compute.
+        tokens: a text ``[characters]``.
+        tolerance: the largest differences that are allowed.
+        against: what `model` is, in words, for the certificate.
 
     Raises:
         ParityError: a difference above the tolerance; the message says where and by how much.
@@ -67,27 +72,31 @@ def verify_parity(
         prefill_difference = max(prefill_difference, difference)
     greedy = SamplingOptions(temperature=0, seed=SEED)
     seeded = SamplingOptions(temperature=1, seed=SEED)
+
+    def new_stepper() -> Stepper:
+        return Stepper(session, 1, _shape(model))
+
+    return Certificate(
+        against=against,
+        steps=STEPS,
+        batches=BATCHES,
+        largest_logits_difference=logits_difference,
+        largest_hidden_difference=hidden_difference,
+        largest_prefill_difference=prefill_difference,
+        greedy=_compare_text(model, new_stepper(), text[:1], greedy, tolerance),
+        seeded=_compare_text(model, new_stepper(), text[:1], seeded, tolerance),
+        vectors=make_vectors(new_stepper, text),
+        versions={"torch": torch.__version__, **library_versions()},
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """What computed a certificate, besides PyTorch."""
     return {
-        "steps": STEPS,
-        "batches": list(BATCHES),
-        "tolerance": {"logits": tolerance.logits, "hidden": tolerance.hidden},
-        "largest_logits_difference": logits_difference,
-        "largest_hidden_difference": hidden_difference,
-        "largest_prefill_difference": prefill_difference,
-        "greedy": _compare_text(
-            model, Stepper(session, 1, _shape(model)), text[:1], greedy, tolerance
-        ),
-        "seeded": _compare_text(
-            model, Stepper(session, 1, _shape(model)), text[:1], seeded, tolerance
-        ),
-        "vectors": make_vectors(lambda: Stepper(session, 1, _shape(model)), text),
-        "versions": {
-            "torch": torch.__version__,
-            "onnx": version("onnx"),
-            "onnxruntime": version("onnxruntime"),
-            "numpy": np.__version__,
-            "machine": platform.machine(),
-        },
+        "onnx": version("onnx"),
+        "onnxruntime": version("onnxruntime"),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
     }
 
 
@@ -110,7 +119,7 @@ def _compare_text(
     start: NDArray[np.int64],
     options: SamplingOptions,
     tolerance: Tolerance,
-) -> dict[str, Any]:
+) -> TextComparison:
     """Let both write from `start` with the same draws; where they part, it must be a near tie.
 
     A draw that lands on a boundary between two tokens within the tolerance may fall to either
@@ -133,13 +142,13 @@ def _compare_text(
                 f"character {position}: the draw's distance from the boundary",
             )
             near_ties += 1
-    return {
-        "characters": TEXT_LENGTH,
-        "temperature": options.temperature,
-        "seed": SEED,
-        "equal": near_ties == 0,
-        "near_ties": near_ties,
-    }
+    return TextComparison(
+        characters=TEXT_LENGTH,
+        temperature=options.temperature,
+        seed=SEED,
+        equal=near_ties == 0,
+        near_ties=near_ties,
+    )
 
 
 def _margin(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 
@@ -22,10 +22,11 @@ from chargen_export.variants import (
     write_variants,
 )
 from chargen_ort import __version__
-from chargen_ort.artifact import MAX_FILE_BYTES, Artifact, ModelConfig
+from chargen_ort.artifact import MAX_FILE_BYTES, Artifact
+from chargen_ort.checks import printable
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import SamplingOptions
-from chargen_ort.strict_json import schema
+from chargen_ort.records import MAX_TOKENS, Config, Training
 from chargen_train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -46,7 +47,7 @@ from chargen_train.recipe import (
     given_settings,
     parameter_count,
 )
-from chargen_train.run import build_model
+from chargen_train.run import build_model, describe_corpus
 from chargen_train.run_folder import RunFolder, RunRecorder
 from chargen_train.training import measure_speed, train, trained_so_far
 
@@ -192,7 +193,7 @@ def _export(job: _Job, trained: TrainedModel) -> Artifact:
         return export(trained.model, job.corpus, trained.summary, job.target, job.path)
     except (ArtifactError, OptionError) as error:
         # a full disk, or another program put something there while the model was trained
-        rest = _describe_rest(job, trained.summary["steps"])
+        rest = _describe_rest(job, trained.summary.steps)
         raise OptionError(f"{error}; {rest}") from None
 
 
@@ -256,10 +257,9 @@ def rehearse(corpus: Corpus, recipe: Recipe, precisions: Iterable[str] = ()) -> 
     """
     begun = time.monotonic()
     distinct = len(corpus.vocabulary)
-    most: int = schema("config")["properties"]["vocabulary"]["maxItems"]
-    if distinct > most:
+    if distinct > MAX_TOKENS:
         raise OptionError(
-            f"{corpus.name} has {distinct:,} distinct characters, a model at most {most:,}; "
+            f"{corpus.name} has {distinct:,} distinct characters, a model at most {MAX_TOKENS:,}; "
             "leave the rarest out"
         )
     size = 4 * parameter_count(distinct, recipe)
@@ -270,20 +270,13 @@ def rehearse(corpus: Corpus, recipe: Recipe, precisions: Iterable[str] = ()) -> 
         )
     with torch.random.fork_rng(devices=[]):
         model = build_model(corpus, recipe)
-    facts = {
-        "name": corpus.name,
-        "sha256": corpus.sha256,
-        "characters": len(corpus),
-        "training_characters": corpus.cut,
-    }
-    training = {"corpus": facts, "validation": None, "steps": 0, "versions": {}}
-    artifact = make_artifact(model, corpus, training)
+    artifact = make_artifact(model, corpus, describe_corpus(corpus))
     seconds = time.monotonic() - begun + _LEAVING
     return seconds + rehearse_variants(artifact, precisions, corpus_gate_text(corpus))
 
 
 def export(
-    model: CharGRU, corpus: Corpus, training: dict[str, Any], target: Target, path: Path
+    model: CharGRU, corpus: Corpus, training: Training, target: Target, path: Path
 ) -> Artifact:
     """Make the artifact and write it to `path`.
 
@@ -311,7 +304,7 @@ def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_path: Path) -> Artifac
 
 
 def make_artifact(
-    model: CharGRU, corpus: Corpus, training: dict[str, Any], name: str = "the model"
+    model: CharGRU, corpus: Corpus, training: Training, name: str = "the model"
 ) -> Artifact:
     """Build the graph, prove parity on the corpus's text, and seal; `name` is for messages.
 
@@ -320,8 +313,8 @@ def make_artifact(
     """
     model_bytes = render_step(model)
     text = corpus.validation if len(corpus.validation) else corpus.tokens
-    parity = verify_parity(model_bytes, model, text)
-    config = ModelConfig(
+    certificate = verify_parity(model_bytes, model, text)
+    config = Config.of(
         vocabulary=corpus.vocabulary,
         embedding_dim=model.embedding_dim,
         hidden_size=model.hidden_size,
@@ -330,11 +323,11 @@ def make_artifact(
         sampling=DEFAULT_SAMPLING,
     )
     properties = {
-        "description": f"character-level GRU language model trained on {corpus.name} "
+        "description": f"character-level GRU language model trained on {printable(corpus.name)} "
         f"({len(corpus)} characters)",
         "author": f"train-export (chargen-ort {__version__})",
         "license": "that of the corpus",
         "version": "1",
         "task": "text-generation",
     }
-    return seal_artifact(model_bytes, config, training, parity, properties, name)
+    return seal_artifact(model_bytes, config, training, certificate, properties, name)

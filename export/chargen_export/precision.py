@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +20,13 @@ from chargen_export.int8_parity import verify_int8
 from chargen_export.parity import verify_parity
 from chargen_export.seal import seal_artifact
 from chargen_ort.artifact import Artifact, read_artifact
-from chargen_ort.checks import number
+from chargen_ort.checks import number, printable
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError, ParityError
 from chargen_ort.form import Array, fill, render
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.gru import HALF
+from chargen_ort.records import Certificate, Gate
 from chargen_ort.scoring import score_rows, window_rows
 from chargen_ort.text import read_text
 from chargen_train.evaluate import WINDOW
@@ -75,13 +75,12 @@ def derive_variant(
     weights = artifact_weights(base)
     model_bytes = build_variant(weights, precision)
     model = CharGRU.from_artifact(base)
-    parity = verify_variant(model_bytes, precision, weights, model, text.tokens)
+    certificate = verify_variant(model_bytes, precision, weights, model, text.tokens)
     config = replace(base.config, precision=precision)
-    parity["fp32"] = {"sha256": base.sha256}
-    history = base.training, parity, base.properties
-    draft = seal_artifact(model_bytes, config, *history, name)
-    parity["gate"] = pass_gate(base, draft, text, max_loss_increase)
-    return seal_artifact(model_bytes, config, *history, name)
+    draft = seal_artifact(model_bytes, config, base.training, certificate, base.properties, name)
+    gate = pass_gate(base, draft, text, max_loss_increase)
+    certificate = replace(certificate, gate=gate)
+    return seal_artifact(model_bytes, config, base.training, certificate, base.properties, name)
 
 
 def check_loss_increase(max_loss_increase: float) -> None:
@@ -111,7 +110,7 @@ def verify_variant(
     weights: StepWeights,
     model: CharGRU,
     tokens: NDArray[np.integer],
-) -> dict[str, Any]:
+) -> Certificate:
     """The parity certificate of `model_bytes`, from what its precision should compute.
 
     Args:
@@ -131,7 +130,7 @@ def verify_variant(
         return verify_parity(model_bytes, model, tokens, tolerance)
     half = rounded_to_half(copy.deepcopy(model))
     against = "the PyTorch model with its weights rounded to half precision"
-    return verify_parity(model_bytes, half, tokens, tolerance) | {"against": against}
+    return verify_parity(model_bytes, half, tokens, tolerance, against)
 
 
 @torch.no_grad()
@@ -160,13 +159,8 @@ def half_arrays(weights: StepWeights) -> dict[str, Array]:
     return arrays
 
 
-def pass_gate(
-    base: Artifact, variant: Artifact, text: GateText, max_loss_increase: float
-) -> dict[str, Any]:
+def pass_gate(base: Artifact, variant: Artifact, text: GateText, max_loss_increase: float) -> Gate:
     """Score both with the runtime, protocol P1, and compare.
-
-    Returns:
-        The entry ``gate`` of the certificate.
 
     Raises:
         ParityError: the variant's loss is too high.
@@ -180,17 +174,18 @@ def pass_gate(
             f"character, the limit is {max_loss_increase:g}; nothing of it was written; keep fp32 "
             "or give a higher --max-loss-increase"
         )
-    return {
-        "text": text.name,
-        "held_out": text.held_out,
-        "characters": len(tokens) - 1,
-        "protocol": f"mean over consecutive {WINDOW}-character windows, each from a zero state",
-        "fp32_nats_per_char": before,
-        "nats_per_char": after,
-        "loss_increase": increase,
-        "max_loss_increase": max_loss_increase,
-        "greedy_agreement": agreement,
-    }
+    return Gate(
+        fp32_sha256=base.sha256,
+        text=printable(text.name),
+        held_out=text.held_out,
+        characters=len(tokens) - 1,
+        protocol=f"mean over consecutive {WINDOW}-character windows, each from a zero state",
+        fp32_nats_per_char=before,
+        nats_per_char=after,
+        loss_increase=increase,
+        max_loss_increase=max_loss_increase,
+        greedy_agreement=agreement,
+    )
 
 
 def _compare(
@@ -233,9 +228,8 @@ def load_gate_text(artifact: Artifact, path: Path) -> GateText:
     text = read_text(path)
     tokens = artifact.config.vocabulary.encode(text.text, "error")
     held_out = False
-    corpus = artifact.training.get("corpus", {})
-    if corpus.get("sha256") == text.sha256:
-        cut = int(corpus["training_characters"])
+    if [corpus.sha256 for corpus in artifact.training.corpora] == [text.sha256]:
+        cut = artifact.training.training_characters
         if len(tokens) - cut >= 2:
             tokens, held_out = tokens[cut:], True
     if len(tokens) < 2:

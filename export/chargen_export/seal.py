@@ -1,18 +1,18 @@
 """Sealing: metadata and SHA-256 appended to the graph that parity was proven on."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import onnx
 
-from chargen_ort.artifact import Artifact, ModelConfig, metadata_bytes, parse_artifact, seal
+from chargen_ort.artifact import Artifact, metadata_bytes, parse_artifact, seal
+from chargen_ort.records import Certificate, Config, Training
 
 
 def seal_artifact(
     model_bytes: bytes,
-    config: ModelConfig,
-    training: Mapping[str, Any],
-    parity: Mapping[str, Any],
+    config: Config,
+    training: Training,
+    certificate: Certificate,
     properties: Mapping[str, str],
     name: str = "the model",
 ) -> Artifact:
@@ -24,6 +24,6 @@ def seal_artifact(
     Raises:
         ArtifactError: what a reader would refuse.
     """
-    data = seal(model_bytes + metadata_bytes(config, training, parity, properties))
+    data = seal(model_bytes + metadata_bytes(config, training, certificate, properties))
     onnx.checker.check_model(data, full_check=True)
     return parse_artifact(data, name)

@@ -1,13 +1,12 @@
 """Where an artifact may be written: over nothing that the user would miss."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from chargen_ort.artifact import Artifact, read_artifact, seal
 from chargen_ort.errors import ArtifactError, OptionError
+from chargen_ort.records import Training
 from chargen_train.files import as_option_error, refuse_special, write_atomically
 from chargen_train.run_folder import RunFolder
 
@@ -28,9 +27,9 @@ class Origin:
     sha256: str
 
     @classmethod
-    def of(cls, training: Mapping[str, Any]) -> "Origin":
-        """The corpus of an artifact, by what its `chargen.training` says."""
-        return cls(training["corpus"]["name"], training["corpus"]["sha256"])
+    def of(cls, training: Training) -> "Origin":
+        """That of an artifact, by what its `chargen.training` says."""
+        return cls(training.corpora[0].name, training.corpora[0].sha256)
 
     def __str__(self) -> str:
         return f"{self.name} (SHA-256 {self.sha256[:_DIGITS]}…)"

@@ -1,12 +1,12 @@
 """Test vectors: what the exported graph computes, so that any other runtime can be held to it."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.engine import Stepper
+from chargen_ort.records import TestVector
 
 PROMPTS = (1, 16, 64)  # tokens
 GREEDY_LENGTH = 32
@@ -15,7 +15,7 @@ _MAX_LOGITS = 256  # a vector; of a larger vocabulary every so many are kept
 
 def make_vectors(
     new_stepper: Callable[[], Stepper], text: NDArray[np.int64]
-) -> list[dict[str, Any]]:
+) -> tuple[TestVector, ...]:
     """A vector for each prompt, the first tokens of `text`, from a zero state.
 
     `verify_parity` compares the same steps with PyTorch, so that the numbers are those of both.
@@ -36,11 +36,11 @@ def make_vectors(
             greedy.append(int(stepper.logits[0].argmax()))
             stepper.step(np.array(greedy[-1:]))
         vectors.append(
-            {
-                "tokens": text[:size].tolist(),
-                "stride": stride,
-                "logits": [float(str(value)) for value in logits[::stride]],  # digits it has
-                "greedy": greedy,
-            }
+            TestVector(
+                tokens=tuple(text[:size].tolist()),
+                stride=stride,
+                logits=tuple(float(str(value)) for value in logits[::stride]),  # digits it has
+                greedy=tuple(greedy),
+            )
         )
-    return vectors
+    return tuple(vectors)

@@ -73,6 +73,6 @@ def _verify_parity(artifact: Artifact, model: CharGRU, weights: StepWeights) -> 
     return Verdict(
         "parity",
         True,
-        f"largest logit difference {found['largest_logits_difference']:.1e} over "
-        f"{found['steps']:,} steps (limit {limits.logits:g})",
+        f"largest logit difference {found.largest_logits_difference:.1e} over "
+        f"{found.steps:,} steps (limit {limits.logits:g})",
     )

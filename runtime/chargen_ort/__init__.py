@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from chargen_ort._version import __version__
 
 if TYPE_CHECKING:
-    from chargen_ort.artifact import Artifact, ModelConfig, parse_artifact, read_artifact
+    from chargen_ort.artifact import Artifact, parse_artifact, read_artifact
     from chargen_ort.errors import (
         ArtifactError,
         ChargenError,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from chargen_ort.generator import CharGenerator
     from chargen_ort.options import SamplingOptions
+    from chargen_ort.records import Certificate, Config, Training
     from chargen_ort.scoring import Score
     from chargen_ort.state import TextState
     from chargen_ort.stream import TextStream
@@ -35,16 +36,18 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "ArtifactError",
+    "Certificate",
     "CharGenerator",
     "ChargenError",
+    "Config",
     "CorpusError",
-    "ModelConfig",
     "OptionError",
     "ParityError",
     "SamplingOptions",
     "Score",
     "TextState",
     "TextStream",
+    "Training",
     "TrainingError",
     "UnknownCharacterError",
     "Vocabulary",
@@ -55,9 +58,10 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "artifact": ("Artifact", "ModelConfig", "parse_artifact", "read_artifact"),
+    "artifact": ("Artifact", "parse_artifact", "read_artifact"),
     "generator": ("CharGenerator",),
     "options": ("SamplingOptions",),
+    "records": ("Certificate", "Config", "Training"),
     "scoring": ("Score",),
     "state": ("TextState",),
     "stream": ("TextStream",),

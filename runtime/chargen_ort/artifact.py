@@ -6,26 +6,22 @@ The export writes with `metadata_bytes` and `seal`, the runtime reads with `read
 
 import hashlib
 import io
-import json
 import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from chargen_ort.checks import instance, printable, shown_value, whole_number
-from chargen_ort.claims import check_parity, check_training
-from chargen_ort.errors import ArtifactError, ChargenError, OptionError
+from chargen_ort.checks import instance, printable, shown_value
+from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.foreign import describe_foreign
 from chargen_ort.form import Array, metadata_entry, read, read_metadata, render
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import FORMAT as FORMAT
-from chargen_ort.graphs.spec import Sizes
-from chargen_ort.options import SamplingOptions
-from chargen_ort.strict_json import check, load_object, schema
-from chargen_ort.vocabulary import Vocabulary
+from chargen_ort.records import LINE_PATTERN, MAX_LINE, Certificate, Config, Training
+from chargen_ort.strict import parse_record
 
 PRECISIONS = tuple(VARIANTS)
 
@@ -38,56 +34,7 @@ FLAT_KEYS = ("description", "author", "license", "version", "task")
 KEYS = (FORMAT_KEY, CONFIG_KEY, TRAINING_KEY, PARITY_KEY, *FLAT_KEYS, SEAL_KEY)
 
 MAX_FILE_BYTES = 1 << 30
-MAX_WIDTH, MAX_LAYERS = 1 << 16, 64
 _PEEK = 4096  # bytes at either end that tell what a file is
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What the model is: the facts a caller cannot choose, and the options it suggests.
-
-    Attributes:
-        vocabulary: characters in token order, and the policy for others.
-        embedding_dim, hidden_size, num_layers: sizes of the network.
-        separator: one character that stands before a text begins; an empty start feeds it.
-        sampling: the options that apply when a call gives none.
-        precision: how the weights are stored, one of `PRECISIONS`.
-
-    Raises:
-        OptionError: a value of another kind or out of range, or one that the vocabulary lacks.
-    """
-
-    vocabulary: Vocabulary
-    embedding_dim: int
-    hidden_size: int
-    num_layers: int
-    separator: str
-    sampling: SamplingOptions = field(default_factory=SamplingOptions)
-    precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        instance("vocabulary", self.vocabulary, Vocabulary)
-        instance("sampling", self.sampling, SamplingOptions)
-        for name, high in (
-            ("embedding_dim", MAX_WIDTH),
-            ("hidden_size", MAX_WIDTH),
-            ("num_layers", MAX_LAYERS),
-        ):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1, high))
-        instance("separator", self.separator, str)
-        if len(self.separator) != 1 or self.separator not in self.vocabulary.characters:
-            raise OptionError("separator is not one character of the vocabulary")
-        if not isinstance(self.precision, str) or self.precision not in VARIANTS:
-            raise OptionError(
-                f"precision is {shown_value(self.precision)}; choose one of {PRECISIONS}"
-            )
-        self.vocabulary.check_writable(self.sampling.stops)
-
-    @property
-    def sizes(self) -> Sizes:
-        """What the graph's shapes follow from."""
-        sizes = self.embedding_dim, self.hidden_size, self.num_layers
-        return Sizes(len(self.vocabulary), *sizes)
 
 
 @dataclass(frozen=True)
@@ -98,8 +45,8 @@ class Artifact:
         data: the bytes of the file.
         sha256: the seal, 64 hexadecimal digits.
         config: what the model is.
-        training: how it came to be, as in `chargen.training`.
-        parity: the parity certificate, as in `chargen.parity`.
+        training: how it came to be.
+        certificate: what was compared when it was exported, the value of `chargen.parity`.
         properties: the flat keys that model viewers show.
 
     Raises:
@@ -108,31 +55,32 @@ class Artifact:
 
     data: bytes
     sha256: str
-    config: ModelConfig
-    training: Mapping[str, Any]
-    parity: Mapping[str, Any]
+    config: Config
+    training: Training
+    certificate: Certificate
     properties: Mapping[str, str]
 
     def __post_init__(self) -> None:
         instance("data", self.data, bytes)
         instance("sha256", self.sha256, str)
-        instance("config", self.config, ModelConfig)
-        for name in ("training", "parity", "properties"):
-            instance(name, getattr(self, name), Mapping)
+        instance("config", self.config, Config)
+        instance("training", self.training, Training)
+        instance("certificate", self.certificate, Certificate)
+        instance("properties", self.properties, Mapping)
 
 
 def metadata_bytes(
-    config: ModelConfig,
-    training: Mapping[str, Any],
-    parity: Mapping[str, Any],
+    config: Config,
+    training: Training,
+    certificate: Certificate,
     properties: Mapping[str, str],
 ) -> bytes:
     """The metadata of a model as protobuf fields to append to a ModelProto without any."""
     entries = {
         FORMAT_KEY: str(FORMAT),
-        CONFIG_KEY: _dump_json(config_to_json(config)),
-        TRAINING_KEY: _dump_json(training),
-        PARITY_KEY: _dump_json(parity),
+        CONFIG_KEY: config.dump(),
+        TRAINING_KEY: training.dump(),
+        PARITY_KEY: certificate.dump(),
         **{key: properties[key] for key in FLAT_KEYS},
     }
     return b"".join(metadata_entry(key, value) for key, value in entries.items())
@@ -174,17 +122,19 @@ def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
         sha256 = check_seal(data)
         metadata, _ = read_metadata(memoryview(data))
         _check_keys(metadata, sha256)
-        config = _config_from_json(_load_json(metadata, CONFIG_KEY))
-        training, parity = (_load_json(metadata, key) for key in (TRAINING_KEY, PARITY_KEY))
-        check_training(training)
-        tolerance = VARIANTS[config.precision].tolerance
-        check_parity(parity, tolerance, len(config.vocabulary))
+        config = parse_record(Config, metadata[CONFIG_KEY], CONFIG_KEY)
+        training = parse_record(Training, metadata[TRAINING_KEY], TRAINING_KEY)
+        certificate = parse_record(Certificate, metadata[PARITY_KEY], PARITY_KEY)
+        try:
+            certificate.refuse_misfit(config.precision, len(config.vocabulary))
+        except OptionError as error:
+            raise ArtifactError(f"{PARITY_KEY}: {error}") from None
         artifact = Artifact(
             data=data,
             sha256=sha256,
             config=config,
             training=training,
-            parity=parity,
+            certificate=certificate,
             properties={key: metadata[key] for key in FLAT_KEYS},
         )
         read_weights(artifact)
@@ -292,54 +242,9 @@ def _check_keys(metadata: Mapping[str, str], sha256: str) -> None:
         raise ArtifactError(f"the metadata has a key that is not known: {shown_value(unknown[0])}")
     if list(metadata)[-1] != SEAL_KEY or metadata[SEAL_KEY] != sha256:
         raise ArtifactError("the seal is not the last metadata entry")
-
-
-def _dump_json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
-
-
-def _load_json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
-    value = load_object(metadata[key], key)
-    check(value, schema(key.removeprefix("chargen.")), key)
-    return value
-
-
-def config_to_json(config: ModelConfig) -> dict[str, Any]:
-    """`config` as the JSON value of `chargen.config`."""
-    return {
-        "unit": "char",
-        "vocabulary": list(config.vocabulary.characters),
-        "embedding_dim": config.embedding_dim,
-        "hidden_size": config.hidden_size,
-        "num_layers": config.num_layers,
-        "precision": config.precision,
-        "separator": config.separator,
-        "unknown": config.vocabulary.unknown,
-        "replacement": config.vocabulary.replacement,
-        "sampling": config.sampling.to_json(),
-    }
-
-
-def _config_from_json(value: Mapping[str, Any]) -> ModelConfig:
-    """The configuration in a value that its schema has passed."""
-    if value["precision"] not in VARIANTS:
-        known = ", ".join(VARIANTS)
-        raise ArtifactError(
-            f"{CONFIG_KEY}: precision is none of {known}, it is {shown_value(value['precision'])}; "
-            "update with: pip install --upgrade chargen-ort"
-        )
-    characters = "".join(value["vocabulary"])
-    if value["separator"] not in characters:
-        raise ArtifactError(f"{CONFIG_KEY}: separator is not one character of the vocabulary")
-    try:
-        return ModelConfig(
-            vocabulary=Vocabulary(characters, value["unknown"], value["replacement"]),
-            embedding_dim=value["embedding_dim"],
-            hidden_size=value["hidden_size"],
-            num_layers=value["num_layers"],
-            separator=value["separator"],
-            sampling=SamplingOptions.from_json(value["sampling"]),
-            precision=value["precision"],
-        )
-    except ChargenError as error:
-        raise ArtifactError(f"{CONFIG_KEY}: {error}") from None
+    for key in FLAT_KEYS:
+        if not re.fullmatch(LINE_PATTERN, metadata[key]) or len(metadata[key]) > MAX_LINE:
+            raise ArtifactError(
+                f"{key} is {shown_value(metadata[key])}; it must be one line of at most {MAX_LINE} "
+                "characters, none of them a control character"
+            )

@@ -7,7 +7,7 @@ there, so that a command's --help need not wait for it.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +83,8 @@ def _scalar(value: Any) -> object:
 
 
 def _range(low: float, high: float) -> str:
-    if -math.inf in (low, -high):
-        return "a finite number"
+    if high == math.inf:
+        return "a finite number" if low == -math.inf else f"{shown_limit(low)} or more"
     return f"{shown_limit(low)} to {shown_limit(high)}"
 
 
@@ -120,6 +120,21 @@ def instance(name: str, value: object, kind: type) -> None:
     """
     if not isinstance(value, kind):
         raise OptionError(f"{name} must be a {kind.__name__}, got {_kind(value)}")
+
+
+def json_object(name: str, value: object, keys: Collection[str]) -> dict[str, Any]:
+    """`value` as the JSON object that it must be, with exactly these keys.
+
+    Raises:
+        OptionError: not an object, or a key is missing or not known.
+    """
+    if not isinstance(value, dict):
+        raise OptionError(f"{name} is {shown_value(value)}; it must be an object")
+    if missing := [key for key in keys if key not in value]:
+        raise OptionError(f"{name} lacks {', '.join(missing)}")
+    if unknown := [key for key in value if key not in keys]:
+        raise OptionError(f"{name} has a key that is not known: {shown_value(unknown[0])}")
+    return value
 
 
 def iterate_texts(name: str, texts: Iterable[str]) -> Iterator[str]:
@@ -167,6 +182,8 @@ def shown_value(value: object, most: int = _SHOWN_TEXT) -> str:
     if isinstance(value, str):
         cut = value[:most]
         return repr(cut) if len(cut) == len(value) else repr(cut) + "…"
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
     return repr(value) if value is None or isinstance(value, (bool, float)) else _kind(value)
 
 

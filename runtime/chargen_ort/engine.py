@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.artifact import Artifact, ModelConfig
+from chargen_ort.artifact import Artifact
 from chargen_ort.checks import instance, shown_number, shown_value, token_array, whole_number
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN
+from chargen_ort.records import Config
 from chargen_ort.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Engine:
         if threads is None:
             threads = default_threads(artifact.config.hidden_size)
         self.artifact = artifact
-        self.config: ModelConfig = artifact.config
+        self.config: Config = artifact.config
         self.vocabulary: Vocabulary = artifact.config.vocabulary
         self.threads = whole_number("threads", threads, 1, MAX_THREADS)
         self._open()

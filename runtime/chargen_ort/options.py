@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Self, TypedDict
 
-from chargen_ort.checks import number, shown_limit, shown_value, whole_number
+from chargen_ort.checks import json_object, number, shown_limit, shown_value, whole_number
 from chargen_ort.errors import OptionError
 
 SEED_LIMIT = 1 << 64
@@ -171,22 +171,23 @@ class SamplingOptions:
         return {name: getattr(self, name) for name in names} | {"stop": list(self.stops)}
 
     @classmethod
-    def from_json(cls, value: object, seed: int | None = None) -> Self:
+    def from_json(cls, name: str, value: object) -> Self:
         """The options that `to_json` wrote: all of them and nothing else.
 
         Args:
+            name: what they are, for the message.
             value: as it was read from JSON.
-            seed: of the draws; None takes a fresh one.
 
         Raises:
             OptionError: one is missing, not known, of another type or out of its range.
         """
-        names = {each.name for each in fields(cls)} - {"seed"}
-        if not isinstance(value, Mapping) or value.keys() != names:
-            raise OptionError(f"sampling options must be exactly {', '.join(sorted(names))}")
-        if not isinstance(value["stop"], list):
-            raise OptionError(f"stop is {shown_value(value['stop'])}; give a list of strings")
-        return cls(**value, seed=seed)
+        found = json_object(name, value, [each.name for each in fields(cls) if each.name != "seed"])
+        try:
+            if not isinstance(found["stop"], list):
+                raise OptionError(f"stop is {shown_value(found['stop'])}; it must be a list")
+            return cls(**found)
+        except OptionError as error:
+            raise OptionError(f"{name}: {error}") from None
 
 
 TABLE: Mapping[str, Row] = {

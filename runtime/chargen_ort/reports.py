@@ -3,16 +3,17 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from chargen_ort.artifact import Artifact, config_to_json
+from chargen_ort.artifact import Artifact
 from chargen_ort.batch import WrittenText
 from chargen_ort.engine import Engine
 from chargen_ort.errors import UnknownCharacterError
 from chargen_ort.generator import CharGenerator
+from chargen_ort.graphs import VARIANTS
 from chargen_ort.models import ChosenModel
 from chargen_ort.options import TABLE
+from chargen_ort.records import Certificate, Gate, HeldOut, Training
 from chargen_ort.scoring import LINE_END, Score, score_continuations
 from chargen_ort.vocabulary import UnknownPolicy
 
@@ -202,9 +203,9 @@ def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[
             "model": str(model.path),
             "sha256": artifact.sha256,
             "bytes": len(artifact.data),
-            "config": config_to_json(config),
-            "training": dict(artifact.training),
-            "parity": dict(artifact.parity),
+            "config": config.to_json(),
+            "training": artifact.training.to_json(),
+            "parity": artifact.certificate.to_json(),
             **artifact.properties,
         }
         yield json.dumps(facts) + "\n"
@@ -225,8 +226,9 @@ def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[
         ("unknown", _unknown(config.vocabulary.unknown, config.vocabulary.replacement)),
         ("separator", repr(config.separator)),
         ("sampling", _sampling(artifact)),
-        *_training(artifact.training),
-        *_parity(artifact.parity),
+        *describe_training(artifact.training),
+        ("parity", describe_certificate(artifact.certificate, config.precision)),
+        *_gate(artifact),
         ("licence", artifact.properties["license"]),
         ("made by", artifact.properties["author"]),
     ]
@@ -244,49 +246,65 @@ def _sampling(artifact: Artifact) -> str:
     return ", ".join(changed)
 
 
-def _training(training: Any) -> Iterator[tuple[str, str]]:
-    if corpus := training.get("corpus"):
-        yield (
-            "corpus",
-            f"{corpus['name']}: {corpus['characters']:,} characters, sha256 {corpus['sha256']}",
-        )
-        yield (
-            "training",
-            ", ".join([f"{training['steps']:,} steps", *_setup(training)]),
-        )
-        validation = training["validation"]
-        yield (
-            "validation",
-            f"{validation['nats_per_char']:.4f} nats, {validation['bits_per_char']:.4f} bits a "
-            f"character on {validation['characters']:,} held-out characters"
-            if validation
-            else "no text was held out",
-        )
+def _gate(artifact: Artifact) -> Iterator[tuple[str, str]]:
+    if artifact.certificate.gate is not None:
+        yield "gate", describe_gate(artifact.certificate.gate, artifact.config.precision)
 
 
-def _setup(training: Any) -> Iterator[str]:
-    """What the format lets a training record leave out, and other keys may be of any kind."""
-    if isinstance(epochs := training.get("epochs"), (int, float)):
-        yield f"{epochs:.3g} epochs"
-    if isinstance(device := training.get("device"), str):
-        yield f"on {device}"
-    settings = training.get("settings")
-    if isinstance(settings, dict) and "seed" in settings:
-        yield f"seed {settings['seed']}"
-    if torch := training["versions"].get("torch"):
-        yield f"torch {torch}"
+def describe_training(training: Training) -> Iterator[tuple[str, str]]:
+    """What a training record says, a label and a sentence for each part."""
+    for corpus in training.corpora:
+        yield "corpus", f"{corpus.name}: {corpus.characters:,} characters, sha256 {corpus.sha256}"
+    setup = [
+        f"{training.steps:,} steps",
+        f"{training.epochs:.3g} epochs",
+        f"on {training.device}",
+        f"seed {training.seed}",
+        *describe_versions(training.versions),
+    ]
+    yield "training", ", ".join(setup)
+    yield "validation", describe_validation(training.validation)
 
 
-def _parity(parity: Any) -> Iterator[tuple[str, str]]:
-    if parity:
-        texts = [parity[name] for name in ("greedy", "seeded") if name in parity]  # int8 has none
-        equal = "equal" if all(text["equal"] for text in texts) else "equal but for near ties"
-        written = f", greedy and seeded text {equal}" if texts else ""
-        torch = parity["versions"].get("torch", "")
-        against = parity.get("against", f"torch {torch}" if torch else "")
-        yield (
-            "parity",
-            f"largest logit difference {parity['largest_logits_difference']:.1e} over "
-            f"{parity['steps']:,} steps (limit {parity['tolerance']['logits']:g})"
-            f"{written}{'; against ' if against else ''}{against}",
-        )
+def describe_validation(validation: HeldOut | None) -> str:
+    """How well a model predicts held-out text, in one sentence."""
+    if validation is None:
+        return "no text was held out"
+    return (
+        f"{validation.nats_per_char:.4f} nats, {validation.bits_per_char:.4f} bits a character on "
+        f"{validation.characters:,} held-out characters"
+    )
+
+
+def describe_certificate(certificate: Certificate, precision: str) -> str:
+    """What the exporter compared and how far it differed, in one sentence."""
+    limit = VARIANTS[precision].tolerance.logits
+    return (
+        f"largest logit difference {certificate.largest_logits_difference:.1e} over "
+        f"{certificate.steps:,} steps (limit {limit:g}){_written(certificate)}; against "
+        f"{certificate.against}"
+    )
+
+
+def _written(certificate: Certificate) -> str:
+    texts = [text for text in (certificate.greedy, certificate.seeded) if text is not None]
+    if not texts:  # int8 is compared step by step
+        return ""
+    ties = sum(text.near_ties for text in texts)
+    equal = "equal" if not ties else f"equal but for {ties} ties within the limit"
+    return f", greedy and seeded text {equal}"
+
+
+def describe_gate(gate: Gate, precision: str) -> str:
+    """What a smaller precision costs, in one sentence."""
+    return (
+        f"{precision} {gate.nats_per_char:.4f} nats a character, fp32 "
+        f"{gate.fp32_nats_per_char:.4f}: {gate.loss_increase:+.4f} (limit "
+        f"{gate.max_loss_increase:g}); the likeliest character is the same at "
+        f"{gate.greedy_agreement:.1%} of {gate.characters:,}"
+    )
+
+
+def describe_versions(versions: Mapping[str, str]) -> Iterator[str]:
+    """Each library with its version."""
+    yield from (f"{name} {version}" for name, version in versions.items())

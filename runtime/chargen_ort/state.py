@@ -1,8 +1,7 @@
 """The state of one text: what was fed, what comes next, and where its draws stand."""
 
-import json
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +9,27 @@ from numpy.typing import NDArray
 from chargen_ort.checks import instance, token_array, whole_number
 from chargen_ort.engine import Engine
 from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.options import MAX_LENGTH, SEED_LIMIT, SamplingOptions
+from chargen_ort.options import MAX_LENGTH, ROW_LIMIT, SEED_LIMIT, SamplingOptions
+from chargen_ort.records import MAX_TOKENS, Count, Sha256, TokenId
 from chargen_ort.sampling import Sampler
-from chargen_ort.strict_json import check, load_object, schema
+from chargen_ort.strict import Record, Within, parse_record
 from chargen_ort.vocabulary import UnknownPolicy, check_policy
 
 MAGIC = b"chargen-state-2\n"
 _MAX_TOP = MAX_LENGTH
+
+
+class Header(Record):
+    """What a snapshot says before its numbers; `model` is the SHA-256 of the model's file."""
+
+    model: Sha256
+    options: SamplingOptions
+    seed: Annotated[int, Within(0, SEED_LIMIT - 1)]
+    row: Annotated[int, Within(0, ROW_LIMIT - 1)]
+    drawn: Count
+    fed: bool
+    unknown: UnknownPolicy | None
+    seen: Annotated[tuple[TokenId, ...], Within(0, MAX_TOKENS, unique=True)]
 
 
 class TextState:
@@ -167,20 +180,20 @@ class TextState:
     def snapshot(self) -> bytes:
         """All of the state as bytes, for `CharGenerator.restore` in this or another process."""
         seen = self._sampler.seen(0)
-        header = {
-            "model": self._engine.artifact.sha256,
-            "options": self.options.to_json(),
-            "seed": self.seed,
-            "row": self._sampler.rows[0],
-            "drawn": self.drawn,
-            "fed": self._fed,
-            "unknown": self._unknown,
-            "seen": [] if seen is None else np.flatnonzero(seen).tolist(),
-        }
+        header = Header(
+            model=self._engine.artifact.sha256,
+            options=self.options,
+            seed=self.seed,
+            row=self._sampler.rows[0],
+            drawn=self.drawn,
+            fed=self._fed,
+            unknown=self._unknown,
+            seen=() if seen is None else tuple(np.flatnonzero(seen).tolist()),
+        )
         arrays = (self._stepper.hidden, self._stepper.logits)
         return (
             MAGIC
-            + json.dumps(header).encode()
+            + header.dump().encode()
             + b"\n"
             + b"".join(array.astype("<f4").tobytes() for array in arrays)
         )
@@ -196,16 +209,15 @@ class TextState:
         instance("engine", engine, Engine)
         header, floats = _parse_snapshot(snapshot, engine)
         try:
-            seed = whole_number("seed", header["seed"], 0, SEED_LIMIT - 1)
-            options = SamplingOptions.from_json(header["options"], seed)
-            state = cls(engine, options, header["row"], header["unknown"])
-            seen = np.asarray(header["seen"], dtype=np.int64)
+            options = replace(header.options, seed=header.seed)
+            state = cls(engine, options, header.row, header.unknown)
+            seen = np.array(header.seen, dtype=np.int64)
             seen = token_array(seen, len(engine.vocabulary), 1)
         except OptionError as error:
             raise ArtifactError(f"the snapshot is damaged: {error}") from None
-        state._sampler.start_row(0, header["row"], header["drawn"])
+        state._sampler.start_row(0, header.row, header.drawn)
         state._sampler.see(0, seen)
-        state._fed = header["fed"]
+        state._fed = header.fed
         hidden = state._stepper.hidden
         hidden[:] = floats[: hidden.size].reshape(hidden.shape)
         state._stepper.logits[:] = floats[hidden.size :]
@@ -236,21 +248,18 @@ def check_top(top: object) -> int | None:
     return None if top is None else whole_number("top", top, 1, _MAX_TOP, "1 or more, or None")
 
 
-def _parse_snapshot(
-    snapshot: bytes, engine: Engine
-) -> tuple[Mapping[str, Any], NDArray[np.float32]]:
+def _parse_snapshot(snapshot: bytes, engine: Engine) -> tuple[Header, NDArray[np.float32]]:
     if not isinstance(snapshot, bytes):
         raise OptionError(f"a snapshot must be bytes, got {type(snapshot).__name__}")
     head, _, rest = snapshot.removeprefix(MAGIC).partition(b"\n")
     if not snapshot.startswith(MAGIC):
         raise ArtifactError("these bytes are not a snapshot of this version of chargen-ort")
     try:
-        header = load_object(head.decode(), "its header")
-        check(header, schema("state"), "its header")
+        header = parse_record(Header, head.decode(), "its header")
     except (ArtifactError, UnicodeDecodeError) as error:
         raise ArtifactError(f"the snapshot is damaged: {error}") from None
-    if header["model"] != engine.artifact.sha256:
-        raise ArtifactError(f"the snapshot is of another model: {header['model'][:12]}…")
+    if header.model != engine.artifact.sha256:
+        raise ArtifactError(f"the snapshot is of another model: {header.model[:12]}…")
     config = engine.config
     expected = 4 * (config.num_layers * config.hidden_size + len(config.vocabulary))
     if len(rest) != expected:
@@ -258,6 +267,6 @@ def _parse_snapshot(
     floats = np.frombuffer(rest, dtype="<f4").astype(np.float32)
     if not np.isfinite(floats).all():
         raise ArtifactError("the snapshot is damaged: a number in it is not finite")
-    if not header["fed"] and (floats.any() or header["drawn"] or header["seen"]):
+    if not header.fed and (floats.any() or header.drawn or header.seen):
         raise ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state")
     return header, floats

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargen_ort.artifact import Artifact, read_weights
-from chargen_ort.claims import vector_misfit
 from chargen_ort.engine import open_session, run_steps
 from chargen_ort.graphs import VARIANTS
 
@@ -56,30 +55,28 @@ def verify_artifact(artifact: Artifact) -> list[Verdict]:
 def verify_vectors(artifact: Artifact) -> Verdict:
     """Run the test vectors of the certificate and compare logits and greedy text.
 
-    The tolerance is the format's for the precision, whatever the certificate names. A greedy token
-    counts as equal if its logit is within it of the largest, so that a tie that falls to the other
-    side on another machine is none.
+    The tolerance is the format's for the precision. A greedy token counts as equal if its logit is
+    within it of the largest, so that a tie that falls to the other side on another machine is none.
     """
-    vectors = artifact.parity.get("vectors")
+    vectors = artifact.certificate.vectors
     if not vectors:
         return Verdict("vectors", None, "no test vectors are stored; nothing was run")
     tolerance = VARIANTS[artifact.config.precision].tolerance.vectors
     difference = margin = 0.0
     for index, vector in enumerate(vectors):
-        problem = vector_misfit(vector, len(artifact.config.vocabulary))
-        if problem:
+        if problem := vector.misfit(len(artifact.config.vocabulary)):
             return Verdict("vectors", False, f"vector {index}: {problem}")
     session = open_session(artifact.data, threads=1)
     config = artifact.config
     for vector in vectors:
-        prompt, greedy = vector["tokens"], vector["greedy"]
+        prompt, greedy = vector.tokens, vector.greedy
         token = np.array([prompt + greedy[:-1]], dtype=np.int64)  # [1, time]
         hidden = np.zeros((1, config.num_layers, config.hidden_size), dtype=np.float32)
         logits = run_steps(session, token, hidden)[0][0, len(prompt) - 1 :]  # [steps, vocab_size]
         if not np.isfinite(logits).all():
             return Verdict("vectors", False, "the graph gives logits that are not finite")
-        stored = np.array(vector["logits"])
-        difference = max(difference, float(np.abs(logits[0, :: vector["stride"]] - stored).max()))
+        stored = np.array(vector.logits)
+        difference = max(difference, float(np.abs(logits[0, :: vector.stride] - stored).max()))
         for row, chosen in zip(logits, greedy, strict=False):
             margin = max(margin, float(row.max() - row[chosen]))
     greedy_text = "equal" if margin == 0 else f"within {margin:.1e} of equal"

@@ -104,7 +104,7 @@ def make_artifacts(hidden_size: int, num_layers: int) -> dict[str, Artifact]:
     """The same random model in every precision; the gate has no say about random weights."""
     model = random_model(VOCAB_SIZE, EMBEDDING_DIM, hidden_size, num_layers, scale=1.0)
     base = parse_artifact(artifact_bytes(model, CHARACTERS))
-    artifacts, history = {"fp32": base}, (base.training, base.parity, PROPERTIES)
+    artifacts, history = {"fp32": base}, (base.training, base.certificate, PROPERTIES)
     for name in ("fp16", "int8"):
         data = build_variant(model_weights(model), name)
         config = replace(base.config, precision=name)

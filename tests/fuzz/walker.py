@@ -6,7 +6,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["chargen_ort"]):
-    from chargen_ort import form, protobuf, strict_json
+    from chargen_ort import form, protobuf, records, strict
     from chargen_ort.errors import ArtifactError
     from chargen_ort.graphs import VARIANTS
     from chargen_ort.graphs.spec import Sizes
@@ -24,8 +24,7 @@ def one(data: bytes) -> None:
     with contextlib.suppress(ArtifactError):
         form.read(view, _FORM)
     with contextlib.suppress(ArtifactError, UnicodeDecodeError):
-        value = strict_json.load_object(data.decode("utf-8"), "x")
-        strict_json.check(value, strict_json.schema("parity"), "x")
+        strict.parse_record(records.Certificate, data.decode("utf-8"), "x")
 
 
 if __name__ == "__main__":

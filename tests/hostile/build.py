@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from chargen_ort.artifact import SEAL_KEY, ModelConfig, metadata_bytes, seal
+from chargen_ort.artifact import SEAL_KEY, metadata_bytes, seal
 from chargen_ort.form import fill, render
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.protobuf import bytes_field
+from chargen_ort.records import Config
 from chargen_ort.vocabulary import Vocabulary
 from tests.conftest import ALPHABET, PARITY, PROPERTIES, TRAINING, artifact_bytes, random_model
 
@@ -49,7 +50,7 @@ def body() -> bytes:
 
 def of_precision(precision: str, num_layers: int = NUM_LAYERS, scale: float = 0.1) -> bytes:
     """A sealed artifact of a precision, with random weights up to `scale` either way."""
-    config = ModelConfig(Vocabulary(ALPHABET), 8, 16, num_layers, "\n", precision=precision)
+    config = Config.of(Vocabulary(ALPHABET), 8, 16, num_layers, "\n", precision=precision)
     form = render(VARIANTS[precision].graph(config.sizes))
     rng = np.random.default_rng(0)
     weights = {

@@ -107,7 +107,7 @@ DRAWS = 8
 
 def draws(case: Case) -> list[int]:
     """The token of each draw of a case, each as if it came after `seen`."""
-    options = SamplingOptions.from_json(case["options"], int(case["seed"]))
+    options = SamplingOptions(**case["options"], seed=int(case["seed"]))
     tokens = []
     for drawn in range(len(case["tokens"])):
         sampler = Sampler(options, len(case["logits"]))

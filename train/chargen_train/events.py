@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from chargen_ort.artifact import Artifact
 from chargen_ort.errors import OptionError, TrainingError
+from chargen_ort.records import Training
 from chargen_train.corpus import Corpus
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
@@ -82,7 +82,7 @@ class TrainedModel:
     """
 
     model: CharGRU
-    summary: dict[str, Any]
+    summary: Training
     notes: tuple[str, ...] = ()
 
 

@@ -5,6 +5,9 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
+from chargen_ort.records import Certificate, Training
+from chargen_ort.reports import describe_certificate, describe_versions
+from chargen_ort.strict import record_of
 from chargen_train.chart import Curve, render_chart
 from chargen_train.evaluate import bits_per_char
 
@@ -65,7 +68,7 @@ def render_report(config: Json, metrics: Sequence[Json]) -> str:
         metrics: the lines of `metrics.jsonl`.
     """
     corpus = config["corpus"]
-    training = config.get("training")
+    training = _training(config)
     sections = [
         _heading(config, metrics),
         _section("Loss", _curves(metrics)),
@@ -75,7 +78,7 @@ def render_report(config: Json, metrics: Sequence[Json]) -> str:
     ]
     if training:
         sections.insert(3, _section("How to use it", _usage(config)))
-        sections.insert(4, _section("Proof that the export is exact", _parity(config["parity"])))
+        sections.insert(4, _section("Proof that the export is exact", _parity(config)))
     title = f"{corpus['name']}: a chargen run"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -87,7 +90,7 @@ def render_report(config: Json, metrics: Sequence[Json]) -> str:
 
 
 def _heading(config: Json, metrics: Sequence[Json]) -> str:
-    corpus, settings, training = config["corpus"], config["settings"], config.get("training")
+    corpus, settings, training = config["corpus"], config["settings"], _training(config)
     last = metrics[-1] if metrics else None
     state = "finished" if training else f"{last['fraction']:.0%} done" if last else "just begun"
     sizes = (
@@ -96,10 +99,10 @@ def _heading(config: Json, metrics: Sequence[Json]) -> str:
     )
     cards: list[tuple[str, str]] = []
     measured = [line["validation"] for line in metrics if "validation" in line]
-    if training and training["validation"]:
-        loss = training["validation"]["nats_per_char"]
-        cards.append((f"{bits_per_char(loss):.3f}", "bits per character, held-out text"))
-        cards.append((f"{loss:.4f}", "nats per character, held-out text"))
+    if training and training.validation:
+        validation = training.validation
+        cards.append((f"{validation.bits_per_char:.3f}", "bits per character, held-out text"))
+        cards.append((f"{validation.nats_per_char:.4f}", "nats per character, held-out text"))
     elif measured:
         cards.append((f"{bits_per_char(min(measured)):.3f}", "bits per character, best so far"))
     if last:
@@ -107,7 +110,7 @@ def _heading(config: Json, metrics: Sequence[Json]) -> str:
         cards.append((f"{last['chars_per_second']:,.0f}", "characters a second"))
         cards.append((f"{last['step']:,}", "steps"))
     if training:
-        cards.append((f"{training['exported_step']:,}", "step whose weights are exported"))
+        cards.append((f"{training.exported_step:,}", "step whose weights are exported"))
         cards.append((_bytes(config["artifact_bytes"]), f"file {config['artifact']}"))
     shown = "".join(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
@@ -119,7 +122,7 @@ def _heading(config: Json, metrics: Sequence[Json]) -> str:
         f'Run {escape(state)}.</p><div class="cards">{shown}</div>'
         + "".join(
             f'<p class="warning">{escape(_as_sentence(note))}</p>'
-            for note in (training or {}).get("notes", ())
+            for note in (training.notes if training else ())
         )
     )
 
@@ -217,27 +220,25 @@ def _corpus(corpus: Json) -> str:
     )
 
 
+def _training(config: Json) -> Training | None:
+    return record_of(Training, config["training"], "training") if "training" in config else None
+
+
 def _settings(config: Json) -> dict[str, str]:
     settings = {k: _shown(v) for k, v in config["settings"].items() if v is not None}
-    versions = config.get("training", {}).get("versions") or config["versions"]
-    return settings | {"chargen": config["chargen"]} | {k: str(v) for k, v in versions.items()}
+    settings |= {"chargen": config["chargen"], **config["versions"]}
+    return settings
 
 
-def _parity(parity: Json) -> str:
-    texts = [parity["greedy"], parity["seeded"]]
-    ties = sum(text["near_ties"] for text in texts)
-    equal = "equal" if not ties else f"equal but for {ties} ties within the tolerance"
+def _parity(config: Json) -> str:
+    certificate = record_of(Certificate, config["parity"], "parity")
     facts = {
-        "compared": "PyTorch and ONNX Runtime, on the bytes that were written",
-        "steps": f"{parity['steps']:,}, at batch sizes {_shown(parity['batches'])}",
-        "largest logit difference": f"{parity['largest_logits_difference']:.2e} "
-        f"(limit {parity['tolerance']['logits']:g})",
-        "largest hidden difference": f"{parity['largest_hidden_difference']:.2e} "
-        f"(limit {parity['tolerance']['hidden']:g})",
-        "greedy and seeded text": f"{equal}, {texts[0]['characters']} characters each",
-        "versions": ", ".join(f"{k} {v}" for k, v in parity["versions"].items()),
+        "compared": describe_certificate(certificate, config["precision"]),
+        "batch sizes": ", ".join(map(str, certificate.batches)),
+        "largest hidden difference": f"{certificate.largest_hidden_difference:.1e}",
+        "versions": ", ".join(describe_versions(certificate.versions)),
     }
-    return f'<p class="good">Parity proven</p>{_table(facts)}'
+    return f'<p class="good">Parity proven, on the bytes that were written</p>{_table(facts)}'
 
 
 def _usage(config: Json) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from chargen_ort.checks import printable
 from chargen_ort.options import SamplingOptions
+from chargen_ort.records import CorpusFacts, HeldOut, Split, Training
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import autocast, load_random, random_state
 from chargen_train.distillation import SoftTargets, describe_phase, phase_end
@@ -321,11 +323,7 @@ class Run:
         if len(tail):
             loss, characters = mean_loss_until(best, tail, self._time_is_up)
         notes = self._notes()
-        summary = _summary(self, loss, characters) | {
-            "exported_step": self.step if self.best.model is None else self.best.step,
-            "notes": list(notes),
-        }
-        return TrainedModel(best, summary, notes)
+        return TrainedModel(best, _summary(self, loss, characters, notes), notes)
 
     def _time_is_up(self) -> bool:
         return self.deadline is not None and self._clock() >= self.deadline
@@ -359,31 +357,45 @@ class Run:
         return tuple(notes)
 
 
-def _summary(run: Run, loss: float | None, characters: int) -> dict[str, Any]:
-    recipe, corpus = run.recipe, run.corpus
-    settings = {k: v for k, v in asdict(recipe).items() if v is not None and k != "device"}
-    return {
-        "corpus": {
-            "name": corpus.name,
-            "sha256": corpus.sha256,
-            "characters": len(corpus),
-            "training_characters": corpus.cut,
-        },
-        "validation": None
-        if loss is None
-        else {
-            "nats_per_char": loss,
-            "bits_per_char": bits_per_char(loss),
-            "characters": characters,
-            "protocol": f"mean over consecutive {WINDOW}-character windows of the held-out tail, "
+def describe_corpus(corpus: Corpus) -> Training:
+    """The record of a model that has not been trained on `corpus` yet."""
+    return Training(
+        corpora=(
+            CorpusFacts(name=printable(corpus.name), sha256=corpus.sha256, characters=len(corpus)),
+        ),
+        characters=len(corpus),
+        training_characters=corpus.cut,
+        split=Split(holdout="tail" if corpus.cut < len(corpus) else "none"),
+        settings={},
+        versions={},
+    )
+
+
+def _summary(run: Run, loss: float | None, characters: int, notes: tuple[str, ...]) -> Training:
+    recipe = run.recipe
+    settings = {k: v for k, v in asdict(recipe).items() if v is not None}
+    del settings["device"], settings["seed"]
+    validation = None
+    if loss is not None:
+        validation = HeldOut(
+            nats_per_char=loss,
+            bits_per_char=bits_per_char(loss),
+            characters=characters,
+            protocol=f"mean over consecutive {WINDOW}-character windows of the held-out tail, "
             "each from a zero state",
-        },
-        "steps": run.step,
-        "epochs": run.step / run.windows.per_epoch,
-        "device": run.device.type,
-        "settings": settings,
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
-    }
+        )
+    return replace(
+        describe_corpus(run.corpus),
+        validation=validation,
+        steps=run.step,
+        exported_step=run.step if run.best.model is None else run.best.step,
+        epochs=run.step / run.windows.per_epoch,
+        device=run.device.type,
+        seed=recipe.seed,
+        notes=notes,
+        settings=settings,
+        versions={"torch": torch.__version__, "numpy": np.__version__},
+    )
 
 
 def _steps(recipe: Recipe, per_epoch: float) -> int | None:

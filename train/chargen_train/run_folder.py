@@ -201,13 +201,18 @@ class RunFolder:
             file.write(json.dumps(line) + "\n")
         return True
 
-    def finish(self, training: Mapping[str, Any], parity: Mapping[str, Any], size: int) -> None:
+    def finish(self, artifact: Artifact) -> None:
         """Note the results; from here on the next run may overwrite this one.
 
         Raises:
             OptionError: the folder cannot be written.
         """
-        results = {"training": training, "parity": parity, "artifact_bytes": size}
+        results = {
+            "precision": artifact.config.precision,
+            "training": artifact.training.to_json(),
+            "parity": artifact.certificate.to_json(),
+            "artifact_bytes": len(artifact.data),
+        }
         self._write_config(self.read_config() | {"finished": True} | results)
 
     def read_config(self) -> dict[str, Any]:
@@ -309,7 +314,7 @@ class RunRecorder(Observer):
     def finish(self, artifact: Artifact) -> None:
         """Note the results and make the last report."""
         try:
-            self._folder.finish(artifact.training, artifact.parity, len(artifact.data))
+            self._folder.finish(artifact)
             self._write_report()
         except Exception as error:  # the artifact is there
             self._warn_once(error)
