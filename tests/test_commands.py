@@ -394,18 +394,18 @@ def test_a_line_without_characters_has_no_score_where_the_model_knows_no_line_en
 def test_lines_are_scored_a_bounded_number_at_a_time(hello, monkeypatch):
     text = "".join(f"{'hello world'[: i % 12]}\n" for i in range(50)) + "h" * 40
     whole = list(line_scores(hello, text, None, False, pytest.fail))
-    sizes = []
+    texts = []
     monkeypatch.setattr(reports, "_LINES_AT_ONCE", 7)
     monkeypatch.setattr(reports, "_CHARACTERS_AT_ONCE", 30)
-    scores_of = reports._scores_of
+    score_batch = CharGenerator.score_batch
     monkeypatch.setattr(
-        reports,
-        "_scores_of",
-        lambda g, lines, *rest: sizes.append(lines) or scores_of(g, lines, *rest),
+        CharGenerator,
+        "score_batch",
+        lambda model, lines, **given: texts.append(lines) or score_batch(model, lines, **given),
     )
     assert list(line_scores(hello, text, None, False, pytest.fail)) == whole
-    assert max(map(len, sizes)) <= 7
-    assert max(sum(len(line) for _, line in lines[:-1]) for lines in sizes) < 30
+    assert max(map(len, texts)) <= 7
+    assert max(sum(map(len, lines[:-1])) for lines in texts) < 30
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from tests.conftest import artifact_bytes, random_model
 from tests.hostile.build import body, honest, without_seal
 from tests.hostile.cases import CASES
 from tests.hostile.worker import Elsewhere, attempt, measure
+from tests.tools import golden
 
 MAX_SECONDS, MAX_MEGABYTES = 2, 100
 
@@ -43,12 +44,22 @@ def test_the_honest_file_is_accepted(elsewhere, tmp_path):
     assert seal(body()) == honest()
 
 
+@pytest.fixture(scope="module")
+def verdicts():
+    return {case["name"]: case["reason"] for case in golden.read("hostile")["cases"]}
+
+
+def test_each_has_a_verdict_for_other_languages(verdicts):
+    assert list(verdicts) == [case.name for case in CASES]
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_refused(case, elsewhere, tmp_path):
+def test_refused(case, elsewhere, tmp_path, verdicts):
     found = elsewhere.ask(case.make(tmp_path))
     assert found["outcome"] == "refused", found
     message = found["message"]
     assert case.message in re.sub(r" at byte \d+", "", message)
+    assert golden.reason(message, tmp_path) == verdicts[case.name]
     if ": model" in message:  # where the form differs: the byte, and what was expected
         assert re.search(r" at byte \d+.*(; train-export writes .|; its shape has \d)", message)
     assert found["message"].isprintable()

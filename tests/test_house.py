@@ -112,6 +112,14 @@ def test_an_import_is_found_wherever_it_stands(tmp_path, source, found):
     assert set(imported_modules(tmp_path / "x.py", {"p", "p.a", "p.b"})) == found
 
 
+def test_no_file_of_the_tests_imports_a_test():
+    folder = Path(__file__).parent
+    tests = {f"tests.{path.stem}" for path in folder.glob("test_*.py")}
+    for path in folder.rglob("*.py"):
+        list(imports_of(path))  # which refuses relative ones
+        assert not set(imported_modules(path, tests)), path
+
+
 def public_things():
     """Every name in `__all__`, and every public method and property of its classes."""
     for name in chargen_ort.__all__:
