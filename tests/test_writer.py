@@ -17,6 +17,7 @@ from chargen_ort import CharGenerator, SamplingOptions, parse_artifact
 from chargen_ort.engine import open_session, steps_per_run
 from chargen_ort.graphs.spec import Sizes
 from chargen_ort.sampling import Draws, Sampler, uniform_draws
+from chargen_ort.sessions import run_bound
 from chargen_ort.writer import RunWriter, StepWriter, open_writer
 from tests.conftest import ALPHABET, PROPERTIES, artifact_bytes, random_model
 
@@ -237,8 +238,13 @@ def test_a_batch_of_any_size_writes_what_single_calls_write(
 
 
 def test_no_run_goes_beyond_a_length_that_is_known(generator, monkeypatch):
-    steps, run = [], RunWriter._run
-    monkeypatch.setattr(RunWriter, "_run", lambda *a: steps.append(a[1]) or run(*a))
+    steps = []
+
+    def noted(session, binding):
+        steps.append(binding.get_outputs()[-1].shape()[0])  # tokens [time, batch]
+        run_bound(session, binding)
+
+    monkeypatch.setattr("chargen_ort.writer.run_bound", noted)
     generator.generate("a", 100)
     assert sum(steps) == 100
     assert steps[0] == 1
@@ -289,16 +295,15 @@ def test_a_look_that_is_interrupted_changes_nothing(generator, monkeypatch, late
     state.expect(60)  # so it runs far ahead
     expected = generator.generate("hello", 60, seed=1)
     text = "".join(state.draw() for _ in range(27))
-    run = RunWriter._run
 
-    def interrupted(writer, *arguments):
+    def interrupted(*arguments):
         if late:
-            run(writer, *arguments)
+            run_bound(*arguments)
         raise KeyboardInterrupt
 
     for look in (state.logits, state.snapshot, lambda: state.feed("x")):
         with monkeypatch.context() as patch:
-            patch.setattr(RunWriter, "_run", interrupted)
+            patch.setattr("chargen_ort.writer.run_bound", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 look()
         assert state.drawn == len(text)
