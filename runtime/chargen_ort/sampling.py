@@ -26,15 +26,29 @@ def fresh_seed() -> int:
     return secrets.randbits(32)
 
 
-def uniform_draws(seed: int, row: int, first: int, count: int) -> NDArray[np.float64]:
+def uniform_draws(
+    seed: int, row: int, first: int, count: int, philox: np.random.Philox | None = None
+) -> NDArray[np.float64]:
     """Draws ``first … first + count - 1`` of a row: float64 ``[count]`` in [0, 1), 53 bits each.
 
     Philox-4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11) with the
-    key (seed, row). Draw t is word ``t % 4`` of the block with counter ``t // 4 + 1``.
+    key (seed, row). Draw t is word ``t % 4`` of the block with counter ``t // 4 + 1``. To make a
+    generator takes longer than the draws: one that is given as `philox` is used, whatever it was.
     """
+    philox = philox or np.random.Philox(0)
     block, skip = divmod(first, 4)
-    key = np.array([seed, row], dtype=np.uint64)
-    bits = np.random.Philox(key=key, counter=block).random_raw(skip + count)[skip:]
+    philox.state = {
+        "bit_generator": "Philox",
+        "state": {
+            "counter": np.array([block, 0, 0, 0], dtype=np.uint64),
+            "key": np.array([seed, row], dtype=np.uint64),
+        },
+        "buffer": np.zeros(4, dtype=np.uint64),
+        "buffer_pos": 4,  # it is used up
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    bits = philox.random_raw(skip + count)[skip:]
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 
@@ -59,11 +73,10 @@ class Draws:
         if not self.rows:
             raise OptionError("rows is empty; give at least one row number")
         self.seed = fresh_seed() if seed is None else seed
-        self.column = 0
-        self._before = [0] * len(self.rows)  # draws made by each row before column 0 of its block
+        self._philox = np.random.Philox(0)
+        # draws made by each row before column 0 of its block; at first there is no block
+        self._before, self.column = [-BLOCK] * len(self.rows), BLOCK
         self._uniforms = np.empty((len(self.rows), BLOCK))
-        for index in range(len(self.rows)):
-            self._fill(index, 0)
 
     def drawn(self, index: int) -> int:
         """How many draws row `index` has made."""
@@ -73,7 +86,8 @@ class Draws:
         """Give place `index` of the batch to row number `row`, which has made `drawn` draws."""
         self.rows[index] = row
         self._before[index] = drawn - self.column
-        self._fill(index, self.column)
+        if self.column < BLOCK:
+            self._uniforms[index, self.column :] = self._draw(row, drawn, BLOCK - self.column)
 
     def keep_rows(self, indices: Sequence[int]) -> "Draws":
         """The draws of the rows at `indices` alone."""
@@ -92,14 +106,12 @@ class Draws:
         """Go on with a block that begins with the next draw."""
         before = [count + self.column for count in self._before]
         places = zip(self.rows, before, strict=True)
-        draws = [uniform_draws(self.seed, row, first, BLOCK) for row, first in places]
+        draws = [self._draw(row, first, BLOCK) for row, first in places]
         # all of it together and last: an interruption before finds the old block, to be redone
         self._uniforms, self._before, self.column = np.stack(draws), before, 0
 
-    def _fill(self, index: int, column: int) -> None:
-        self._uniforms[index, column:] = uniform_draws(
-            self.seed, self.rows[index], self._before[index] + column, BLOCK - column
-        )
+    def _draw(self, row: int, first: int, count: int) -> NDArray[np.float64]:
+        return uniform_draws(self.seed, row, first, count, self._philox)
 
 
 class Sampler(Draws):
