@@ -149,8 +149,8 @@ class Engine:
 
 def steps_per_run(sizes: Sizes, rows: int) -> int:
     """How many steps of `rows` rows to write in one run, so that none takes long."""
-    # the weights are read once for all rows, which takes as long as ten rows take to compute
-    work = _work(sizes) * (10 + rows) // 10
+    # one row waits for the weights to be read; some twenty compute in that time
+    work = _work(sizes) * (20 + rows) // 20
     return max(1, min(_MOST_WRITTEN, _WRITTEN_AT_ONCE // work))
 
 
