@@ -14,7 +14,7 @@ from chargen_export.variants import rehearse_variants, variant_path
 from chargen_ort import CharGenerator, parse_artifact, read_artifact
 from chargen_ort.errors import UnknownCharacterError
 from chargen_ort.records import CorpusFacts
-from chargen_ort.scoring import score_rows
+from chargen_ort.rows import score_rows
 from tests.conftest import ALPHABET, HELLO, TRAINING, artifact_bytes, random_model
 
 # From an artifact, with a text

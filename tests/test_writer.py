@@ -20,6 +20,7 @@ from chargen_ort.sampling import Draws, Sampler, uniform_draws
 from chargen_ort.sessions import run_bound
 from chargen_ort.writer import RunWriter, StepWriter, open_writer
 from tests.conftest import ALPHABET, PROPERTIES, artifact_bytes, random_model
+from tests.tools.steps import assert_same, inputs
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -95,10 +96,20 @@ def test_a_row_is_the_same_alone_and_in_any_batch(precision, hidden_size, num_la
         assert writer.logits.tobytes() == together.logits[rows].tobytes()
 
 
+@pytest.mark.parametrize("table", [True, False])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_rows_are_read_as_the_sealed_graph_reads_them(precision, table, monkeypatch):
+    if not table:
+        monkeypatch.setattr("chargen_ort.graphs.cells.MAX_TABLE", 0)
+    model = opened(random_model(hidden_size=24), precision)
+    token, hidden = inputs(random_model(hidden_size=24), 5, 7)
+    assert_same(model.engine.run_rows(token, hidden), model.engine.run_steps(token, hidden))
+
+
 def test_where_a_table_would_be_large_the_products_are_computed(monkeypatch):
     network = random_model(num_layers=2)
     expected = opened(network).generate("ab", 60, seed=1)
-    monkeypatch.setattr("chargen_ort.graphs.writer.MAX_TABLE", 0)
+    monkeypatch.setattr("chargen_ort.graphs.cells.MAX_TABLE", 0)
     assert opened(network).generate("ab", 60, seed=1) == expected
 
 
