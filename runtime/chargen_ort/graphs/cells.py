@@ -23,7 +23,7 @@ from chargen_ort.graphs.spec import (
     named_node,
 )
 
-MAX_TABLE = 1 << 22  # numbers: 16 MB
+MAX_TABLE = 1 << 20  # numbers: a larger one saves a fiftieth of a step, and takes long to make
 
 Array = NDArray[np.generic]
 
