@@ -306,6 +306,7 @@ def _misfit(found: int | memoryview, value: "int | str | Tensor | list[Field]") 
     return "" if told == wanted else f"is {told!a:.160}; train-export writes {wanted!a:.160}"
 
 
+@np.errstate(invalid="ignore")  # a signalling NaN would make NumPy print a warning
 def _check_finite(array: Array, name: str) -> None:
     # NaN and infinities show in the extremes too, and looking for those needs no memory
     low, high = float(array.min()), float(array.max())

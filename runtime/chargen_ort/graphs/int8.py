@@ -43,21 +43,26 @@ def int8_graph(sizes: Sizes) -> Graph:
             f"numbers; the limit is {MAX_TABLE}"
         )
     state = ("batch", sizes.num_layers, hidden_size)
-    inputs = Value("state", FLOAT, state), Value("current", INT64, ("batch",))
+    inputs = (
+        Value("state", FLOAT, state),
+        Value("layer_0_input", FLOAT, ("batch", 1, 3 * hidden_size)),
+    )
     logits = Value("step_logits", FLOAT, ("batch", vocab_size))
     body = Graph(
         "one_step",
-        "One token of every row.",
+        "One step of every row.",
         tuple(_body_nodes(sizes.num_layers)),
         tuple(_body_tensors(sizes)),
         inputs,
         (Value("next_state", FLOAT, state), logits),
     )
     options: dict[str, Attribute] = {"body": body, "num_scan_inputs": 1}
-    fed, made = (HIDDEN, "token_by_time"), (NEXT_HIDDEN, "logits_by_time")
+    fed, made = (HIDDEN, "input_by_time"), (NEXT_HIDDEN, "logits_by_time")
     nodes = [
         *_table_nodes(),
-        Node("time_first", "Transpose", (TOKEN,), fed[1:], {"perm": (1, 0)}),
+        Node("time_first", "Transpose", (TOKEN,), ("token_by_time",), {"perm": (1, 0)}),
+        # outside of the body, which thus needs no value but its inputs: OpenVINO asks for that
+        _node("Gather", ("table", "token_by_time"), fed[1]),
         Node("steps", "Scan", fed, made, options, "one step after the other"),
         Node("batch_first", "Transpose", made[1:], (LOGITS,), {"perm": (1, 0, 2)}),
     ]
@@ -156,7 +161,7 @@ def _body_nodes(num_layers: int) -> list[Node]:
     recurrent = add("Add", (scaled, "recurrent_bias"), "recurrent")
     parts = (f"layer_{layer}_recurrent_{part}" for layer in layers for part in ("gates", "new"))
     add("Split", (recurrent, "recurrent_sizes" if many else "input_sizes"), *parts, axis=2)
-    x = add("Gather", ("table", "current"), "layer_0_input")
+    x = "layer_0_input"
     states: list[str] = []
     for layer in layers:
         at = f"layer_{layer}"
