@@ -25,6 +25,7 @@ from chargen_ort.graphs.spec import (
     Sizes,
     Value,
     named_node,
+    placed,
     step_graph,
 )
 
@@ -38,11 +39,12 @@ def reader_graph(sizes: Sizes) -> Graph:
         Value("layer_0_gates_input", FLOAT, ("batch", 2 * hidden)),
         Value("layer_0_new_input", FLOAT, ("batch", hidden)),
     )
+    inside, beside = placed(cell_tensors(sizes))
     body = Graph(
         "one_step",
         "One step of every row.",
         (*cell_nodes(sizes.num_layers), named_node("Identity", (last,), "top")),
-        tuple(cell_tensors(sizes)),
+        inside,
         (*states(sizes, "old"), *inputs),
         (*states(sizes, "state"), Value("top", FLOAT, ("batch", hidden))),
     )
@@ -59,5 +61,5 @@ def reader_graph(sizes: Sizes) -> Graph:
         Node("project", "MatMul", scores[0], ("scores",)),
         Node("bias", "Add", scores[1], (LOGITS,)),
     ]
-    tensors = [*first_tensors(sizes), *output_tensors(sizes), *hidden_shapes(sizes)]
+    tensors = [*beside, *first_tensors(sizes), *output_tensors(sizes), *hidden_shapes(sizes)]
     return step_graph(sizes, "A GRU language model that reads many rows.", nodes, tensors)

@@ -32,6 +32,7 @@ from chargen_ort.graphs.spec import (
     Tensor,
     Value,
     named_node,
+    placed,
 )
 
 INVERSE_TEMPERATURE, UNIFORMS = "inverse_temperature", "uniforms"
@@ -75,12 +76,13 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool) -> Graph:
         greedy: take the likeliest token, the lowest among equals, whatever the uniforms.
     """
     step = _int8_step(sizes) if precision == "int8" else _float_step(sizes)
+    inside, beside = placed(step.tensors)
     logits = ("batch", sizes.vocab_size)
     body = Graph(
         "one_character",
         "Draws a token in every row and reads it.",
         (*_draw_nodes(greedy), *step.nodes),
-        (*_draw_tensors(sizes, greedy), *step.tensors),
+        (*_draw_tensors(sizes, greedy), *inside),
         (*step.old, Value("last_logits", FLOAT, logits), Value("uniform", DOUBLE, ("batch", 1))),
         (*step.new, Value("step_logits", FLOAT, logits), Value("current", INT64, ("batch",))),
     )
@@ -97,7 +99,7 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool) -> Graph:
         "chargen_writer",
         "A GRU language model that writes.",
         (*step.before, scan, *step.after),
-        tuple(step.outer_tensors),
+        (*beside, *step.outer_tensors),
         inputs + options,
         (*outputs, Value(TOKENS, INT64, ("time", "batch"))),
     )
