@@ -159,7 +159,7 @@ class TextState:
         return self.characters[self.draw_token()]
 
     def draw_piece(self, most: int) -> str:
-        """Draw the next characters, at least one and at most `most`, so many as cost little time.
+        """Draw the next characters, at least one and at most `most`, as many as are had at once.
 
         One that is interrupted may have drawn some of them.
 
@@ -170,16 +170,19 @@ class TextState:
         self.begin()
         return "".join([self.characters[token] for token in self._writer.draw_several(most)])
 
-    def expect(self, count: int | None) -> None:
-        """Hear how many more characters will be drawn; None: unknown.
+    def expect(self, most: int | None, certain: bool = False) -> None:
+        """Hear how many more characters will be drawn at most, and whether so many for certain.
 
-        The state then computes none beyond, as it may run ahead of what is drawn. This changes no
-        character.
+        The state may run ahead of what is drawn: then it runs no further, and there the sooner.
+        It changes no character. None: there may be any number.
 
         Raises:
-            OptionError: not a whole number.
+            OptionError: `most` is not a whole number, or `certain` not a bool.
         """
-        self._writer.expect(None if count is None else whole_number("count", count, 0, MAX_LENGTH))
+        instance("certain", certain, bool)
+        if most is not None:
+            most = whole_number("most", most, 0, MAX_LENGTH)
+        self._writer.expect(most, certain)
 
     def fork(self) -> "TextState":
         """An independent copy that goes on with the same draws; it shares the model."""

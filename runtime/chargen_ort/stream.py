@@ -100,11 +100,12 @@ class TextStream:
                 return False
             self.state.feed_piece(self._start[:size])
             self._start = self._start[size:]
-        self.state.expect(None if self._length is None else self._length - self._made)
+        left = None if self._length is None else self._length - self._made
+        self.state.expect(left, certain=left is not None and not self._stops)
         return True
 
     def _characters(self) -> Iterator[str]:
-        if not self._read_start():
+        if not self._read_start() or self._made == self._length or self._over():
             return
         self.state.begin()
         length, draw, deadline = self._length, self.state.draw_token, self._deadline

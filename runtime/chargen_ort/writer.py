@@ -78,8 +78,8 @@ class StepWriter:
         """Which tokens the penalty counts, bool ``[vocab_size]``; None without one. Writable."""
         return self._sampler.seen(place)
 
-    def expect(self, count: int | None) -> None:
-        """Hear how many more tokens one row will draw; None: nobody knows."""
+    def expect(self, most: int | None, certain: bool) -> None:
+        """Hear how many more tokens one row will draw, which changes nothing here."""
 
     def draw(self) -> int:
         """Draw and read the next token of the one row that there is.
@@ -96,7 +96,7 @@ class StepWriter:
         return token
 
     def draw_several(self, most: int) -> list[int]:
-        """Draw and read the next tokens: at least one, at most `most`, as many as take no time."""
+        """Draw and read tokens: at least one, at most `most`, as many as are had at once."""
         return [self.draw() for _ in range(min(most, self._several))]
 
     def write(self, steps: int) -> NDArray[np.int64]:
@@ -147,7 +147,8 @@ class RunWriter:
         self._taken = 0  # how many of them were drawn
         self._reached = 0  # the steps of the run that the other arrays hold the states after
         self._unseen = 0  # tokens drawn since somebody looked at the state
-        self._end: int | None = None  # the draw that is the last, where that is known
+        self._end: int | None = None  # the draw that is the last at most, where that is known
+        self._certain = False  # whether it will be made
 
     @property
     def hidden(self) -> NDArray[np.float32]:
@@ -168,9 +169,13 @@ class RunWriter:
     def seen(self, place: int) -> None:
         """None, as there is no penalty."""
 
-    def expect(self, count: int | None) -> None:
-        """Hear how many more tokens one row will draw, to run no further; None: nobody knows."""
-        self._end = None if count is None else self.drawn(0) + count
+    def expect(self, most: int | None, certain: bool) -> None:
+        """Hear how many more tokens one row will draw at most, and whether so many for certain.
+
+        It then runs no further. None: there may be any number.
+        """
+        self._end = None if most is None else self.drawn(0) + most
+        self._certain = certain
 
     def draw(self) -> int:
         """Draw and read the next token of the one row that there is.
@@ -184,7 +189,7 @@ class RunWriter:
         return token
 
     def draw_several(self, most: int) -> list[int]:
-        """Draw and read the next tokens: at least one, at most `most`, as many as take no time."""
+        """Draw and read tokens: at least one, at most `most`, as many as are had at once."""
         if self._taken == len(self._ahead):
             self._run_ahead()
         tokens = self._ahead[self._taken : self._taken + most]
@@ -208,11 +213,12 @@ class RunWriter:
     def _run_ahead(self) -> None:
         """Write on in one row: first one token, so that it comes soon, and then further ahead."""
         self._settle()
-        left = 0 if self._end is None else self._end - self.drawn(0)
-        if left > 0:
-            steps = min(max(1, 4 * self._unseen), left)
+        if self._certain:
+            steps = max(1, 4 * self._unseen)
         else:  # what is written beyond the end of the text is lost: a fourth at most
             steps = 1 << max(0, (self._unseen // 4).bit_length() - 1)
+        if self._end is not None and self._end > self.drawn(0):
+            steps = min(steps, self._end - self.drawn(0))
         steps = min(steps, self.most_steps)
         self._run(steps, self.draws.ahead(steps))
         self._ahead, self._reached = self._tokens[:steps, 0].tolist(), steps
@@ -223,7 +229,7 @@ class RunWriter:
             self._reached = 0  # an interrupted run leaves no states
             self._run(self._taken)
             self._reached = self._taken
-            self._unseen, self._end = -self._taken, None  # whoever looked may look again
+            self._unseen, self._certain = -self._taken, False  # whoever looked may look again
         # from here on nothing is called: an interruption finds all of it done, or nothing
         if self._taken:
             self._source ^= 1
