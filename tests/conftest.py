@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -154,6 +154,15 @@ def artifact_bytes(
         sampling,
     )
     return seal(model_bytes(model) + metadata_bytes(config, TRAINING, PARITY, PROPERTIES))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brief_samples() -> Iterator[None]:
+    """Runs in this process write short samples, which would be half of a small run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("planning", "run"):
+            patch.setattr(f"chargen_train.{module}.SAMPLE_LENGTH", 8)
+        yield
 
 
 @pytest.fixture(scope="session")
