@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from chargen_export import cli as export_cli
 from chargen_export.graph import render_step
@@ -89,10 +89,15 @@ def run(
     )
 
 
+def train_export(*arguments: object) -> Result:
+    """`train-export` in this process, and any exception that it does not turn into a line."""
+    return CliRunner().invoke(export_cli.app, list(map(str, arguments)), prog_name="train-export")
+
+
 def run_here(
     command: str, *arguments: object, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The same in this process, which has loaded PyTorch already and so takes seconds less.
+    """As `run`, in this process, which has loaded PyTorch already and so takes seconds less.
 
     An exception that the command does not turn into a line is raised.
     """
