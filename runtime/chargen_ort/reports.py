@@ -264,6 +264,7 @@ def describe_training(training: Training) -> Iterator[tuple[str, str]]:
     ]
     yield "training", ", ".join(setup)
     yield "validation", describe_validation(training.validation)
+    yield from describe_comparisons(training)
 
 
 def describe_validation(validation: HeldOut | None) -> str:
@@ -274,6 +275,19 @@ def describe_validation(validation: HeldOut | None) -> str:
         f"{validation.nats_per_char:.4f} nats, {validation.bits_per_char:.4f} bits a character on "
         f"{validation.characters:,} held-out characters"
     )
+
+
+def describe_comparisons(training: Training) -> Iterator[tuple[str, str]]:
+    """What the model was held against, a label and a sentence each."""
+    baseline, validation = training.baseline, training.validation
+    if baseline is not None and validation is not None:
+        yield (
+            "yardstick",
+            (
+                f"on the same text an n-gram reaches {baseline.nats_per_char:.4f} nats, this model "
+                f"{validation.nats_per_char:.4f} ({baseline.method}, order {baseline.order})"
+            ),
+        )
 
 
 def describe_certificate(certificate: Certificate, precision: str) -> str:
