@@ -35,7 +35,7 @@ from chargen_train.checkpoint import (
     refuse_misfit,
     refuse_other,
 )
-from chargen_train.comparison import compared, measure_yardstick
+from chargen_train.comparison import compared, measure_yardstick, plan_samples
 from chargen_train.corpus import Corpus, choose_separator, corpus_name, load_corpus
 from chargen_train.device import choose_device
 from chargen_train.events import Observer, Observers, Supervision, TrainedModel
@@ -100,12 +100,13 @@ def train_and_export(
     precisions = _check(job, preset, overrides)
     with job.folder.in_use(create=not resume):
         recipe, checkpoint = _begin(job, preset, resume, overrides)
-        seconds = 0.0 if resume else rehearse(corpus, recipe, precisions)
+        samples, seconds = plan_samples(corpus, recipe)
+        seconds += 0.0 if resume else rehearse(corpus, recipe, precisions)
         supervision = Supervision(job.folder.checkpoint, checkpoint_minutes, begun, seconds)
         recorder = RunRecorder(job.folder, observer.on_warning)
         yardstick = measure_yardstick(corpus, recipe)
         trained = train(corpus, recipe, Observers(recorder, observer), supervision, checkpoint)
-        trained = compared(trained, yardstick)
+        trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING, samples)
         observer.on_trained(trained)
         for note in trained.notes:
             observer.on_warning(note)
@@ -303,7 +304,8 @@ def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_path: Path) -> Artifac
     refuse_other(checkpoint, corpus.sha256, {})
     refuse_misfit(checkpoint, corpus)
     trained = trained_so_far(corpus, checkpoint)
-    trained = compared(trained, measure_yardstick(corpus, checkpoint.recipe))
+    yardstick = measure_yardstick(corpus, checkpoint.recipe)
+    trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING)
     return make_artifact(trained.model, corpus, trained.summary)
 
 

@@ -13,7 +13,7 @@ from chargen_ort.generator import CharGenerator
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.models import ChosenModel
 from chargen_ort.options import TABLE
-from chargen_ort.records import Certificate, Gate, HeldOut, Training
+from chargen_ort.records import PIECE, Certificate, Gate, HeldOut, Training
 from chargen_ort.scoring import LINE_END, Score, score_continuations
 from chargen_ort.vocabulary import UnknownPolicy
 
@@ -281,13 +281,18 @@ def describe_comparisons(training: Training) -> Iterator[tuple[str, str]]:
     """What the model was held against, a label and a sentence each."""
     baseline, validation = training.baseline, training.validation
     if baseline is not None and validation is not None:
-        yield (
-            "yardstick",
-            (
-                f"on the same text an n-gram reaches {baseline.nats_per_char:.4f} nats, this model "
-                f"{validation.nats_per_char:.4f} ({baseline.method}, order {baseline.order})"
-            ),
+        sentence = (
+            f"on the same text an n-gram reaches {baseline.nats_per_char:.4f} nats, this model "
+            f"{validation.nats_per_char:.4f} ({baseline.method}, order {baseline.order})"
         )
+        yield "yardstick", sentence
+    if (samples := training.samples) is not None:
+        each = f" of {PIECE} characters" if training.split.documents == "none" else ""
+        sentence = (
+            f"of {samples.count:,} texts{each} that it wrote, {samples.share_in_corpus:.1%} stand "
+            f"in the corpus and {samples.share_of_doubles:.1%} are equal to an earlier one"
+        )
+        yield "samples", sentence
 
 
 def describe_certificate(certificate: Certificate, precision: str) -> str:
