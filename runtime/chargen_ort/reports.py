@@ -13,7 +13,7 @@ from chargen_ort.generator import CharGenerator
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.models import ChosenModel
 from chargen_ort.options import TABLE
-from chargen_ort.records import PIECE, Certificate, Gate, HeldOut, Training
+from chargen_ort.records import PIECE, Base, Certificate, Gate, HeldOut, Training
 from chargen_ort.scoring import LINE_END, Score, score_continuations
 from chargen_ort.vocabulary import UnknownPolicy
 
@@ -255,6 +255,8 @@ def describe_training(training: Training) -> Iterator[tuple[str, str]]:
     """What a training record says, a label and a sentence for each part."""
     for corpus in training.corpora:
         yield "corpus", f"{corpus.name}: {corpus.characters:,} characters, sha256 {corpus.sha256}"
+    if training.base is not None:
+        yield "base", f"training went on from {describe_base(training.base)}"
     setup = [
         f"{training.steps:,} steps",
         f"{training.epochs:.3g} epochs",
@@ -265,6 +267,11 @@ def describe_training(training: Training) -> Iterator[tuple[str, str]]:
     yield "training", ", ".join(setup)
     yield "validation", describe_validation(training.validation)
     yield from describe_comparisons(training)
+
+
+def describe_base(base: Base) -> str:
+    """The model that training began with, in a few words."""
+    return f"the model {base.name}, sha256 {base.sha256}"
 
 
 def describe_validation(validation: HeldOut | None) -> str:
