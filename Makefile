@@ -86,6 +86,7 @@ guard-old: $(INSTALLED)
 demo-model: $(INSTALLED)
 	$(BIN)/train-export train/hello.txt --out build/demo.onnx
 	cp build/demo.onnx runtime/chargen_ort/demo.onnx
+	$(BIN)/python -m tests.tools.golden
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -23,7 +23,7 @@ from chargen_ort.errors import ArtifactError, OptionError, ParityError
 from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
 from chargen_train.model import CharGRU
 from tests.conftest import ALPHABET, artifact_bytes, model_bytes, random_model
-from tests.test_graph import SHAPES, assert_same, by_torch, inputs
+from tests.tools.steps import SHAPES, assert_same, by_torch, inputs
 
 TEXT = GateText("letters", np.arange(len(ALPHABET)).repeat(3), held_out=True)
 SMALL = [shape for shape in SHAPES if shape[2] <= 256]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from chargen_ort.sampling import Sampler, SamplingOptions
+from chargen_ort.scoring import window_rows
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.model import CharGRU
 
 WINDOW = 256  # characters, each window from a zero state: the protocol P1
-_ROWS = 64
 
 
 def bits_per_char(nats: float) -> float:
@@ -49,22 +48,14 @@ def mean_loss_until(
     device = model.output.weight.device
     was_training = model.training
     model.eval()
-    inputs, targets = tokens[:-1], tokens[1:]
-    whole = len(inputs) // window * window
-    # full windows side by side, and at last the one that is shorter, in a row of its own
-    edges = [*range(0, whole, _ROWS * window), whole]
-    pieces = [(begin, end, window) for begin, end in pairwise(edges)]
-    if whole < len(inputs):
-        pieces.append((whole, len(inputs), len(inputs) - whole))
     total, read = 0.0, 0
-    for begin, end, width in pieces:
+    for inputs, targets in window_rows(tokens, window):
         if read and is_over():
             break
-        token = as_tensor(inputs[begin:end].reshape(-1, width), device)  # [rows, width]
-        target = as_tensor(targets[begin:end], device)  # [rows * width]
+        token, target = as_tensor(inputs, device), as_tensor(targets, device)  # [rows, width]
         logits, _ = model(token, model.zero_hidden(len(token)))  # [rows, width, vocab_size]
-        total += F.cross_entropy(logits.flatten(0, 1).float(), target, reduction="sum").item()
-        read = end
+        losses = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="sum")
+        total, read = total + losses.item(), read + target.numel()
     model.train(was_training)
     return total / read, read + 1
 

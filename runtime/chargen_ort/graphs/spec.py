@@ -13,13 +13,14 @@ OPSET, IR_VERSION = 17, 8
 TOKEN, HIDDEN, LOGITS, NEXT_HIDDEN = "token", "hidden", "logits", "next_hidden"
 
 # TensorProto.DataType
-FLOAT, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10
+FLOAT, UINT8, INT8, INT64, FLOAT16, DOUBLE = 1, 2, 3, 7, 10, 11
 DTYPES: Mapping[int, np.dtype[np.generic]] = {
     FLOAT: np.dtype("<f4"),
     UINT8: np.dtype("u1"),
     INT8: np.dtype("i1"),
     INT64: np.dtype("<i8"),
     FLOAT16: np.dtype("<f2"),
+    DOUBLE: np.dtype("<f8"),
 }
 
 
@@ -92,6 +93,11 @@ class Graph:
 
 
 Attribute = int | tuple[int, ...] | Graph
+
+
+def named_node(op: str, inputs: tuple[str, ...], *outputs: str, **attributes: Attribute) -> Node:
+    """A node that is named after what comes out of it."""
+    return Node(outputs[0], op, inputs, outputs, attributes)
 
 
 @dataclass(frozen=True)
