@@ -121,9 +121,10 @@ def test_the_file_knows_both_texts_and_names_its_base(folder, base, finished):
     training = finished.training
     assert training.base == base.facts
     assert (training.base.name, training.settings["teachers"]) == ("base", 0)
-    assert dict(describe_training(training))["base"] == (
-        f"training went on from the model base, sha256 {base.facts.sha256}"
-    )
+    sentence = f"training went on from the model base, sha256 {base.facts.sha256}"
+    assert dict(describe_training(training))["base"] == sentence
+    report = RunFolder(folder / "whole.onnx").report.read_text()
+    assert f"<p>T{sentence[1:]}.</p>" in report
     text = CharGenerator.load(folder / "whole.onnx").generate("Ä zz", 20, seed=1)
     assert len(text) == 20
 

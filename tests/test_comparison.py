@@ -105,13 +105,16 @@ def test_texts_of_any_length_are_counted_each_and_doubles_beside():
     assert facts.share_of_doubles == pytest.approx(2 / 6)
 
 
-def test_the_same_seed_gives_the_same_texts_and_another_gives_others(finished):
+def test_the_same_seed_gives_the_same_texts_and_another_gives_others(finished, monkeypatch):
     corpus, model = load_corpus(finished[1]), load_checkpoint(finished[0].checkpoint).model
     one, same, other = (
         write_pieces(model, corpus, 20, SamplingOptions(seed=seed), 8) for seed in (1, 1, 2)
     )
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+    monkeypatch.setattr(comparison, "_LOGITS_AT_ONCE", 7 * len(corpus.vocabulary))
+    few_at_once = write_pieces(model, corpus, 20, SamplingOptions(seed=1), 8)
+    assert np.array_equal(one, few_at_once)
 
 
 def test_little_time_makes_the_samples_fewer_and_they_have_their_time(finished, monkeypatch):

@@ -255,8 +255,6 @@ def describe_training(training: Training) -> Iterator[tuple[str, str]]:
     """What a training record says, a label and a sentence for each part."""
     for corpus in training.corpora:
         yield "corpus", f"{corpus.name}: {corpus.characters:,} characters, sha256 {corpus.sha256}"
-    if training.base is not None:
-        yield "base", f"training went on from {describe_base(training.base)}"
     setup = [
         f"{training.steps:,} steps",
         f"{training.epochs:.3g} epochs",
@@ -285,7 +283,9 @@ def describe_validation(validation: HeldOut | None) -> str:
 
 
 def describe_comparisons(training: Training) -> Iterator[tuple[str, str]]:
-    """What the model was held against, a label and a sentence each."""
+    """What the model began with and was held against, a label and a sentence each."""
+    if training.base is not None:
+        yield "base", f"training went on from {describe_base(training.base)}"
     baseline, validation = training.baseline, training.validation
     if baseline is not None and validation is not None:
         sentence = (

@@ -25,6 +25,7 @@ SAMPLES = 1_000  # texts that are compared with the corpus
 SAMPLE_SHARE = 0.05  # of the minutes given, at most: else they are fewer …
 _FEWEST = 100  # … but not fewer than this
 _TIMED_STEPS = 2  # of the writing, that its time is foretold by
+_LOGITS_AT_ONCE = 1 << 23  # numbers: 96 MB with the probabilities, whatever the vocabulary
 _LOOKED_THROUGH = 1 << 18  # places of the corpus at a time
 _BASE = 0x9E3779B97F4A7C15  # of the hashes, odd
 _TABLE_BITS = 16
@@ -103,14 +104,17 @@ def write_pieces(
     One thread computes it: as fast as two where another program runs, and always the same.
     """
     [start] = corpus.vocabulary.encode(choose_separator(corpus))
-    sampler = Sampler(options, len(corpus.vocabulary), range(count))
     pieces = np.full((count, length + 1), start)
-    hidden = model.zero_hidden(count)  # [count, num_layers, hidden_size]
+    at_once = max(1, _LOGITS_AT_ONCE // model.vocab_size)
     with threads(1):
-        for step in range(length):
-            token = as_tensor(pieces[:, step : step + 1], hidden.device)  # [count, 1]
-            logits, hidden = model(token, hidden)  # [count, 1, vocab_size]
-            pieces[:, step + 1] = sampler.sample(logits[:, 0].numpy())
+        for begin in range(0, count, at_once):
+            rows = pieces[begin : begin + at_once]  # [rows, length + 1]
+            sampler = Sampler(options, model.vocab_size, range(begin, begin + len(rows)))
+            hidden = model.zero_hidden(len(rows))  # [rows, num_layers, hidden_size]
+            for step in range(length):
+                token = as_tensor(rows[:, step : step + 1], hidden.device)  # [rows, 1]
+                logits, hidden = model(token, hidden)  # [rows, 1, vocab_size]
+                rows[:, step + 1] = sampler.sample(logits[:, 0].numpy())
     return pieces[:, 1:]
 
 
