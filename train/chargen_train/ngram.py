@@ -16,7 +16,7 @@ from chargen_ort.records import Baseline
 
 METHOD = "modified Kneser-Ney"
 MAX_ORDER = 6
-MAX_COUNTED = 1 << 21  # tokens: three seconds, and about 150 MB while they are counted
+MAX_COUNTED = 1 << 21  # tokens: three seconds, and 170 MB while they are counted
 COUNTED_A_MINUTE = 1_000_000  # of a run that minutes bound: a few hundredths of its time
 _BLOCKS = 64  # that a longer text is counted in, spread over it
 _TRIED_AFTER = 0.9  # of the counted text, whose rest tells the best order
