@@ -8,7 +8,6 @@ import pytest
 
 from chargen_train.ngram import (
     MAX_ORDER,
-    Yardstick,
     count_ngrams,
     measure_ngram,
     nats_by_order,
@@ -82,11 +81,13 @@ class Naive:
 )
 def test_every_token_costs_what_dictionaries_say(text, end, window):
     held_out = [end, *OTHER, end, *OTHER[:9]] if end is not None else OTHER
-    model = count_ngrams(np.array(text, dtype=np.uint8), VOCAB_SIZE, 4, end)
-    found = list(nats_by_order(model, np.array(held_out, dtype=np.uint8), end, window))
+    text = np.array(text, dtype=np.uint8)
+    model = count_ngrams(text, visible_before(text, end), VOCAB_SIZE, 4)
+    tokens = np.array(held_out, dtype=np.uint8)
+    found = list(nats_by_order(model, tokens, visible_before(tokens, end, window)))
     assert len(found) == 4
     for order in (1, 3, 4):
-        naive = Naive(text, order, end)
+        naive = Naive(text.tolist(), order, end)
         expected = [
             -math.log(naive.probability(token, naive.history(held_out, place, end, window)))
             for place, token in enumerate(held_out)
@@ -99,10 +100,12 @@ def test_every_token_costs_what_dictionaries_say(text, end, window):
 )
 @pytest.mark.parametrize("end", [None, END])
 def test_the_probabilities_of_all_tokens_sum_to_one(text, end):
-    model = count_ngrams(np.array(text), VOCAB_SIZE, MAX_ORDER, end)
+    text = np.array(text)
+    model = count_ngrams(text, visible_before(text, end), VOCAB_SIZE, MAX_ORDER)
     for context in ([], [0], [4], [3, 3, 3], TEXT[10:15], [END, 0, 1], [1, END, 2]):
         rows = [np.array([*context, token]) for token in range(VOCAB_SIZE)]
-        last = np.array([[n[-1] for n in nats_by_order(model, row, end)] for row in rows])
+        visible = visible_before(rows[0], end)
+        last = np.array([[n[-1] for n in nats_by_order(model, row, visible)] for row in rows])
         assert np.exp(-last).sum(0) == pytest.approx(np.ones(last.shape[1]))
         assert np.isfinite(last).all()
 
@@ -113,27 +116,37 @@ def test_no_document_sees_the_one_before_it_and_each_sees_that_it_begins():
     assert visible_before(np.arange(6), window=2).tolist() == [0, 1, 2, 1, 2, 1]
 
 
+def yardstick_of(text, held_out, **options):
+    return measure_ngram(text, held_out, visible_before(held_out), VOCAB_SIZE, **options)
+
+
 def test_the_order_is_chosen_without_the_held_out_text():
     text, noise = np.array(TEXT), np.random.default_rng(1).integers(0, 4, 200)
-    assert measure_ngram(text, noise, VOCAB_SIZE).order == 3, "as the text was made"
-    assert measure_ngram(noise, text, VOCAB_SIZE).order == 1
-    assert measure_ngram(text[:2], text, VOCAB_SIZE).order <= 2, "however short the text is"
+    assert yardstick_of(text, noise).order == 3, "as the text was made"
+    assert yardstick_of(noise, text).order == 1
+    assert yardstick_of(text[:2], text).order <= 2, "however short the text is"
 
 
 def test_the_figure_is_the_mean_over_what_was_predicted():
-    *_, nats = nats_by_order(count_ngrams(np.array(TEXT), VOCAB_SIZE, 3), np.array(OTHER))
-    yardstick = measure_ngram(np.array(TEXT), np.array(OTHER), VOCAB_SIZE)
-    for predicted in (1, 20, len(OTHER) - 1):
+    text, held_out = np.array(TEXT), np.array(OTHER)
+    visible = visible_before(held_out, window=7)
+    visible[20] = 0  # as where a passage begins: read, not predicted
+    *_, nats = nats_by_order(
+        count_ngrams(text, visible_before(text), VOCAB_SIZE, 3), held_out, visible
+    )
+    nats = np.delete(nats, [0, 20])
+    yardstick = measure_ngram(text, held_out, visible, VOCAB_SIZE)
+    for predicted in (1, 25, len(OTHER) - 2):
         baseline = yardstick.over(predicted)
-        assert baseline.nats_per_char == pytest.approx(nats[1 : predicted + 1].mean(), rel=1e-6)
+        assert baseline.nats_per_char == pytest.approx(nats[:predicted].mean(), rel=1e-6)
     assert (baseline.method, baseline.order) == ("modified Kneser-Ney", 3)
 
 
 def test_of_a_long_text_as_much_is_counted_as_asked_from_all_over_it():
     half = np.zeros(5_000, dtype=np.uint8)
     text = np.concatenate([half, half + 1])
-    yardstick: Yardstick = measure_ngram(text, np.array([0, 1, 2]), VOCAB_SIZE, most=640)
+    yardstick = yardstick_of(text, np.array([0, 0, 1, 2]), most=640)
     assert yardstick.method == "modified Kneser-Ney on 640 characters of the text"
-    zero, one, two = np.exp(-measure_ngram(text, np.array([0, 0, 1, 2]), 6, most=640).nats)
+    zero, one, two = np.exp(-yardstick.nats)
     assert zero > 0.9
     assert one > 10 * two

@@ -16,7 +16,14 @@ from chargen_train.device import threads
 from chargen_train.evaluate import WINDOW, as_tensor
 from chargen_train.events import TrainedModel
 from chargen_train.model import CharGRU
-from chargen_train.ngram import COUNTED_A_MINUTE, MAX_COUNTED, Tokens, Yardstick, measure_ngram
+from chargen_train.ngram import (
+    COUNTED_A_MINUTE,
+    MAX_COUNTED,
+    Tokens,
+    Yardstick,
+    measure_ngram,
+    visible_before,
+)
 from chargen_train.planning import MAX_VALIDATION
 from chargen_train.recipe import Recipe
 from chargen_train.run import build_model
@@ -44,7 +51,8 @@ def measure_yardstick(corpus: Corpus, recipe: Recipe) -> Yardstick | None:
     if recipe.minutes is not None:
         most = min(most, max(1, int(recipe.minutes * COUNTED_A_MINUTE)))
     size = len(corpus.vocabulary)
-    return measure_ngram(corpus.training, held_out, size, window=WINDOW, most=most)
+    visible = visible_before(held_out, window=WINDOW)
+    return measure_ngram(corpus.training, held_out, visible, size, most=most)
 
 
 def plan_samples(corpus: Corpus, recipe: Recipe) -> tuple[int, float]:

@@ -59,7 +59,7 @@ class NGram:
 def visible_before(
     tokens: Tokens, end: int | None = None, window: int | None = None
 ) -> NDArray[np.int64]:
-    """How many tokens a model sees before each, ``[tokens]``: none before the first.
+    """How many tokens before each of a text a model sees, ``[tokens]``: none before the first.
 
     Args:
         tokens: a text ``[tokens]``.
@@ -76,17 +76,16 @@ def visible_before(
     return place - begins
 
 
-def count_ngrams(tokens: Tokens, vocab_size: int, order: int, end: int | None = None) -> NGram:
+def count_ngrams(tokens: Tokens, visible: NDArray[np.int64], vocab_size: int, order: int) -> NGram:
     """Count the n-grams of a text.
 
     Args:
-        tokens: the text, 1 to 2**23 of them, each below `vocab_size`; with `end`, documents that
-            are followed by it.
+        tokens: the text, ``[tokens]``, 1 to 2**23 of them, each below `vocab_size`.
+        visible: how many of those before each belong to it, ``[tokens]``; see `visible_before`.
         vocab_size: number of tokens, at most 2**16.
         order: tokens of the longest n-grams.
-        end: see `visible_before`.
     """
-    visible, shift = visible_before(tokens, end), len(tokens).bit_length()
+    shift = len(tokens).bit_length()
     ids = np.zeros(len(tokens), dtype=np.int64)  # of the n-gram that ends at each token
     levels: list[_Level] = []
     contexts = 1
@@ -115,19 +114,18 @@ def count_ngrams(tokens: Tokens, vocab_size: int, order: int, end: int | None = 
 
 
 def nats_by_order(
-    model: NGram, tokens: Tokens, end: int | None = None, window: int | None = None
+    model: NGram, tokens: Tokens, visible: NDArray[np.int64]
 ) -> Iterator[NDArray[np.float64]]:
     """What each token of a text costs after those before it, for models of order 1, 2, ….
 
     Args:
         model: that predicts.
-        tokens: the text, each below the model's vocab_size.
-        end, window: see `visible_before`.
+        tokens: the text, ``[tokens]``, each below the model's vocab_size.
+        visible: how many of those before each are seen, ``[tokens]``.
 
     Yields:
         Negative log probabilities in nats, ``[tokens]``.
     """
-    visible = visible_before(tokens, end, window)
     lower = np.full(len(tokens), 1 / model.vocab_size)  # probabilities by the order below
     ids = np.zeros(len(tokens), dtype=np.int64)  # of the n-gram that ends at each, -1 if unknown
     for n, level in enumerate(model.levels, 1):
@@ -178,7 +176,7 @@ class Yardstick:
     Attributes:
         method: of smoothing, and what was counted if not everything, in words.
         order: that was chosen.
-        nats: what each token but the first costs, ``[tokens - 1]``.
+        nats: what each predicted token costs, ``[predicted]``.
     """
 
     method: str
@@ -194,9 +192,9 @@ class Yardstick:
 def measure_ngram(
     training: Tokens,
     held_out: Tokens,
+    visible: NDArray[np.int64],
     vocab_size: int,
     end: int | None = None,
-    window: int | None = None,
     most: int = MAX_COUNTED,
 ) -> Yardstick:
     """Count a text, and predict another with it.
@@ -206,9 +204,11 @@ def measure_ngram(
 
     Args:
         training: what is counted, at least one token; with `end`, documents followed by it.
-        held_out: what is predicted, but for its first token; at least two.
+        held_out: what is predicted, at least two tokens.
+        visible: how many tokens before each of `held_out` are seen, ``[tokens]``; what sees none is
+            not predicted, only read.
         vocab_size: number of tokens.
-        end, window: how `held_out` is read, see `visible_before`; `training` is read on.
+        end: the token that ends each document of `training`, if it has documents.
         most: tokens that are counted; of a longer text as many, in blocks spread over it.
     """
     counted, method = training, METHOD
@@ -218,9 +218,10 @@ def measure_ngram(
         counted = np.concatenate([training[begin : begin + size] for begin in begins])
         method = f"{METHOD} on {len(counted):,} characters of the text"
     cut = max(1, int(_TRIED_AFTER * len(counted)))
-    tried = count_ngrams(counted[:cut], vocab_size, MAX_ORDER, end)
-    losses = [nats.mean() for nats in nats_by_order(tried, counted[cut - 1 :], end)]
+    seen = visible_before(counted, end)
+    tried = count_ngrams(counted[:cut], seen[:cut], vocab_size, MAX_ORDER)
+    rest, seen_there = counted[cut - 1 :], visible_before(counted[cut - 1 :], end)
+    losses = [nats.mean() for nats in nats_by_order(tried, rest, seen_there)]
     order = 1 + int(np.argmin(losses))
-    model = count_ngrams(counted, vocab_size, order, end)
-    *_, nats = nats_by_order(model, held_out, end, window)
-    return Yardstick(method, order, nats[1:].astype(np.float32))
+    *_, nats = nats_by_order(count_ngrams(counted, seen, vocab_size, order), held_out, visible)
+    return Yardstick(method, order, nats[visible > 0].astype(np.float32))
