@@ -43,7 +43,7 @@ def base(folder):
 
 
 def go_on(folder, out, observer=Observer(), **options):  # noqa: B008 - does nothing
-    options = {"steps": 12, "batch_size": 4} | options
+    options = {"steps": 4, "batch_size": 4} | options
     base = folder / "base.onnx"
     return train_and_export(
         folder / "new.txt", folder / out, None, observer, base_path=base, **options
@@ -52,7 +52,7 @@ def go_on(folder, out, observer=Observer(), **options):  # noqa: B008 - does not
 
 @pytest.fixture(scope="module")
 def finished(folder):
-    """What a run of twelve steps wrote."""
+    """What a run of four steps wrote."""
     return go_on(folder, "whole.onnx")[0]
 
 
@@ -146,11 +146,11 @@ def test_a_run_without_a_base_has_none_in_its_record(hello_path):
 @pytest.mark.parametrize("again", [True, False], ids=["base named again", "base not named"])
 def test_stopped_and_resumed_is_as_never_stopped(folder, finished, again):
     asked = iter(range(1, 100))
-    stop = observing(should_stop=lambda: next(asked) == 5)
+    stop = observing(should_stop=lambda: next(asked) == 2)
     with pytest.raises(TrainingStoppedError):
         go_on(folder, "resumed.onnx", stop)
     saved = load_checkpoint(RunFolder(folder / "resumed.onnx").checkpoint)
-    assert (saved.step, saved.base) == (5, finished.training.base)
+    assert (saved.step, saved.base) == (2, finished.training.base)
     base = folder / "base.onnx" if again else None
     train_and_export(folder / "new.txt", folder / "resumed.onnx", resume=True, base_path=base)
     assert (folder / "resumed.onnx").read_bytes() == finished.data
