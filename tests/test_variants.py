@@ -71,8 +71,7 @@ def folder(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["--seed", "1"], "name the text to train on, for example: train-export corpus.txt"),
-        (["--from", "m.onnx"], "no option --from; the command is now: train-export convert FILE"),
-        (["t.txt", "--from=m.onnx"], "the command is now: train-export convert FILE"),
+        (["--from", "m.onnx"], "name the text to train on, for example: train-export corpus.txt"),
         (["--verify", "m.onnx"], "the command is now: train-export verify FILE --checkpoint"),
         (
             ["convert", "m.onnx", "--text", "t.txt"],
