@@ -148,14 +148,15 @@ def artifact_bytes(
     separator: str = "\n",
     sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
     unknown: UnknownPolicy = "error",
+    end: bool = False,
 ) -> bytes:
     """A sealed artifact of `model`, with a history in which nothing happened."""
     config = Config.of(
-        Vocabulary(characters, unknown),
+        Vocabulary(characters, unknown, end=end),
         model.embedding_dim,
         model.hidden_size,
         model.num_layers,
-        separator,
+        "" if end else separator,
         sampling,
     )
     return seal(model_bytes(model) + metadata_bytes(config, TRAINING, PARITY, PROPERTIES))

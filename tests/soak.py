@@ -37,7 +37,7 @@ def main(rounds: int) -> int:
         (folder / "corpus.txt").write_text(TEXT)
         corpus = load_corpus(folder / "corpus.txt")
         recipe = choose_recipe(
-            corpus.cut,
+            len(corpus.training),
             steps=30,
             hidden_size=16,
             num_layers=2,

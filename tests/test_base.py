@@ -19,6 +19,7 @@ from chargen_train.checkpoint import load_checkpoint
 from chargen_train.corpus import load_corpus
 from chargen_train.events import Observer, TrainingStoppedError
 from chargen_train.run_folder import RunFolder
+from chargen_train.split import Part
 from tests.conftest import ALPHABET, artifact_bytes, observing, random_model
 
 NEW = "ÄÖ: it was the age of wisdom, it was the age of foolishness, ÄÄÖÖ 42.\n" * 160
@@ -32,7 +33,7 @@ def folder(tmp_path_factory):
     (folder / "base.onnx").write_bytes(artifact_bytes(random_model(num_layers=2)))
     (folder / "new.txt").write_text(NEW)
     base = read_artifact(folder / "base.onnx")
-    text = GateText("text", np.arange(20), held_out=False)
+    text = GateText("text", Part.of(np.arange(20)), held_out=False)
     (folder / "base.fp16.onnx").write_bytes(derive_variant(base, "fp16", text, 10.0).data)
     return folder
 

@@ -14,6 +14,7 @@ from chargen_ort import (
     scoring,
 )
 from chargen_train.evaluate import mean_loss
+from chargen_train.split import Passages
 from tests.conftest import ALPHABET, artifact_bytes, random_model
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 7
@@ -51,7 +52,8 @@ def test_a_window_begins_from_a_zero_state(model, scorer, window):
     tokens = np.array([ALPHABET.index(c) for c in TEXT], dtype=np.uint8)
     score = scorer.score(TEXT, window=window)
     assert score.characters == len(TEXT) - 1
-    assert score.nats_per_char == pytest.approx(mean_loss(model, tokens, window), abs=1e-5)
+    expected = mean_loss(model, Passages.of(tokens, window))
+    assert score.nats_per_char == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("window", [None, 5])

@@ -67,7 +67,8 @@ _INSTALL = (
 _NO_MEMORY = (
     "there is not enough memory; give a smaller --hidden-size or --batch-size, or a shorter text"
 )
-_MODEL, _TRAINING, _RUN, _FILES = "Model", "Training", "Run", "Smaller files"
+_TEXT, _MODEL, _TRAINING = "Text", "Model", "Training"
+_RUN, _FILES = "Run", "Smaller files"
 
 Precision = Literal["fp32", "fp16", "int8", "all"]
 
@@ -100,6 +101,35 @@ _Overwrite = Annotated[
         "--overwrite",
         help="Replace a model of another corpus if there is one.",
         rich_help_panel=_RUN,
+    ),
+]
+_Documents = Annotated[
+    Literal["auto", "none", "lines", "blank", "files"] | None,
+    typer.Option(
+        help="What a document is, a text of its own with a beginning and an end that the model "
+        "learns: each of the lines, what stands between blank lines, each of the files, or none "
+        "where the text runs on. The default is auto, which takes lines where the file looks like "
+        "a list, and says so.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_Column = Annotated[
+    str | None,
+    typer.Option(
+        help="The corpus is a table (CSV, TSV): learn from the values of this column, each a "
+        "document. Give its name in the first line; or its number, from 1, if that line has no "
+        "names.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_Holdout = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[tail|spread|none|FILE]",
+        help="What is not trained on and measures the model: the last tenth, a tenth spread over "
+        "the whole corpus, nothing, or a text of its own. The default is spread, and none for a "
+        "short corpus.",
+        rich_help_panel=_TEXT,
     ),
 ]
 _Preset = Annotated[
@@ -204,6 +234,9 @@ def train_export(
     out: _Out = None,
     overwrite: _Overwrite = False,
     base: _From = None,
+    documents: _Documents = None,
+    column: _Column = None,
+    holdout: _Holdout = None,
     preset: _Preset = None,
     minutes: _Minutes = None,
     epochs: _Epochs = None,
@@ -243,6 +276,7 @@ def train_export(
         from chargen_export.precision import MAX_LOSS_INCREASE
         from chargen_export.signals import StopSignals
         from chargen_train.events import Observers, TrainingStoppedError
+        from chargen_train.reading import Reading
         from chargen_train.run_folder import RunFolder
 
     if corpus is None:
@@ -267,10 +301,11 @@ def train_export(
             with signals, display:
                 train_and_export(
                     corpus, out, preset, Observers(display, signals), resume, checkpoint_minutes,
-                    begun, precision or "fp32", limit, overwrite, base, minutes=minutes,
-                    epochs=epochs, hidden_size=hidden_size, num_layers=num_layers,
-                    embedding_dim=embedding_dim, dropout=dropout, seq_length=seq_length,
-                    batch_size=batch_size, learning_rate=learning_rate, seed=seed, device=device,
+                    begun, precision or "fp32", limit, overwrite, base,
+                    Reading(documents or "auto", column, holdout), minutes=minutes, epochs=epochs,
+                    hidden_size=hidden_size, num_layers=num_layers, embedding_dim=embedding_dim,
+                    dropout=dropout, seq_length=seq_length, batch_size=batch_size,
+                    learning_rate=learning_rate, seed=seed, device=device,
                 )  # fmt: skip
         except TrainingStoppedError as error:
             _fail(f"{error}; go on with: {resumed}", signals.status)

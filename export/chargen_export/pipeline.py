@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Unpack
 import torch
 
 from chargen_export.graph import render_step
-from chargen_export.parity import verify_parity
+from chargen_export.parity import COMPARED, verify_parity
 from chargen_export.precision import MAX_LOSS_INCREASE
 from chargen_export.seal import seal_artifact
 from chargen_export.target import Origin, Target, output_path
@@ -42,21 +42,25 @@ from chargen_train.checkpoint import (
     previous_of,
     refuse_misfit,
     refuse_other,
+    saved_reading,
 )
 from chargen_train.comparison import compared, measure_yardstick, plan_samples
 from chargen_train.corpus import Corpus, choose_separator, corpus_name, load_corpus
 from chargen_train.device import choose_device
 from chargen_train.events import Observer, Observers, Supervision, TrainedModel
 from chargen_train.files import check_writable
+from chargen_train.history import describe_corpus
 from chargen_train.model import CharGRU
+from chargen_train.reading import Reading
 from chargen_train.recipe import (
     Overrides,
     Recipe,
     choose_recipe,
     given_settings,
     parameter_count,
+    typical_speed,
 )
-from chargen_train.run import build_model, describe_corpus
+from chargen_train.run import build_model
 from chargen_train.run_folder import RunFolder, RunRecorder
 from chargen_train.training import measure_speed, train, trained_so_far
 
@@ -77,6 +81,7 @@ def train_and_export(
     max_loss_increase: float = MAX_LOSS_INCREASE,
     overwrite: bool = False,
     base_path: Path | None = None,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
     **overrides: Unpack[Overrides],
 ) -> tuple[Artifact, Path]:
     """Train on a text file and write the artifact, and its run into a folder beside it.
@@ -92,6 +97,7 @@ def train_and_export(
         precision, max_loss_increase: see `chargen_export.variants.write_variants`.
         overwrite: whether a model or a finished run of another corpus may be replaced.
         base_path: an fp32 artifact whose weights the run goes on from.
+        reading: what a document is, and what is held out.
         overrides: fields of `Recipe`; None means the recipe's own.
 
     Returns:
@@ -106,11 +112,18 @@ def train_and_export(
     base = None if base_path is None else load_base(base_path)
     if base is not None and not resume:
         overrides = base_settings(base, preset, overrides)
-    corpus = load_corpus(corpus_path)
-    inputs = (corpus_path,) if base_path is None else (corpus_path, base_path)
-    target = Target(Origin(corpus.name, corpus.sha256), inputs, overwrite)
+    folder = RunFolder(path)
+    if resume:
+        reading = saved_reading(folder.checkpoint, reading)
+    corpus = load_corpus(corpus_path, reading)
+    inputs = [corpus_path]
+    if reading.holdout_kind == "file":
+        inputs.append(Path(str(reading.holdout)))
+    if base_path is not None:
+        inputs.append(base_path)
+    target = Target(Origin(corpus.name, corpus.sha256), tuple(inputs), overwrite)
     gate = precision, max_loss_increase
-    job = _Job(corpus_path, corpus, path, RunFolder(path), target, *gate, observer, base)
+    job = _Job(corpus_path, corpus, path, folder, target, *gate, observer, base)
     precisions = _check(job, preset, overrides)
     with job.folder.in_use(create=not resume):
         job, recipe, checkpoint = _begin(job, preset, resume, overrides)
@@ -168,9 +181,19 @@ def _check(job: _Job, preset: str | None, overrides: Overrides) -> Iterable[str]
     job.target.check(job.path)
     job.target.check_run(job.folder)
     precisions = plan_variants(job.path, job.precision, job.target, job.max_loss_increase)
-    choose_device(choose_recipe(job.corpus.cut, preset, **overrides).device)
+    choose_device(_choose_recipe(job.corpus, preset, overrides).device)
     check_writable(job.path)
     return precisions
+
+
+def _choose_recipe(
+    corpus: Corpus,
+    preset: str | None,
+    overrides: Overrides,
+    speed: Callable[[Recipe], float] = typical_speed,
+) -> Recipe:
+    documents = len(corpus.training.ranges) if corpus.vocabulary.end else 0
+    return choose_recipe(corpus.training.characters, preset, speed, documents, **overrides)
 
 
 def _begin(
@@ -189,12 +212,12 @@ def _begin(
     if not resume:
         if job.base is not None:
             corpus = corpus_for(job.base, corpus)
-        recipe = choose_recipe(corpus.cut, preset, partial(measure_speed, corpus), **overrides)
+        recipe = _choose_recipe(corpus, preset, overrides, partial(measure_speed, corpus))
         if note := job.folder.begin(corpus, recipe):
             observer.on_warning(note)
         observer.on_begin(corpus, recipe)
         return replace(job, corpus=corpus), recipe, None
-    settings = asdict(choose_recipe(corpus.cut, preset, **overrides))
+    settings = asdict(_choose_recipe(corpus, preset, overrides))
     given = settings if preset else {name: settings[name] for name in given_settings(overrides)}
     checkpoint, note = load_latest(job.folder.checkpoint)
     refuse_other(checkpoint, corpus.sha256, given)
@@ -324,7 +347,7 @@ def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_path: Path) -> Artifac
         OptionError: `corpus_path` is not the text that the run reads.
         ParityError: the graph and the model disagree.
     """
-    corpus = load_corpus(corpus_path)
+    corpus = load_corpus(corpus_path, checkpoint.reading)
     refuse_other(checkpoint, corpus.sha256, {})
     corpus = _corpus_of(checkpoint, corpus)
     trained = trained_so_far(corpus, checkpoint)
@@ -354,8 +377,7 @@ def make_artifact(
         ParityError: the graph and the model disagree.
     """
     model_bytes = render_step(model)
-    text = corpus.validation if len(corpus.validation) else corpus.tokens
-    certificate = verify_parity(model_bytes, model, text)
+    certificate = verify_parity(model_bytes, model, corpus.measuring[:COMPARED])
     config = Config.of(
         vocabulary=corpus.vocabulary,
         embedding_dim=model.embedding_dim,

@@ -3,11 +3,14 @@
 A character that the model does not know counts as likely as the character that the model finds
 least likely at that place. The model then reads on as if the unknown character had been left out,
 or, where the policy is ``replace``, as if the replacement stood there.
+
+A model that was trained on documents scores each text as a whole one: after the end token that
+stands before it, and with the one that ends it.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -77,6 +80,7 @@ class _Reader:
             window begins with a character that is left out.
         stand_in: the token read in place of an unknown character; None leaves it out.
         side_by_side: whether it reads with `Engine.run_rows`.
+        ending: the token that is scored after each text; None where there is none.
     """
 
     engine: Engine
@@ -84,9 +88,22 @@ class _Reader:
     separator: int
     stand_in: int | None
     side_by_side: bool
+    ending: int | None
 
     def pieces(self, text: str, size: int) -> Iterator[NDArray[np.int32]]:
-        """Tokens of `text`, `size` characters at a time; -1 is an unknown character."""
+        """Tokens of `text` and its ending, `size` characters at a time; -1 is an unknown one."""
+        last = np.zeros(0, dtype=np.int32)  # held back until it is known that it is the last
+        for piece in self.characters(text, size):
+            if len(last):
+                yield last
+            last = piece
+        if self.ending is not None:
+            last = np.append(last, np.int32(self.ending))
+        if len(last):
+            yield last
+
+    def characters(self, text: str, size: int) -> Iterator[NDArray[np.int32]]:
+        """Tokens of `text` without its ending."""
         vocabulary = self.engine.vocabulary
         if self.policy == "error":
             for piece in vocabulary.encode_pieces(text, "error", size):
@@ -96,21 +113,27 @@ class _Reader:
             yield vocabulary.look_up(text[begin : begin + size])
 
 
-def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int) -> _Reader:
+def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int, end: bool = False) -> _Reader:
     """A reader of so many rows with the policy `unknown`; None takes the model's, skip for error.
 
     How it reads depends on all rows of a call, so that those beside a row change nothing of it.
+    With `end`, texts end with the end token; in models without one, with a line end if they know
+    it.
     """
     vocabulary = engine.vocabulary
     vocabulary.encode("", unknown)  # refuses a policy that does not exist
     policy = unknown or ("skip" if vocabulary.unknown == "error" else vocabulary.unknown)
     replacement = vocabulary.characters.index(vocabulary.replacement)
+    ending = vocabulary.end_token
+    if ending is None and LINE_END in vocabulary.characters:
+        ending = vocabulary.characters.index(LINE_END)
     return _Reader(
         engine,
         policy,
-        vocabulary.characters.index(engine.config.separator),
+        engine.config.separator_token,
         replacement if policy == "replace" else None,
         rows >= _MANY,
+        ending if end else None,
     )
 
 
@@ -121,9 +144,19 @@ def score_text(
     unknown: UnknownPolicy | None,
     per_character: bool,
 ) -> Score:
-    """Score each character but the first, from a zero state every `window` characters."""
+    """Score each character but the first, from a zero state every `window` characters.
+
+    Of a model of documents, score each character and the end.
+    """
     instance("a text", text, str)
-    reader = _reader(engine, unknown, len(text) // window if window else 1)
+    reader = _reader(engine, unknown, len(text) // window if window else 1, engine.config.end)
+    if engine.config.end:
+        if window is not None:
+            raise OptionError(
+                "window is for running text, and this model's texts end; leave it out"
+            )
+        score = next(_score_batch(reader, [text], reader.separator))
+        return score if per_character else replace(score, log_probabilities=None)
     if len(text) < 2:
         raise OptionError(f"a score needs at least 2 characters, got {len(text)}")
     # pieces hold whole windows, so that each piece begins where a window begins
@@ -155,42 +188,47 @@ def score_texts(
     end: bool,
 ) -> list[Score]:
     """Score each text from the separator on; texts of like length share a batch."""
-    reader = _reader(engine, unknown, len(texts))
-    ending = LINE_END if end and LINE_END in engine.vocabulary.characters else ""
+    reader = _reader(engine, unknown, len(texts), end)
     for index, text in enumerate(texts):
         instance("a text", text, str)
-        if not text + ending:
+        if not text and reader.ending is None:
             raise OptionError(f"text {index} is empty; a score needs at least 1 character")
     scores: dict[int, Score] = {}
     for indices in _batches([len(text) for text in texts], batch_size):
-        rows = [texts[index] + ending for index in indices]
+        rows = [texts[index] for index in indices]
         scored = _score_batch(reader, rows, reader.separator)
         scores.update(zip(indices, scored, strict=True))
     return [scores[index] for index in range(len(texts))]
 
 
 def score_continuations(
-    engine: Engine, start: str, texts: list[str], unknown: UnknownPolicy | None
+    engine: Engine,
+    start: str,
+    texts: list[str],
+    unknown: UnknownPolicy | None,
+    ended: Sequence[bool] = (),
 ) -> list[float]:
     """Log probability, nats, of each text as what follows `start`; 0 for an empty text.
 
-    The texts begin from the separator where `start` is empty. `unknown` is the policy for
-    `start`; each character of `texts` must be known.
+    The texts begin from the separator where `start` is empty, and always where texts have an end.
+    `unknown` is the policy for `start`; each character of `texts` must be known. Where `ended` says
+    so, the end of a text counts too.
     """
-    reader = _reader(engine, "error", len(texts))
     read = engine.vocabulary.encode(start, unknown)
-    if not len(read):
-        read = np.array([reader.separator])
+    if engine.config.end or not len(read):
+        read = np.append(engine.config.separator_token, read)
     hidden = score_rows(engine, read[None, :-1], read[None, :-1]).hidden
     totals = [0.0] * len(texts)
-    places = [place for place, text in enumerate(texts) if text]
-    for batch in _batches([len(texts[place]) for place in places], _ROWS):
-        indices = [places[place] for place in batch]
-        rows = [texts[index] for index in indices]
-        for index, score in zip(
-            indices, _score_batch(reader, rows, int(read[-1]), hidden), strict=True
-        ):
-            totals[index] = score.total
+    ends = ended or [False] * len(texts)
+    for end in (False, True):
+        reader = _reader(engine, "error", len(texts), end)
+        places = [i for i, text in enumerate(texts) if ends[i] == end and (text or end)]
+        for batch in _batches([len(texts[place]) for place in places], _ROWS):
+            indices = [places[place] for place in batch]
+            rows = [texts[index] for index in indices]
+            scores = _score_batch(reader, rows, int(read[-1]), hidden)
+            for index, score in zip(indices, scores, strict=True):
+                totals[index] = score.total
     return totals
 
 
@@ -225,19 +263,23 @@ def _score_batch(
     rows = _padded(reader, texts)  # [texts, longest]
     scored, _ = _score_after(reader, np.full(len(rows), first), rows, hidden)  # [texts, longest]
     missing = np.count_nonzero(rows < 0, axis=1).tolist()
+    more = reader.ending is not None
     for text, padded, unknown in zip(texts, scored, missing, strict=True):
-        own = padded[: len(text)].copy()
+        own = padded[: len(text) + more].copy()
         yield Score(math.fsum(own.tolist()), len(own), own, unknown)
 
 
 def _padded(reader: _Reader, texts: list[str]) -> NDArray[np.int32]:
-    """Tokens of texts, ``[texts, longest]``; token 0 after the end of a text."""
+    """Tokens of texts and their endings, ``[texts, longest]``; token 0 after the end of a text."""
     for text in texts if reader.policy == "error" else ():
         reader.engine.vocabulary.encode(text, "error")  # whose message counts from its beginning
     lengths = np.array([len(text) for text in texts])
-    padded = np.zeros((len(texts), int(lengths.max())), dtype=np.int32)
-    within = np.arange(padded.shape[1]) < lengths[:, None]  # [texts, longest]
-    padded[within] = np.concatenate(list(reader.pieces("".join(texts), _PIECE)))
+    longest = int(lengths.max()) + (reader.ending is not None)
+    padded = np.zeros((len(texts), longest), dtype=np.int32)
+    within = np.arange(longest) < lengths[:, None]  # [texts, longest]
+    padded[within] = np.concatenate([padded[0, :0], *reader.characters("".join(texts), _PIECE)])
+    if reader.ending is not None:
+        padded[np.arange(len(texts)), lengths] = reader.ending
     return padded
 
 

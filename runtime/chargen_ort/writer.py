@@ -95,9 +95,15 @@ class StepWriter:
             self._seen[token] = True
         return token
 
-    def draw_several(self, most: int) -> list[int]:
-        """Draw and read tokens: at least one, at most `most`, as many as are had at once."""
-        return [self.draw() for _ in range(min(most, self._several))]
+    def draw_several(self, most: int, end: int | None = None) -> list[int]:
+        """Draw and read tokens: at least one, at most `most`, as many as are had at once.
+
+        None is drawn after the token `end`.
+        """
+        tokens = [self.draw()]
+        while len(tokens) < min(most, self._several) and tokens[-1] != end:
+            tokens.append(self.draw())
+        return tokens
 
     def write(self, steps: int) -> NDArray[np.int64]:
         """Draw and read a token in each row: ``[1, batch]``, as `steps` is 1."""
@@ -188,11 +194,16 @@ class RunWriter:
         self._taken += 1
         return token
 
-    def draw_several(self, most: int) -> list[int]:
-        """Draw and read tokens: at least one, at most `most`, as many as are had at once."""
+    def draw_several(self, most: int, end: int | None = None) -> list[int]:
+        """Draw and read tokens: at least one, at most `most`, as many as are had at once.
+
+        None is drawn after the token `end`.
+        """
         if self._taken == len(self._ahead):
             self._run_ahead()
         tokens = self._ahead[self._taken : self._taken + most]
+        if end in tokens:
+            tokens = tokens[: tokens.index(end) + 1]
         self._taken += len(tokens)
         return tokens
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.records import Baseline
+from chargen_train.split import Part, Tokens
 
 METHOD = "modified Kneser-Ney"
 MAX_ORDER = 6
@@ -21,8 +22,6 @@ COUNTED_A_MINUTE = 1_000_000  # of a run that minutes bound: a few hundredths of
 _BLOCKS = 64  # that a longer text is counted in, spread over it
 _TRIED_AFTER = 0.9  # of the counted text, whose rest tells the best order
 _LEAST_DISCOUNT = 0.05  # so that no token is impossible, whatever the counts of counts are
-
-Tokens = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ class Yardstick:
 
 
 def measure_ngram(
-    training: Tokens,
+    training: Tokens | Part,
     held_out: Tokens,
     visible: NDArray[np.int64],
     vocab_size: int,
@@ -211,7 +210,7 @@ def measure_ngram(
         end: the token that ends each document of `training`, if it has documents.
         most: tokens that are counted; of a longer text as many, in blocks spread over it.
     """
-    counted, method = training, METHOD
+    counted, method = training[:most], METHOD
     if len(training) > most:
         size = max(1, most // _BLOCKS)
         begins = np.linspace(0, len(training) - size, _BLOCKS).astype(np.int64)
