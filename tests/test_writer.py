@@ -18,7 +18,7 @@ from chargen_ort.engine import open_session
 from chargen_ort.graphs.spec import Sizes
 from chargen_ort.runs import steps_per_run
 from chargen_ort.sampling import Draws, Sampler, uniform_draws
-from chargen_ort.sessions import run_bound
+from chargen_ort.sessions import bind, run_bound
 from chargen_ort.writer import RunWriter, StepWriter, open_writer
 from tests.conftest import ALPHABET, PROPERTIES, artifact_bytes, random_model
 from tests.tools.steps import assert_same, inputs
@@ -300,6 +300,17 @@ def test_many_threads_open_the_writer_once(generator, monkeypatch):
         thread.join()
     assert len(sessions) == 2
     assert texts == {row: generator.generate("a", 20, seed=1, row=row) for row in range(64)}
+
+
+def test_what_a_text_was_written_with_serves_the_next(generator, monkeypatch):
+    model, bound = CharGenerator(generator.artifact), []
+    monkeypatch.setattr("chargen_ort.runs.bind", lambda *a: bound.append(a) or bind(*a))
+    first = model.generate("a", 100, seed=1)
+    count = len(bound)
+    assert model.generate("a", 100, seed=1) == first
+    assert len(bound) == count
+    state, other = model.state("a", seed=1), model.state("b", seed=2)  # at the same time
+    assert "".join(state.draw() + other.draw() for _ in range(100))[::2] == first
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -6,6 +6,7 @@ session runs whole pieces of text with `run_steps`, and single steps of a batch 
 """
 
 import os
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock, get_ident
@@ -43,6 +44,7 @@ MAX_BATCH = 1 << 16
 MAX_THREADS = 256
 _WORK_AT_ONCE = 1 << 28  # multiply-adds in one call: far below 100 ms, so that a stop is prompt
 _MOST_STEPS = 1024
+_MOST_IDLE = 64  # runs that wait for a text
 _TWO_THREADS_FROM = 512  # hidden size at which a second thread pays
 
 _inherited: list["_Sessions"] = []  # of a parent process, never destroyed: what it inherits is
@@ -69,7 +71,9 @@ class _Sessions:
     steps: "InferenceSession"
     private: dict[str, "InferenceSession"] = field(default_factory=dict)
     opening: Lock = field(default_factory=Lock)
-    idle: tuple[list[Runs], list[Runs]] = field(default_factory=lambda: ([], []))
+    idle: tuple[deque[Runs], deque[Runs]] = field(
+        default_factory=lambda: (deque(maxlen=_MOST_IDLE), deque(maxlen=_MOST_IDLE))
+    )
 
 
 class Engine:
@@ -128,7 +132,7 @@ class Engine:
         name = "write greedily" if greedy else "write"
         return self._private_session(name, lambda: writer_graph(sizes, precision, greedy))
 
-    def idle_runs(self, greedy: bool) -> list[Runs]:
+    def idle_runs(self, greedy: bool) -> deque[Runs]:
         """The runs of one row that no text uses: to take one, and to put it back."""
         return self._own_sessions().idle[greedy]
 

@@ -44,7 +44,7 @@ class TextStream:
         self._closed = False  # set once, by any thread
         self._ended: Ended | None = None
         self._deadline = None if deadline is None else number("deadline", deadline)
-        self._texts = self._until_stop()
+        self._texts: Iterator[str] = self._until_stop()
 
     @property
     def ended(self) -> Ended | None:
@@ -90,6 +90,7 @@ class TextStream:
                 self._made += len(piece)
                 pieces.append(piece)
         self._end(False)
+        self._texts = iter(())  # it knows this stream, and so would keep it
         return "".join(pieces)
 
     def _read_start(self) -> bool:

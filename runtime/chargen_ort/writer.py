@@ -6,6 +6,7 @@ way the tokens of a row follow from the state that it began with, its seed, its 
 it has drawn: neither the rows beside it nor the number of steps in a run change a bit.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 
@@ -16,8 +17,6 @@ from chargen_ort.engine import Engine
 from chargen_ort.options import SamplingOptions
 from chargen_ort.runs import Runs, steps_per_run
 from chargen_ort.sampling import Draws, Sampler
-
-_MOST_IDLE = 64
 
 
 def open_writer(
@@ -126,17 +125,20 @@ class RunWriter:
         most_steps: how many steps `write` takes at most.
     """
 
+    _idle: deque[Runs] | None = None  # where the runs go back to
+
     def __init__(self, engine: Engine, draws: Draws, temperature: float) -> None:
         self.draws = draws
         self._engine = engine
         self._temperature = temperature
         greedy = temperature == 0
         self._open_session = partial(engine.writer_session, greedy)
-        self._idle = engine.idle_runs(greedy) if len(draws.rows) == 1 else []
+        idle = engine.idle_runs(greedy) if len(draws.rows) == 1 else deque(maxlen=1)
         try:
-            self._runs = self._idle.pop()  # of many threads one gets it
+            self._runs = idle.pop()  # of many threads one gets it
         except IndexError:
             self._runs = Runs(engine.config.sizes, len(draws.rows))
+        self._idle = idle
         self._runs.begin(temperature)
         self.most_steps = len(self._runs.tokens)
         self._source = 0  # which of two arrays holds the states before the last run
@@ -149,7 +151,7 @@ class RunWriter:
 
     def __del__(self) -> None:
         # for the next text: what binds arrays to a session takes as long as some steps
-        if hasattr(self, "_runs") and len(self._idle) < _MOST_IDLE:
+        if self._idle is not None:
             self._idle.append(self._runs)
 
     @property
