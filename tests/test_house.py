@@ -56,7 +56,7 @@ def test_no_module_name_stands_in_two_packages():
 
 # what a file may import of the runtime: what stands before it; the last three print
 FLOORS = [
-    "errors", "checks", "vocabulary", "sampling", "artifact", "sessions", "engine", "rows",
+    "errors", "checks", "vocabulary", "sampling", "artifact", "sessions", "runs", "engine", "rows",
     "writer", "state", "stream", "batch", "scoring", "generator", "reports", "interactive", "cli",
 ]  # fmt: skip
 

@@ -14,10 +14,11 @@ from chargen_export.graph import model_weights
 from chargen_export.precision import build_variant
 from chargen_export.seal import seal_artifact
 from chargen_ort import CharGenerator, SamplingOptions, parse_artifact
-from chargen_ort.engine import open_session, steps_per_run
+from chargen_ort.engine import open_session
 from chargen_ort.graphs.spec import Sizes
+from chargen_ort.runs import steps_per_run
 from chargen_ort.sampling import Draws, Sampler, uniform_draws
-from chargen_ort.sessions import run_bound
+from chargen_ort.sessions import bind, run_bound
 from chargen_ort.writer import RunWriter, StepWriter, open_writer
 from tests.conftest import ALPHABET, PROPERTIES, artifact_bytes, random_model
 from tests.tools.steps import assert_same, inputs
@@ -255,7 +256,7 @@ def test_no_run_goes_beyond_a_length_that_is_known(generator, monkeypatch):
         steps.append(binding.get_outputs()[-1].shape()[0])  # tokens [time, batch]
         run_bound(session, binding)
 
-    monkeypatch.setattr("chargen_ort.writer.run_bound", noted)
+    monkeypatch.setattr("chargen_ort.runs.run_bound", noted)
     generator.generate("a", 100)
     assert sum(steps) == 100
     assert steps[0] == 1
@@ -301,6 +302,17 @@ def test_many_threads_open_the_writer_once(generator, monkeypatch):
     assert texts == {row: generator.generate("a", 20, seed=1, row=row) for row in range(64)}
 
 
+def test_what_a_text_was_written_with_serves_the_next(generator, monkeypatch):
+    model, bound = CharGenerator(generator.artifact), []
+    monkeypatch.setattr("chargen_ort.runs.bind", lambda *a: bound.append(a) or bind(*a))
+    first = model.generate("a", 100, seed=1)
+    count = len(bound)
+    assert model.generate("a", 100, seed=1) == first
+    assert len(bound) == count
+    state, other = model.state("a", seed=1), model.state("b", seed=2)  # at the same time
+    assert "".join(state.draw() + other.draw() for _ in range(100))[::2] == first
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_look_that_is_interrupted_changes_nothing(generator, monkeypatch, late):
     state = generator.state("hello", seed=1)
@@ -315,7 +327,7 @@ def test_a_look_that_is_interrupted_changes_nothing(generator, monkeypatch, late
 
     for look in (state.logits, state.snapshot, lambda: state.feed("x")):
         with monkeypatch.context() as patch:
-            patch.setattr("chargen_ort.writer.run_bound", interrupted)
+            patch.setattr("chargen_ort.runs.run_bound", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 look()
         assert state.drawn == len(text)

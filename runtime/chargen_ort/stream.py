@@ -45,7 +45,7 @@ class TextStream:
         self._closed = False  # set once, by any thread
         self._ended: Ended | None = None
         self._deadline = None if deadline is None else number("deadline", deadline)
-        self._texts = self._until_stop()
+        self._texts: Iterator[str] = self._until_stop()
 
     @property
     def ended(self) -> Ended | None:
@@ -95,6 +95,7 @@ class TextStream:
                     self._at_end = True
                     break
         self._end(False)
+        self._texts = iter(())  # it knows this stream, and so would keep it
         return "".join(pieces)
 
     def _read_start(self) -> bool:

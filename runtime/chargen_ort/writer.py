@@ -6,21 +6,17 @@ way the tokens of a row follow from the state that it began with, its seed, its 
 it has drawn: neither the rows beside it nor the number of steps in a run change a bit.
 """
 
+from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.engine import Engine, steps_per_run
-from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN
-from chargen_ort.graphs.writer import INVERSE_TEMPERATURE, NEXT_LOGITS, TOKENS, UNIFORMS
+from chargen_ort.engine import Engine
 from chargen_ort.options import SamplingOptions
+from chargen_ort.runs import Runs, steps_per_run
 from chargen_ort.sampling import Draws, Sampler
-from chargen_ort.sessions import bind, run_bound, share
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, IOBinding
 
 
 def open_writer(
@@ -135,20 +131,23 @@ class RunWriter:
         most_steps: how many steps `write` takes at most.
     """
 
+    _idle: deque[Runs] | None = None  # where the runs go back to
+
     def __init__(self, engine: Engine, draws: Draws, temperature: float) -> None:
-        batch = len(draws.rows)
         self.draws = draws
-        self.most_steps = steps_per_run(engine.config.sizes, batch)
         self._engine = engine
         self._temperature = temperature
-        self._inverse = np.array(1 / temperature if temperature else 1, dtype=np.float32)
-        self._uniforms = np.zeros((self.most_steps, batch, 1))
-        self._tokens = np.zeros((self.most_steps, batch), dtype=np.int64)
-        self._hidden = [engine.zero_hidden(batch) for _ in range(2)]
-        shape = batch, len(engine.vocabulary)
-        self._logits = [np.zeros(shape, dtype=np.float32) for _ in range(2)]
+        greedy = temperature == 0
+        self._open_session = partial(engine.writer_session, greedy)
+        idle = engine.idle_runs(greedy) if len(draws.rows) == 1 else deque(maxlen=1)
+        try:
+            self._runs = idle.pop()  # of many threads one gets it
+        except IndexError:
+            self._runs = Runs(engine.config.sizes, len(draws.rows))
+        self._idle = idle
+        self._runs.begin(temperature)
+        self.most_steps = len(self._runs.tokens)
         self._source = 0  # which of two arrays holds the states before the last run
-        self._runs: _Runs | None = None
         self._ahead: list[int] = []  # tokens of the last run
         self._taken = 0  # how many of them were drawn
         self._reached = 0  # the steps of the run that the other arrays hold the states after
@@ -156,17 +155,22 @@ class RunWriter:
         self._end: int | None = None  # the draw that is the last at most, where that is known
         self._certain = False  # whether it will be made
 
+    def __del__(self) -> None:
+        # for the next text: what binds arrays to a session takes as long as some steps
+        if self._idle is not None:
+            self._idle.append(self._runs)
+
     @property
     def hidden(self) -> NDArray[np.float32]:
         """The states, ``[batch, num_layers, hidden_size]``; they may be written to."""
         self._settle()
-        return self._hidden[self._source]
+        return self._runs.hidden[self._source]
 
     @property
     def logits(self) -> NDArray[np.float32]:
         """Scores of the next tokens, ``[batch, vocab_size]``; they may be written to."""
         self._settle()
-        return self._logits[self._source]
+        return self._runs.logits[self._source]
 
     def drawn(self, place: int) -> int:
         """How many tokens the row at `place` has drawn."""
@@ -213,7 +217,7 @@ class RunWriter:
         self._run(steps, self.draws.ahead(steps))
         self._source ^= 1
         self.draws.column += steps
-        return self._tokens[:steps]
+        return self._runs.tokens[:steps]
 
     def keep_rows(self, places: list[int]) -> "RunWriter":
         """A smaller writer that goes on with the rows at `places`."""
@@ -226,13 +230,13 @@ class RunWriter:
         self._settle()
         if self._certain:
             steps = max(1, 4 * self._unseen)
-        else:  # what is written beyond the end of the text is lost: a fourth at most
-            steps = 1 << max(0, (self._unseen // 4).bit_length() - 1)
+        else:  # what is written beyond the end of the text is lost: a third at most
+            steps = 1 << max(0, ((self._unseen + 1) // 3).bit_length() - 1)
         if self._end is not None and self._end > self.drawn(0):
             steps = min(steps, self._end - self.drawn(0))
         steps = min(steps, self.most_steps)
         self._run(steps, self.draws.ahead(steps))
-        self._ahead, self._reached = self._tokens[:steps, 0].tolist(), steps
+        self._ahead, self._reached = self._runs.tokens[:steps, 0].tolist(), steps
 
     def _settle(self) -> None:
         """Have the states after the tokens that were drawn, and forget those that were not."""
@@ -251,41 +255,7 @@ class RunWriter:
 
     def _run(self, steps: int, uniforms: NDArray[np.float64] | None = None) -> None:
         """Write `steps` tokens a row; `uniforms` ``[batch, steps]``, or None for those before."""
-        if self._runs is None:
-            session = self._engine.writer_session(self._temperature == 0)
-            states = list(zip(self._hidden, self._logits, strict=True))
-            self._runs = _Runs(session, self._inverse, states, self._uniforms, self._tokens)
         if uniforms is not None:
             # what a cumulative sum reaches from the next larger number on, it exceeds
-            self._uniforms[:steps, :, 0] = np.nextafter(uniforms.T, 1)
-        self._runs.run(steps, self._source)
-
-
-class _Runs:
-    """The runs over the arrays of a writer: a binding for each number of steps, each way."""
-
-    def __init__(
-        self,
-        session: "InferenceSession",
-        inverse: NDArray[np.float32],
-        states: list[tuple[NDArray[np.float32], NDArray[np.float32]]],
-        uniforms: NDArray[np.float64],
-        tokens: NDArray[np.int64],
-    ) -> None:
-        self._session = session
-        self._inverse = share(inverse)
-        self._states = [(share(hidden), share(logits)) for hidden, logits in states]
-        self._uniforms, self._tokens = uniforms, tokens  # [most_steps, batch, 1] and without 1
-        self._bindings: dict[tuple[int, int], IOBinding] = {}
-
-    def run(self, steps: int, source: int) -> None:
-        """Write `steps` tokens a row from the states number `source` into the others."""
-        if (steps, source) not in self._bindings:
-            hidden, logits = self._states[source]
-            next_hidden, next_logits = self._states[1 - source]
-            uniforms, tokens = share(self._uniforms[:steps]), share(self._tokens[:steps])
-            names = (HIDDEN, LOGITS, INVERSE_TEMPERATURE, UNIFORMS)
-            inputs = dict(zip(names, (hidden, logits, self._inverse, uniforms), strict=True))
-            outputs = {NEXT_HIDDEN: next_hidden, NEXT_LOGITS: next_logits, TOKENS: tokens}
-            self._bindings[steps, source] = bind(self._session, inputs, outputs)
-        run_bound(self._session, self._bindings[steps, source])
+            np.nextafter(uniforms.T, 1, out=self._runs.uniforms[:steps, :, 0])
+        self._runs.run(self._open_session, steps, self._source)
