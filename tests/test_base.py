@@ -170,6 +170,21 @@ def test_another_base_cannot_resume_the_run(folder, base, tmp_path):
         train_and_export(folder / "new.txt", folder / "whole.onnx", resume=True, base_path=other)
 
 
+def test_a_list_goes_on_from_running_text_and_its_end_is_new(folder, tmp_path):
+    (tmp_path / "list.txt").write_text("".join(f"name {n * n}\n" for n in range(80)))
+    path = folder / "base.onnx"
+    out = tmp_path / "list.onnx"
+    artifact, _ = train_and_export(tmp_path / "list.txt", out, steps=1, base_path=path)
+    assert artifact.config.end
+    assert set(artifact.config.tokens) == {*ALPHABET, *"0123456789", ""}
+    train_and_export(
+        tmp_path / "list.txt", tmp_path / "again.onnx", steps=1, learning_rate=1e-7, base_path=out
+    )
+    one, other = load_base(out).model.state_dict(), load_base(tmp_path / "again.onnx").model
+    for name, tensor in other.state_dict().items():
+        assert torch.allclose(tensor, one[name], atol=1e-6), "the end's rows are kept too"
+
+
 # What is refused
 
 

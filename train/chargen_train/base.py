@@ -16,7 +16,6 @@ from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Overrides, given_settings
-from chargen_train.split import Tokens
 
 # measured, see EXPERIMENTS.md: dropout unlearns what the base knows before it saves the new text
 _SETTINGS = {"learning_rate": 4e-3, "dropout": 0.0, "teachers": 0}
@@ -99,16 +98,7 @@ def refuse_other_base(base: BaseModel, own: Base | None) -> None:
 
 
 def corpus_for(base: BaseModel, corpus: Corpus) -> Corpus:
-    """`corpus` with the characters of a base in its vocabulary too, and a note about it.
-
-    Raises:
-        OptionError: the base writes documents, and the corpus is running text.
-    """
-    if base.vocabulary.end and not corpus.vocabulary.end:
-        raise OptionError(
-            f"the texts of {base.facts.name} have an end, and {corpus.name} is read as running "
-            "text; say with --documents what a document is"
-        )
+    """`corpus` with the characters of a base in its vocabulary too, and a note about it."""
     new = "".join(c for c in corpus.vocabulary.characters if c not in base.vocabulary.characters)
     knows = "knows all characters of the corpus"
     if new:
@@ -120,22 +110,20 @@ def corpus_for(base: BaseModel, corpus: Corpus) -> Corpus:
 
 def widen(corpus: Corpus, vocabulary: Vocabulary) -> Corpus:
     """`corpus` with more characters in its vocabulary, which stays in code point order."""
-    own = corpus.vocabulary.characters
-    characters = "".join(sorted({*own, *vocabulary.characters}))
-    if characters == own:
+    own = corpus.vocabulary
+    characters = "".join(sorted({*own.characters, *vocabulary.characters}))
+    if characters == own.characters:
         return corpus
-    wide = Vocabulary(characters, end=corpus.vocabulary.end)
-    token_of = wide.encode(own)
-    if wide.end_token is not None:
-        token_of = np.append(token_of, wide.end_token)
-    kind = np.min_scalar_type(len(wide) - 1)
-    tokens: Tokens = np.empty(len(corpus.tokens), dtype=kind)
+    wide = replace(own, characters=characters)
+    places = [*wide.encode(own.characters).tolist(), len(wide) - 1]  # the last is of the end token
+    token_of = np.array(places, dtype=np.min_scalar_type(len(wide) - 1))
+    tokens = np.empty(len(corpus.tokens), dtype=token_of.dtype)
     for begin in range(0, len(tokens), _CHUNK):
         tokens[begin : begin + _CHUNK] = token_of[corpus.tokens[begin : begin + _CHUNK]]
-    training, validation = (
-        replace(part, tokens=tokens) for part in (corpus.training, corpus.validation)
-    )
-    return replace(corpus, vocabulary=wide, tokens=tokens, training=training, validation=validation)
+    parts = {
+        name: replace(getattr(corpus, name), tokens=tokens) for name in ("training", "validation")
+    }
+    return replace(corpus, vocabulary=wide, tokens=tokens, **parts)
 
 
 @torch.no_grad()
@@ -150,12 +138,8 @@ def take_weights(model: CharGRU, vocabulary: Vocabulary, base: BaseModel) -> Non
         vocabulary: of the model's tokens.
         base: the model to go on from.
     """
-    place_of = {character: place for place, character in enumerate(base.vocabulary.characters)}
-    found = [place_of.get(character, -1) for character in vocabulary.characters]
-    if vocabulary.end:
-        end = base.vocabulary.end_token
-        found.append(-1 if end is None else end)
-    places = torch.tensor(found)
+    place_of = {text: place for place, text in enumerate(_texts(base.vocabulary))}
+    places = torch.tensor([place_of.get(text, -1) for text in _texts(vocabulary)])
     known, given = places >= 0, base.model.state_dict()
     for name, tensor in model.state_dict().items():
         if name.startswith("layers."):
@@ -164,3 +148,8 @@ def take_weights(model: CharGRU, vocabulary: Vocabulary, base: BaseModel) -> Non
         if name.startswith("output."):
             tensor.copy_(given[name].mean(0))
         tensor[known] = given[name][places[known]]
+
+
+def _texts(vocabulary: Vocabulary) -> list[str]:
+    """What each token stands for; the end token's text is empty."""
+    return [*vocabulary.characters, *([""] if vocabulary.end else [])]
