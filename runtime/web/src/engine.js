@@ -1,0 +1,279 @@
+// The step: weights in WebAssembly memory, products by kernel.wat, gates here.
+
+/** @import { Json } from "./errors.js" */
+
+// Made of kernel.wat by kernel.mjs
+const KERNEL = "AGFzbQEAAAABFAJgBn9/f39/fwBgB39/f39/f38AAhMBB2NoYXJnZW4GbWVtb3J5AgABAwMCAAEHHQIHcHJvZHVjdAAAD2ludGVnZXJfcHJvZHVjdAABCvQFAowDAgJ/CXsgASAFaiEHA0AgAv0ABAAhCSAC/QAEECEKIAL9AAQgIQsgAv0ABDAhDP0MAAAAAAAAAAAAAAAAAAAAACEN/QwAAAAAAAAAAAAAAAAAAAAAIQ79DAAAAAAAAAAAAAAAAAAAAAAhD/0MAAAAAAAAAAAAAAAAAAAAACEQIAEhBgNAIAb9CQIAIQggCSAIIAD9AAQA/eYB/eQBIQkgCiAIIAD9AAQQ/eYB/eQBIQogCyAIIAD9AAQg/eYB/eQBIQsgDCAIIAD9AAQw/eYB/eQBIQwgBv0JAgQhCCANIAggAP0ABED95gH95AEhDSAOIAggAP0ABFD95gH95AEhDiAPIAggAP0ABGD95gH95AEhDyAQIAggAP0ABHD95gH95AEhECAAQYABaiEAIAZBCGohBiAGIAdJDQALIAMgCSAN/eQB/QsEACADIAogDv3kAf0LBBAgAyALIA/95AH9CwQgIAMgDCAQ/eQB/QsEMCACQcAAaiECIANBwABqIQMgBEEBayEEIAQNAAsL4wICAn8FeyABIAZqIQgDQP0MAAAAAAAAAAAAAAAAAAAAACEK/QwAAAAAAAAAAAAAAAAAAAAAIQv9DAAAAAAAAAAAAAAAAAAAAAAhDP0MAAAAAAAAAAAAAAAAAAAAACENIAEhBwNAIAf9CQIAIQkgCiAJIAD9AQMA/boB/a4BIQogCyAJIAD9AQMI/boB/a4BIQsgDCAJIAD9AQMQ/boB/a4BIQwgDSAJIAD9AQMY/boB/a4BIQ0gAEEgaiEAIAdBBGohByAHIAhJDQALIAQgA/0ABAAgAv0ABAAgCv36Af3mAf3kAf0LBAAgBCAD/QAEECAC/QAEECAL/foB/eYB/eQB/QsEECAEIAP9AAQgIAL9AAQgIAz9+gH95gH95AH9CwQgIAQgA/0ABDAgAv0ABDAgDf36Af3mAf3kAf0LBDAgAkHAAGohAiADQcAAaiEDIARBwABqIQQgBUEBayEFIAUNAAsL";
+
+const ROWS = 16; // that the kernel takes at a time
+const ACTIVATION_SCALE = Math.fround(1 / 127); // of int8, whose zero point takes the middle of the range
+const HALF_EVEN = 1.5 * 2 ** 52; // added and subtracted, it rounds to the nearest whole number, ties to even
+const LINE_BYTES = 64; // a line of the cache, at which matrices begin
+const ROWS_KEPT = 1 << 22; // numbers of the first layer's products that are kept
+
+/**
+ * @typedef {object} Matrix A matrix in the kernel's memory; addresses in bytes.
+ * @property {number} at
+ * @property {number} blocks of sixteen rows
+ * @property {number} pairs of columns
+ * @property {number} scale of each row, where the numbers are integers, or 0
+ * @property {number} bias of each row
+ */
+/**
+ * @typedef {object} Source Where the numbers of a matrix come from.
+ * @property {number} rows
+ * @property {number} columns
+ * @property {ArrayLike<number>} data
+ * @property {boolean} transposed whether `data` goes column by column
+ * @property {ArrayLike<number>} [scale] of each row, for integers
+ * @property {ArrayLike<number>} bias
+ */
+
+/** @typedef {{input: Source[], recurrent: Source[], output: Source}} Sources by layer */
+/** @typedef {{[name: string]: Float32Array | Int8Array}} Weights */
+
+/** The step over the weights of a model. States are the callers'. */
+export class Engine {
+  /**
+   * @param {Json} config
+   * @param {Weights} weights
+   */
+  constructor(config, weights) {
+    this.hidden = /** @type {number} */ (config.hidden_size);
+    this.layers = /** @type {number} */ (config.num_layers);
+    this.vocab = /** @type {number} */ (config.tokens.length);
+    this.width = /** @type {number} */ (config.embedding_dim);
+    this.integers = config.precision === "int8";
+    this.embedding = weights.embedding;
+    this.embeddingScale = weights.embedding_scale;
+    const sources = this.integers ? integerSources(config, weights) : floatSources(config, weights);
+    const { kernel, matrices, vectors } = layOut(sources, this);
+    this.kernel = kernel;
+    this.matrices = matrices;
+    this.vectors = vectors;
+    /** @type {(Float32Array | undefined)[]} the first layer's input products, by token */
+    this.rows = [];
+    this.kept = 0;
+  }
+
+  /**
+   * Feed one token. The state is changed, the logits that are returned change with the next step.
+   * @param {Float32Array} state [num_layers, hidden_size]
+   * @param {number} token
+   */
+  step(state, token) {
+    const { hidden, layers, matrices } = this;
+    const { own, below, inputs, recurrent, scores } = this.vectors;
+    let input = this.rowOf(token);
+    for (let layer = 0; layer < layers; layer++) {
+      const at = layer * hidden;
+      this.feed(state, at, own.numbers);
+      this.multiply(matrices.recurrent[layer], own.at, recurrent.at);
+      if (layer) {
+        this.multiply(matrices.input[layer], below.at, inputs.at);
+        input = inputs.numbers;
+      }
+      passGates(state, at, hidden, input, recurrent.numbers);
+      this.feed(state, at, below.numbers);
+    }
+    this.multiply(matrices.output, below.at, scores.at);
+    return scores.numbers;
+  }
+
+  /** @type {(state: Float32Array, at: number, target: Float32Array | Int16Array) => void} */
+  feed(state, at, target) {
+    const size = target.length;
+    if (!this.integers) {
+      for (let i = 0; i < size; i++) target[i] = state[at + i];
+      return;
+    }
+    for (let i = 0; i < size; i++) {
+      const level = Math.fround(state[at + i] / ACTIVATION_SCALE) + HALF_EVEN - HALF_EVEN;
+      target[i] = level < -128 ? -128 : level > 127 ? 127 : level;
+    }
+  }
+
+  /** @type {(matrix: Matrix, x: number, out: number) => void} */
+  multiply({ at, blocks, pairs, scale, bias }, x, out) {
+    if (scale) this.kernel.integer_product(at, x, scale, bias, out, blocks, pairs * 4);
+    else this.kernel.product(at, x, bias, out, blocks, pairs * 8);
+  }
+
+  /**
+   * The first layer's input product of a token, [3 hidden_size]; made when it is first needed.
+   * @param {number} token
+   */
+  rowOf(token) {
+    const found = this.rows[token];
+    if (found) return found;
+    const { width, embedding, embeddingScale } = this;
+    const { embedded, inputs } = this.vectors;
+    const scale = embeddingScale ? embeddingScale[token] : 1;
+    for (let i = 0; i < width; i++) embedded.numbers[i] = embedding[token * width + i] * scale;
+    this.multiply(this.matrices.input[0], embedded.at, inputs.at);
+    this.kept += 3 * this.hidden;
+    if (this.kept > ROWS_KEPT) [this.rows, this.kept] = [[], 3 * this.hidden];
+    return (this.rows[token] = inputs.numbers.slice());
+  }
+}
+
+/**
+ * A memory with the matrices and vectors of a model, and the kernel over it.
+ * @param {Sources} sources
+ * @param {{hidden: number, vocab: number, width: number, integers: boolean}} sizes
+ */
+function layOut({ input, recurrent, output }, { hidden, vocab, width, integers }) {
+  let size = LINE_BYTES; // no address is 0
+  const room = (/** @type {number} */ bytes) => {
+    const at = size;
+    size += Math.ceil(bytes / LINE_BYTES) * LINE_BYTES;
+    return at;
+  };
+  const place = (/** @type {Source} */ source) => {
+    const [blocks, pairs] = [Math.ceil(source.rows / ROWS), Math.ceil(source.columns / 2)];
+    const scale = source.scale ? room(4 * ROWS * blocks) : 0;
+    const at = room(blocks * ROWS * pairs * 2 * (scale ? 1 : 4));
+    return { source, at, blocks, pairs, scale, bias: room(4 * ROWS * blocks) };
+  };
+  const matrices = { input: input.map(place), recurrent: recurrent.map(place), output: place(output) };
+  const vector = (/** @type {number} */ count) => ({ at: room(4 * (Math.ceil(count / ROWS) * ROWS)), count });
+  const places = [hidden, hidden, width, 3 * hidden, 3 * hidden, vocab].map(vector);
+  const memory = new WebAssembly.Memory({ initial: Math.ceil(size / 65536) });
+  const bytes = Uint8Array.from(atob(KERNEL), (character) => character.charCodeAt(0));
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { chargen: { memory } });
+  for (const matrix of [...matrices.input, ...matrices.recurrent, matrices.output]) pack(memory, matrix);
+  const floats = places.map(({ at, count }) => ({ at, numbers: new Float32Array(memory.buffer, at, count) }));
+  const fed = places.map(({ at, count }) => ({
+    at,
+    numbers: integers ? new Int16Array(memory.buffer, at, count) : new Float32Array(memory.buffer, at, count),
+  }));
+  return {
+    kernel: /** @type {{product: Function, integer_product: Function}} */ (/** @type {any} */ (exports)),
+    matrices,
+    vectors: {
+      own: fed[0],
+      below: fed[1],
+      embedded: floats[2],
+      inputs: floats[3],
+      recurrent: floats[4],
+      scores: floats[5],
+    },
+  };
+}
+
+/**
+ * The gates of a layer: the state from `at` on becomes the next one. `input` and `recurrent` hold
+ * update, reset and new, [3 size].
+ * @type {(state: Float32Array, at: number, size: number, input: Float32Array, recurrent: Float32Array) => void}
+ */
+function passGates(state, at, size, input, recurrent) {
+  for (let i = 0, j = size, k = 2 * size; i < size; i++, j++, k++) {
+    const update = 1 / (1 + Math.exp(-(input[i] + recurrent[i])));
+    const reset = 1 / (1 + Math.exp(-(input[j] + recurrent[j])));
+    const fresh = 1 - 2 / (1 + Math.exp(2 * (input[k] + reset * recurrent[k]))); // tanh
+    state[at + i] = fresh + update * (state[at + i] - fresh);
+  }
+}
+
+/**
+ * Put the numbers of a matrix where the kernel reads them.
+ * @type {(memory: WebAssembly.Memory, matrix: Matrix & {source: Source}) => void}
+ */
+function pack(memory, { at, blocks, pairs, scale, bias, source }) {
+  const { rows, columns, data, transposed, ...by } = source;
+  new Float32Array(memory.buffer, bias, rows).set(by.bias);
+  if (by.scale) new Float32Array(memory.buffer, scale, rows).set(by.scale);
+  const size = blocks * ROWS * pairs * 2;
+  const target = scale ? new Int8Array(memory.buffer, at, size) : new Float32Array(memory.buffer, at, size);
+  const [down, right] = transposed ? [1, rows] : [columns, 1];
+  for (let row = 0; row < rows; row++) {
+    const [block, lane] = [Math.floor(row / ROWS) * pairs * 2 * ROWS, row % ROWS];
+    for (let column = 0; column < columns; column++) {
+      const place = scale ? ((column >> 1) * ROWS + lane) * 2 + (column & 1) : column * ROWS + lane;
+      target[block + place] = data[row * down + column * right];
+    }
+  }
+}
+
+/**
+ * The matrices of fp32 and fp16, whose numbers are float32 by now.
+ * @param {Json} config
+ * @param {Weights} weights
+ * @returns {Sources}
+ */
+function floatSources({ hidden_size, num_layers, embedding_dim, tokens }, weights) {
+  const rows = 3 * hidden_size;
+  const part = (/** @type {string} */ name) =>
+    Array.from({ length: num_layers }, (_, layer) => weights[`layer_${layer}_${name}`]);
+  const biases = part("B");
+  return {
+    input: part("W").map((data, layer) => ({
+      rows,
+      columns: layer ? hidden_size : embedding_dim,
+      data,
+      transposed: false,
+      bias: biases[layer].subarray(0, rows),
+    })),
+    recurrent: part("R").map((data, layer) => ({
+      rows,
+      columns: hidden_size,
+      data,
+      transposed: false,
+      bias: biases[layer].subarray(rows),
+    })),
+    output: {
+      rows: tokens.length,
+      columns: hidden_size,
+      data: weights.output_weight,
+      transposed: true,
+      bias: weights.output_bias,
+    },
+  };
+}
+
+/**
+ * The matrices of int8; the first layer's input is multiplied in float32, as in the graph.
+ * @param {Json} config
+ * @param {Weights} weights
+ * @returns {Sources}
+ */
+function integerSources({ hidden_size, num_layers, embedding_dim, tokens }, weights) {
+  const [rows, transposed] = [3 * hidden_size, true];
+  const first = Float32Array.from(
+    weights.layer_0_W,
+    (number, place) => number * weights.layer_0_W_scale[place % rows],
+  );
+  const of = (/** @type {number} */ layer, /** @type {string} */ name) => weights[`layer_${layer}_${name}`];
+  return {
+    input: Array.from({ length: num_layers }, (_, layer) => {
+      if (!layer)
+        return { rows, columns: embedding_dim, data: first, transposed, bias: weights.layer_0_bias };
+      const bias = new Float32Array(rows);
+      bias.set(of(layer, "bias"), 2 * hidden_size); // of the new gate; those of the others are recurrent
+      return {
+        rows,
+        columns: hidden_size,
+        data: of(layer, "W"),
+        transposed,
+        scale: of(layer, "W_scale"),
+        bias,
+      };
+    }),
+    recurrent: Array.from({ length: num_layers }, (_, layer) => ({
+      rows,
+      columns: hidden_size,
+      data: of(layer, "R"),
+      transposed,
+      scale: weights.recurrent_scale.subarray(layer * rows, (layer + 1) * rows),
+      bias: weights.recurrent_bias.subarray(layer * rows, (layer + 1) * rows),
+    })),
+    output: {
+      rows: tokens.length,
+      columns: hidden_size,
+      data: weights.output_weight,
+      transposed,
+      scale: weights.output_scale,
+      bias: weights.output_bias,
+    },
+  };
+}
