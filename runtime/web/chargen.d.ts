@@ -98,8 +98,7 @@ declare class Engine {
     embedding: Float32Array<ArrayBufferLike> | Int8Array<ArrayBufferLike>;
     embeddingScale: Float32Array<ArrayBufferLike> | Int8Array<ArrayBufferLike>;
     kernel: {
-        product: Function;
-        integer_product: Function;
+        [name: string]: Function;
     };
     matrices: {
         input: {
@@ -128,13 +127,27 @@ declare class Engine {
         };
     };
     vectors: {
-        own: {
+        before: {
             at: number;
-            numbers: Float32Array<ArrayBuffer> | Int16Array<ArrayBuffer>;
+            numbers: Float32Array<ArrayBuffer>;
         };
-        below: {
+        fed: {
             at: number;
-            numbers: Float32Array<ArrayBuffer> | Int16Array<ArrayBuffer>;
+            numbers: Float32Array<ArrayBuffer>;
+        } | {
+            at: number;
+            numbers: Int16Array<ArrayBuffer>;
+        };
+        after: {
+            at: number;
+            numbers: Float32Array<ArrayBuffer>;
+        };
+        above: {
+            at: number;
+            numbers: Float32Array<ArrayBuffer>;
+        } | {
+            at: number;
+            numbers: Int16Array<ArrayBuffer>;
         };
         embedded: {
             at: number;
@@ -167,8 +180,8 @@ declare class Engine {
      * @param {number} token
      */
     step(state: Float32Array, token: number): Float32Array<ArrayBuffer>;
-    /** @type {(state: Float32Array, at: number, target: Float32Array | Int16Array) => void} */
-    feed(state: Float32Array<ArrayBufferLike>, at: number, target: Float32Array<ArrayBufferLike> | Int16Array<ArrayBufferLike>): void;
+    /** @type {(state: Float32Array, target: Float32Array | Int16Array) => void} */
+    feed(state: Float32Array<ArrayBufferLike>, target: Float32Array<ArrayBufferLike> | Int16Array<ArrayBufferLike>): void;
     /** @type {(matrix: Matrix, x: number, out: number) => void} */
     multiply({ at, blocks, pairs, scale, bias }: Matrix, x: number, out: number): void;
     /**

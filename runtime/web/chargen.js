@@ -35,7 +35,7 @@ function shown(value) {
 }
 const countCharacters = (text) => [...text].length;
 
-const KERNEL = "AGFzbQEAAAABFAJgBn9/f39/fwBgB39/f39/f38AAhMBB2NoYXJnZW4GbWVtb3J5AgABAwMCAAEHHQIHcHJvZHVjdAAAD2ludGVnZXJfcHJvZHVjdAABCvQFAowDAgJ/CXsgASAFaiEHA0AgAv0ABAAhCSAC/QAEECEKIAL9AAQgIQsgAv0ABDAhDP0MAAAAAAAAAAAAAAAAAAAAACEN/QwAAAAAAAAAAAAAAAAAAAAAIQ79DAAAAAAAAAAAAAAAAAAAAAAhD/0MAAAAAAAAAAAAAAAAAAAAACEQIAEhBgNAIAb9CQIAIQggCSAIIAD9AAQA/eYB/eQBIQkgCiAIIAD9AAQQ/eYB/eQBIQogCyAIIAD9AAQg/eYB/eQBIQsgDCAIIAD9AAQw/eYB/eQBIQwgBv0JAgQhCCANIAggAP0ABED95gH95AEhDSAOIAggAP0ABFD95gH95AEhDiAPIAggAP0ABGD95gH95AEhDyAQIAggAP0ABHD95gH95AEhECAAQYABaiEAIAZBCGohBiAGIAdJDQALIAMgCSAN/eQB/QsEACADIAogDv3kAf0LBBAgAyALIA/95AH9CwQgIAMgDCAQ/eQB/QsEMCACQcAAaiECIANBwABqIQMgBEEBayEEIAQNAAsL4wICAn8FeyABIAZqIQgDQP0MAAAAAAAAAAAAAAAAAAAAACEK/QwAAAAAAAAAAAAAAAAAAAAAIQv9DAAAAAAAAAAAAAAAAAAAAAAhDP0MAAAAAAAAAAAAAAAAAAAAACENIAEhBwNAIAf9CQIAIQkgCiAJIAD9AQMA/boB/a4BIQogCyAJIAD9AQMI/boB/a4BIQsgDCAJIAD9AQMQ/boB/a4BIQwgDSAJIAD9AQMY/boB/a4BIQ0gAEEgaiEAIAdBBGohByAHIAhJDQALIAQgA/0ABAAgAv0ABAAgCv36Af3mAf3kAf0LBAAgBCAD/QAEECAC/QAEECAL/foB/eYB/eQB/QsEECAEIAP9AAQgIAL9AAQgIAz9+gH95gH95AH9CwQgIAQgA/0ABDAgAv0ABDAgDf36Af3mAf3kAf0LBDAgAkHAAGohAiADQcAAaiEDIARBwABqIQQgBUEBayEFIAUNAAsL";
+const KERNEL = "AGFzbQEAAAABIQRgBn9/f39/fwBgB39/f39/f38AYAV/f39/fwBgAXsBewITAQdjaGFyZ2VuBm1lbW9yeQIAAQMHBgABAgMDAwcqAwdwcm9kdWN0AAAPaW50ZWdlcl9wcm9kdWN0AAEKcGFzc19nYXRlcwACCqUKBqgCAgJ/BXsgASAFaiEHA0AgAv0ABAAhCSAC/QAEECEKIAL9AAQgIQsgAv0ABDAhDCABIQYDQCAG/QkCACEIIAkgCCAA/QAEAP3mAf3kASEJIAogCCAA/QAEEP3mAf3kASEKIAsgCCAA/QAEIP3mAf3kASELIAwgCCAA/QAEMP3mAf3kASEMIAb9CQIEIQggCSAIIAD9AARA/eYB/eQBIQkgCiAIIAD9AARQ/eYB/eQBIQogCyAIIAD9AARg/eYB/eQBIQsgDCAIIAD9AARw/eYB/eQBIQwgAEGAAWohACAGQQhqIQYgBiAHSQ0ACyADIAn9CwQAIAMgCv0LBBAgAyAL/QsEICADIAz9CwQwIAJBwABqIQIgA0HAAGohAyAEQQFrIQQgBA0ACwvjAgICfwV7IAEgBmohCANA/QwAAAAAAAAAAAAAAAAAAAAAIQr9DAAAAAAAAAAAAAAAAAAAAAAhC/0MAAAAAAAAAAAAAAAAAAAAACEM/QwAAAAAAAAAAAAAAAAAAAAAIQ0gASEHA0AgB/0JAgAhCSAKIAkgAP0BAwD9ugH9rgEhCiALIAkgAP0BAwj9ugH9rgEhCyAMIAkgAP0BAxD9ugH9rgEhDCANIAkgAP0BAxj9ugH9rgEhDSAAQSBqIQAgB0EEaiEHIAcgCEkNAAsgBCAD/QAEACAC/QAEACAK/foB/eYB/eQB/QsEACAEIAP9AAQQIAL9AAQQIAv9+gH95gH95AH9CwQQIAQgA/0ABCAgAv0ABCAgDP36Af3mAf3kAf0LBCAgBCAD/QAEMCAC/QAEMCAN/foB/eYB/eQB/QsEMCACQcAAaiECIANBwABqIQMgBEHAAGohBCAFQQFrIQUgBQ0ACwuXAQICfwF7IARBAXQhBiADIARqIQUDQCABIAZq/QAEACACIAZq/QAEACABIARq/QAEACACIARq/QAEAP3kARAD/eYB/eQBEAQhByADIAcgAf0ABAAgAv0ABAD95AEQAyAA/QAEACAH/eUB/eYB/eQB/QsEACAAQRBqIQAgAUEQaiEBIAJBEGohAiADQRBqIQMgAyAFSQ0ACwszAP0MAACAPwAAgD8AAIA/AACAP/0MAACAPwAAgD8AAIA/AACAPyAA/eEBEAX95AH95wELSgD9DAAAgD8AAIA/AACAPwAAgD/9DAAAAEAAAABAAAAAQAAAAED9DAAAgD8AAIA/AACAPwAAgD8gACAA/eQBEAX95AH95wH95QEL+wIBAnv9DAAArsIAAK7CAACuwgAArsL9DAAArkIAAK5CAACuQgAArkIgAP3oAf3pASEAIAD9DDuquD87qrg/O6q4PzuquD/95gH9aiEBIAAgAf0MAIAxPwCAMT8AgDE/AIAxP/3mAf3lASAB/QyDgF65g4BeuYOAXrmDgF65/eYB/eUBIQL9DGdpUDlnaVA5Z2lQOWdpUDkhACAAIAL95gH9DM5DtzrOQ7c6zkO3Os5Dtzr95AEhACAAIAL95gH9DAiJCDwIiQg8CIkIPAiJCDz95AEhACAAIAL95gH9DMGpKj3BqSo9wakqPcGpKj395AEhACAAIAL95gH9DKqqKj6qqio+qqoqPqqqKj795AEhACAAIAL95gH9DAAAAD8AAAA/AAAAPwAAAD/95AEhACACIAL95gEgAP3mASAC/QwAAIA/AACAPwAAgD8AAIA//eQB/eQBIQAgACAB/fgB/Qx/AAAAfwAAAH8AAAB/AAAA/a4BQRf9qwH95gEL";
 const ROWS = 16;
 const ACTIVATION_SCALE = Math.fround(1 / 127);
 const HALF_EVEN = 1.5 * 2 ** 52;
@@ -60,30 +60,25 @@ class Engine {
   }
   step(state, token) {
     const { hidden, layers, matrices } = this;
-    const { own, below, inputs, recurrent, scores } = this.vectors;
-    let input = this.rowOf(token);
+    const { before, fed, after, above, inputs, recurrent, scores } = this.vectors;
+    inputs.numbers.set(this.rowOf(token));
     for (let layer = 0; layer < layers; layer++) {
-      const at = layer * hidden;
-      this.feed(state, at, own.numbers);
-      this.multiply(matrices.recurrent[layer], own.at, recurrent.at);
-      if (layer) {
-        this.multiply(matrices.input[layer], below.at, inputs.at);
-        input = inputs.numbers;
-      }
-      passGates(state, at, hidden, input, recurrent.numbers);
-      this.feed(state, at, below.numbers);
+      const own = state.subarray(layer * hidden, (layer + 1) * hidden);
+      before.numbers.set(own);
+      this.feed(before.numbers, fed.numbers);
+      this.multiply(matrices.recurrent[layer], fed.at, recurrent.at);
+      if (layer) this.multiply(matrices.input[layer], above.at, inputs.at);
+      this.kernel.pass_gates(before.at, inputs.at, recurrent.at, after.at, 4 * hidden);
+      own.set(after.numbers);
+      this.feed(after.numbers, above.numbers);
     }
-    this.multiply(matrices.output, below.at, scores.at);
+    this.multiply(matrices.output, above.at, scores.at);
     return scores.numbers;
   }
-  feed(state, at, target) {
-    const size = target.length;
-    if (!this.integers) {
-      for (let i = 0; i < size; i++) target[i] = state[at + i];
-      return;
-    }
-    for (let i = 0; i < size; i++) {
-      const level = Math.fround(state[at + i] / ACTIVATION_SCALE) + HALF_EVEN - HALF_EVEN;
+  feed(state, target) {
+    if (!this.integers) return;
+    for (let i = 0; i < state.length; i++) {
+      const level = Math.fround(state[i] / ACTIVATION_SCALE) + HALF_EVEN - HALF_EVEN;
       target[i] = level < -128 ? -128 : level > 127 ? 127 : level;
     }
   }
@@ -118,37 +113,22 @@ function layOut({ input, recurrent, output }, { hidden, vocab, width, integers }
     return { source, at, blocks, pairs, scale, bias: room(4 * ROWS * blocks) };
   };
   const matrices = { input: input.map(place), recurrent: recurrent.map(place), output: place(output) };
-  const vector = (count) => ({ at: room(4 * (Math.ceil(count / ROWS) * ROWS)), count });
-  const places = [hidden, hidden, width, 3 * hidden, 3 * hidden, vocab].map(vector);
+  const vector = (count) => ({ at: room(4 * Math.ceil(count / ROWS) * ROWS), count });
+  const places = [hidden, hidden, hidden, hidden, width, 3 * hidden, 3 * hidden, vocab].map(vector);
   const memory = new WebAssembly.Memory({ initial: Math.ceil(size / 65536) });
   const bytes = Uint8Array.from(atob(KERNEL), (character) => character.charCodeAt(0));
   const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { chargen: { memory } });
   for (const matrix of [...matrices.input, ...matrices.recurrent, matrices.output]) pack(memory, matrix);
   const floats = places.map(({ at, count }) => ({ at, numbers: new Float32Array(memory.buffer, at, count) }));
-  const fed = places.map(({ at, count }) => ({
-    at,
-    numbers: integers ? new Int16Array(memory.buffer, at, count) : new Float32Array(memory.buffer, at, count),
-  }));
+  const [before, after, , , embedded, inputs, recurrentSums, scores] = floats;
+  const [fed, above] = integers
+    ? places.slice(2, 4).map(({ at, count }) => ({ at, numbers: new Int16Array(memory.buffer, at, count) }))
+    : [before, after];
   return {
     kernel: ((exports)),
     matrices,
-    vectors: {
-      own: fed[0],
-      below: fed[1],
-      embedded: floats[2],
-      inputs: floats[3],
-      recurrent: floats[4],
-      scores: floats[5],
-    },
+    vectors: { before, fed, after, above, embedded, inputs, recurrent: recurrentSums, scores },
   };
-}
-function passGates(state, at, size, input, recurrent) {
-  for (let i = 0, j = size, k = 2 * size; i < size; i++, j++, k++) {
-    const update = 1 / (1 + Math.exp(-(input[i] + recurrent[i])));
-    const reset = 1 / (1 + Math.exp(-(input[j] + recurrent[j])));
-    const fresh = 1 - 2 / (1 + Math.exp(2 * (input[k] + reset * recurrent[k])));
-    state[at + i] = fresh + update * (state[at + i] - fresh);
-  }
 }
 function pack(memory, { at, blocks, pairs, scale, bias, source }) {
   const { rows, columns, data, transposed, ...by } = source;

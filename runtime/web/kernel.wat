@@ -1,4 +1,4 @@
-;; Products of a matrix and a vector, sixteen rows at a time. kernel.mjs makes bytes of this file.
+;; Products of a matrix and a vector, and the gates of a GRU. kernel.mjs makes bytes of this file.
 ;;
 ;; The numbers of a matrix stand in the order in which they are read: sixteen rows, column by column.
 ;; So memory is read as one stream, nothing is summed across the lanes of a vector, and what limits
@@ -6,23 +6,18 @@
 (module
   (import "chargen" "memory" (memory 1))
 
-  ;; out = bias + matrix x, all float32. $bytes: of x, two columns at a time. Odd columns have sums of
-  ;; their own, so that one addition need not wait for the last.
+  ;; out = bias + matrix x, all float32. $bytes: of x, two columns at a time. Four vectors of sums were
+  ;; measured to be the fastest: with eight, too few registers are left.
   (func (export "product") (param $matrix i32) (param $x i32) (param $bias i32) (param $out i32)
     (param $blocks i32) (param $bytes i32)
     (local $at i32) (local $end i32) (local $v v128)
     (local $a v128) (local $b v128) (local $c v128) (local $d v128)
-    (local $e v128) (local $f v128) (local $g v128) (local $h v128)
     (local.set $end (i32.add (local.get $x) (local.get $bytes)))
     (loop $block
       (local.set $a (v128.load (local.get $bias)))
       (local.set $b (v128.load offset=16 (local.get $bias)))
       (local.set $c (v128.load offset=32 (local.get $bias)))
       (local.set $d (v128.load offset=48 (local.get $bias)))
-      (local.set $e (v128.const f32x4 0 0 0 0))
-      (local.set $f (v128.const f32x4 0 0 0 0))
-      (local.set $g (v128.const f32x4 0 0 0 0))
-      (local.set $h (v128.const f32x4 0 0 0 0))
       (local.set $at (local.get $x))
       (loop $columns
         (local.set $v (v128.load32_splat (local.get $at)))
@@ -31,17 +26,17 @@
         (local.set $c (f32x4.add (local.get $c) (f32x4.mul (local.get $v) (v128.load offset=32 (local.get $matrix)))))
         (local.set $d (f32x4.add (local.get $d) (f32x4.mul (local.get $v) (v128.load offset=48 (local.get $matrix)))))
         (local.set $v (v128.load32_splat offset=4 (local.get $at)))
-        (local.set $e (f32x4.add (local.get $e) (f32x4.mul (local.get $v) (v128.load offset=64 (local.get $matrix)))))
-        (local.set $f (f32x4.add (local.get $f) (f32x4.mul (local.get $v) (v128.load offset=80 (local.get $matrix)))))
-        (local.set $g (f32x4.add (local.get $g) (f32x4.mul (local.get $v) (v128.load offset=96 (local.get $matrix)))))
-        (local.set $h (f32x4.add (local.get $h) (f32x4.mul (local.get $v) (v128.load offset=112 (local.get $matrix)))))
+        (local.set $a (f32x4.add (local.get $a) (f32x4.mul (local.get $v) (v128.load offset=64 (local.get $matrix)))))
+        (local.set $b (f32x4.add (local.get $b) (f32x4.mul (local.get $v) (v128.load offset=80 (local.get $matrix)))))
+        (local.set $c (f32x4.add (local.get $c) (f32x4.mul (local.get $v) (v128.load offset=96 (local.get $matrix)))))
+        (local.set $d (f32x4.add (local.get $d) (f32x4.mul (local.get $v) (v128.load offset=112 (local.get $matrix)))))
         (local.set $matrix (i32.add (local.get $matrix) (i32.const 128)))
         (local.set $at (i32.add (local.get $at) (i32.const 8)))
         (br_if $columns (i32.lt_u (local.get $at) (local.get $end))))
-      (v128.store (local.get $out) (f32x4.add (local.get $a) (local.get $e)))
-      (v128.store offset=16 (local.get $out) (f32x4.add (local.get $b) (local.get $f)))
-      (v128.store offset=32 (local.get $out) (f32x4.add (local.get $c) (local.get $g)))
-      (v128.store offset=48 (local.get $out) (f32x4.add (local.get $d) (local.get $h)))
+      (v128.store (local.get $out) (local.get $a))
+      (v128.store offset=16 (local.get $out) (local.get $b))
+      (v128.store offset=32 (local.get $out) (local.get $c))
+      (v128.store offset=48 (local.get $out) (local.get $d))
       (local.set $bias (i32.add (local.get $bias) (i32.const 64)))
       (local.set $out (i32.add (local.get $out) (i32.const 64)))
       (local.set $blocks (i32.sub (local.get $blocks) (i32.const 1)))
@@ -81,4 +76,61 @@
       (local.set $bias (i32.add (local.get $bias) (i32.const 64)))
       (local.set $out (i32.add (local.get $out) (i32.const 64)))
       (local.set $blocks (i32.sub (local.get $blocks) (i32.const 1)))
-      (br_if $block (local.get $blocks)))))
+      (br_if $block (local.get $blocks))))
+
+  ;; The next state of a layer: out = new + update (state - new), where new = tanh(input + reset
+  ;; recurrent). $input and $recurrent hold update, reset and new, each of $bytes; four are made at a
+  ;; time, so that up to three more are written than there are.
+  (func (export "pass_gates") (param $state i32) (param $input i32) (param $recurrent i32)
+    (param $out i32) (param $bytes i32)
+    (local $end i32) (local $two i32) (local $new v128)
+    (local.set $two (i32.shl (local.get $bytes) (i32.const 1)))
+    (local.set $end (i32.add (local.get $out) (local.get $bytes)))
+    (loop $four
+      (local.set $new (call $tanh (f32x4.add
+        (v128.load (i32.add (local.get $input) (local.get $two)))
+        (f32x4.mul
+          (v128.load (i32.add (local.get $recurrent) (local.get $two)))
+          (call $sigmoid (f32x4.add
+            (v128.load (i32.add (local.get $input) (local.get $bytes)))
+            (v128.load (i32.add (local.get $recurrent) (local.get $bytes)))))))))
+      (v128.store (local.get $out) (f32x4.add (local.get $new) (f32x4.mul
+        (call $sigmoid (f32x4.add (v128.load (local.get $input)) (v128.load (local.get $recurrent))))
+        (f32x4.sub (v128.load (local.get $state)) (local.get $new)))))
+      (local.set $state (i32.add (local.get $state) (i32.const 16)))
+      (local.set $input (i32.add (local.get $input) (i32.const 16)))
+      (local.set $recurrent (i32.add (local.get $recurrent) (i32.const 16)))
+      (local.set $out (i32.add (local.get $out) (i32.const 16)))
+      (br_if $four (i32.lt_u (local.get $out) (local.get $end)))))
+
+  ;; 1 / (1 + exp(-x))
+  (func $sigmoid (param $x v128) (result v128)
+    (f32x4.div (v128.const f32x4 1 1 1 1)
+      (f32x4.add (v128.const f32x4 1 1 1 1) (call $exp (f32x4.neg (local.get $x))))))
+
+  ;; 1 - 2 / (1 + exp(2 x))
+  (func $tanh (param $x v128) (result v128)
+    (f32x4.sub (v128.const f32x4 1 1 1 1)
+      (f32x4.div (v128.const f32x4 2 2 2 2)
+        (f32x4.add (v128.const f32x4 1 1 1 1) (call $exp (f32x4.add (local.get $x) (local.get $x)))))))
+
+  ;; exp(x) as in expf of Moshier's Cephes library: 2^n exp(r), where r is at most half of log 2. The same
+  ;; in every browser, which the exp of JavaScript is not.
+  (func $exp (param $x v128) (result v128) (local $n v128) (local $r v128)
+    (local.set $x (f32x4.max (v128.const f32x4 -87 -87 -87 -87)
+      (f32x4.min (v128.const f32x4 87 87 87 87) (local.get $x))))
+    (local.set $n (f32x4.nearest (f32x4.mul (local.get $x)
+      (v128.const f32x4 1.44269504 1.44269504 1.44269504 1.44269504))))
+    (local.set $r (f32x4.sub
+      (f32x4.sub (local.get $x) (f32x4.mul (local.get $n) (v128.const f32x4 0.693359375 0.693359375 0.693359375 0.693359375)))
+      (f32x4.mul (local.get $n) (v128.const f32x4 -2.12194440e-4 -2.12194440e-4 -2.12194440e-4 -2.12194440e-4))))
+    (local.set $x (v128.const f32x4 1.9875691500e-4 1.9875691500e-4 1.9875691500e-4 1.9875691500e-4))
+    (local.set $x (f32x4.add (f32x4.mul (local.get $x) (local.get $r)) (v128.const f32x4 1.3981999507e-3 1.3981999507e-3 1.3981999507e-3 1.3981999507e-3)))
+    (local.set $x (f32x4.add (f32x4.mul (local.get $x) (local.get $r)) (v128.const f32x4 8.3334519073e-3 8.3334519073e-3 8.3334519073e-3 8.3334519073e-3)))
+    (local.set $x (f32x4.add (f32x4.mul (local.get $x) (local.get $r)) (v128.const f32x4 4.1665795894e-2 4.1665795894e-2 4.1665795894e-2 4.1665795894e-2)))
+    (local.set $x (f32x4.add (f32x4.mul (local.get $x) (local.get $r)) (v128.const f32x4 1.6666665459e-1 1.6666665459e-1 1.6666665459e-1 1.6666665459e-1)))
+    (local.set $x (f32x4.add (f32x4.mul (local.get $x) (local.get $r)) (v128.const f32x4 5.0000001201e-1 5.0000001201e-1 5.0000001201e-1 5.0000001201e-1)))
+    (local.set $x (f32x4.add (f32x4.mul (f32x4.mul (local.get $r) (local.get $r)) (local.get $x))
+      (f32x4.add (local.get $r) (v128.const f32x4 1 1 1 1))))
+    (f32x4.mul (local.get $x) (i32x4.shl
+      (i32x4.add (i32x4.trunc_sat_f32x4_s (local.get $n)) (v128.const i32x4 127 127 127 127)) (i32.const 23)))))
