@@ -1,4 +1,4 @@
-"""`chargen-ort web`: one file, which works from disk, asks for nothing, and writes what Python writes.
+"""`chargen-ort web`: one file that works from disk, asks for nothing, and writes as Python does.
 
 The browser's part runs where Chromium and playwright-core are: `make test-web` brings both.
 """

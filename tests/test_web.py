@@ -23,6 +23,7 @@ from tests.tools import web
 FOLDER = web.MODULE.parent
 MUTANTS = int(os.environ.get("CHARGEN_MUTANTS", "200"))  # make test-web tries 2,000
 LARGEST = 1 << 24  # bytes of a hostile file that JavaScript is given
+TSC = FOLDER / "node_modules/.bin/tsc"
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
 
 
@@ -32,6 +33,18 @@ def test_the_tables_are_those_of_python():
 
 def test_the_one_file_is_made_of_the_folder():
     assert web.MODULE.read_text() == web.bundle()
+
+
+@pytest.mark.skipif(not TSC.exists(), reason="TypeScript is not installed; make test-web brings it")
+def test_the_types_are_those_of_the_comments(tmp_path):
+    (tmp_path / "chargen.js").write_text(web.bundle(comments=True))
+    flags = ["--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--checkJs", "false"]
+    settings = json.loads((FOLDER / "tsconfig.json").read_text())
+    settings["include"] = ["chargen.js"]
+    (tmp_path / "tsconfig.json").write_text(json.dumps(settings))
+    subprocess.run([TSC, *flags, "--outDir", "out"], cwd=tmp_path, check=True)
+    made = (tmp_path / "out/chargen.d.ts").read_text()
+    assert (FOLDER / "chargen.d.ts").read_text() == made
 
 
 def test_its_version_is_the_runtimes():

@@ -25,9 +25,9 @@ def page_bytes(artifact: Artifact, title: str) -> bytes:
     hashes. The code for the worker is packed, as it is most of the page.
     """
     folder = _folder()
-    module = (folder / "chargen.js").read_text("utf-8")
-    code = re.sub(r"^export \{.*\};$", "", module, flags=re.MULTILINE)  # a classic script has none
-    code += (folder / "page/worker.js").read_text("utf-8")
+    code = "".join((folder / name).read_text("utf-8") for name in ("chargen.js", "page/worker.js"))
+    # one classic script, which has neither: not every browser takes a module from a page on disk
+    code = re.sub(r"^(?:export|import) \{.*;$", "", code, flags=re.MULTILINE)
     script = (folder / "page/page.js").read_text("utf-8")
     style = (folder / "page/page.css").read_text("utf-8")
     parts = {
@@ -91,7 +91,7 @@ def _refuse_foreign(path: Path, overwrite: bool) -> None:
 
 
 def _folder() -> Path:
-    """What pages are made of: in a wheel beside this module, in the repository beside its package."""
+    """What pages are made of: in a wheel beside this module, in the repository one folder up."""
     here = Path(__file__)
     installed = here.with_name("web")
     return installed if installed.is_dir() else here.parent.with_name("web")

@@ -4,7 +4,9 @@
 
 import { createRequire } from "node:module";
 
-const { chromium } = createRequire(new URL("../../runtime/web/package.json", import.meta.url))("playwright-core");
+const { chromium } = createRequire(new URL("../../runtime/web/package.json", import.meta.url))(
+  "playwright-core",
+);
 const [page_, damaged, start, seed] = process.argv.slice(2);
 const found = { errors: [], requests: [] };
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
@@ -13,7 +15,9 @@ const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, ar
 function leastContrast() {
   const channels = (color) => color.match(/[\d.]+/g).map(Number);
   const light = ([r, g, b]) => {
-    const [x, y, z] = [r, g, b].map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    const [x, y, z] = [r, g, b].map((c) =>
+      c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4,
+    );
     return 0.2126 * x + 0.7152 * y + 0.0722 * z;
   };
   const behind = (element) => {
@@ -25,9 +29,13 @@ function leastContrast() {
   };
   let least = [Infinity, ""];
   for (const element of document.querySelectorAll("body *")) {
-    const shows = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) || element.matches("textarea, input");
+    const shows =
+      [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) ||
+      element.matches("textarea, input[type=text]");
     if (!shows || !element.checkVisibility() || element.matches("script, :disabled")) continue;
-    const [one, two] = [light(channels(getComputedStyle(element).color)), light(behind(element))].sort((a, b) => b - a);
+    const [one, two] = [light(channels(getComputedStyle(element).color)), light(behind(element))].sort(
+      (a, b) => b - a,
+    );
     const contrast = (one + 0.05) / (two + 0.05);
     if (contrast < least[0]) least = [contrast, element.outerHTML.slice(0, 80)];
   }
@@ -37,7 +45,10 @@ function leastContrast() {
 async function openPage(options = {}) {
   const context = await browser.newContext({ viewport: { width: 1180, height: 900 }, ...options });
   const page = await context.newPage();
-  page.on("console", (message) => ["error", "warning"].includes(message.type()) && found.errors.push(message.text()));
+  page.on(
+    "console",
+    (message) => ["error", "warning"].includes(message.type()) && found.errors.push(message.text()),
+  );
   page.on("pageerror", (error) => found.errors.push(error.message));
   page.on("request", (request) => /^(blob|data):/.test(request.url()) || found.requests.push(request.url()));
   await page.goto(`file://${page_}`);
@@ -45,7 +56,11 @@ async function openPage(options = {}) {
   return page;
 }
 const written = (page) =>
-  page.waitForFunction(() => document.body.dataset.running === "false" && document.querySelector("#status").textContent, undefined, { timeout: 30_000 });
+  page.waitForFunction(
+    () => document.body.dataset.running === "false" && document.querySelector("#status").textContent,
+    undefined,
+    { timeout: 30_000 },
+  );
 const text = async (page) => (await page.locator("#view").textContent()).slice(start.length);
 async function write(page, options) {
   await page.fill("#start", start);
@@ -92,14 +107,21 @@ await page.click("#score");
 await page.waitForFunction(() => document.querySelector("#figures").textContent);
 found.figures = await page.textContent("#figures");
 found.facts = await page.textContent("#facts");
-found.network = await page.evaluate(() => fetch("https://example.com/").then(() => "let through", () => "forbidden"));
+found.network = await page.evaluate(() =>
+  fetch("https://example.com/").then(
+    () => "let through",
+    () => "forbidden",
+  ),
+);
 found.errors = found.errors.filter((error) => !error.includes("example.com")); // which that was to be
 
 found.contrast = [];
 for (const colorScheme of ["light", "dark"]) {
   const phone = await openPage({ colorScheme, viewport: { width: 360, height: 740 } });
   found.contrast.push(await phone.evaluate(leastContrast));
-  found.overflow = await phone.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
+  found.overflow = await phone.evaluate(
+    () => document.documentElement.scrollWidth > document.documentElement.clientWidth,
+  );
 }
 await browser.close();
 console.log(JSON.stringify(found));

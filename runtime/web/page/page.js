@@ -2,15 +2,22 @@
 
 /** @typedef {import("./worker.js").Place} Place */
 
-const MOST_BITS = 8; // the surprise that is shaded most
-const SIGNS = new Map([["\n", "line"], [" ", "space"], ["\t", "tab"], ["", "end"]]);
+const [LEAST_BITS, MOST_BITS] = [1, 8]; // what is not shaded yet, and what is shaded most
+const SIGNS = new Map([
+  ["\n", "line"],
+  [" ", "space"],
+  ["\t", "tab"],
+  ["", "end"],
+]);
 
 /** @type {(id: string) => any} */
 const element = (id) => document.getElementById(id);
 /** @type {(tag: string, text?: string, className?: string) => HTMLElement} */
-const make = (tag, text = "", className = "") => Object.assign(document.createElement(tag), { textContent: text, className });
+const make = (tag, text = "", className = "") =>
+  Object.assign(document.createElement(tag), { textContent: text, className });
 
-const decode = (/** @type {string} */ id) => Uint8Array.from(atob(element(id).textContent), (character) => character.charCodeAt(0));
+const decode = (/** @type {string} */ id) =>
+  Uint8Array.from(atob(element(id).textContent), (character) => character.charCodeAt(0));
 const count = (/** @type {any} */ number) => Number(number).toLocaleString("en");
 const bits = (/** @type {number} */ nats) => `${(nats / Math.LN2).toFixed(3)} bits a character`;
 
@@ -61,11 +68,20 @@ async function begin() {
 async function openModel(bytes, name) {
   const card = await ask("open", bytes);
   element("title").textContent = document.title = name;
-  const { config } = card;
-  element("about").textContent = `${card.properties.description[0].toUpperCase()}${card.properties.description.slice(1)}. ${count(Math.round(card.size / 1000))} kB, and it writes here, on your device.`;
-  for (const [id, value] of [["temperature", config.sampling.temperature], ["top-p", config.sampling.top_p]]) element(id).value = value;
+  const { config, training, size } = card;
+  const names = training.corpora.map((/** @type {any} */ corpus) => corpus.name).join(", ");
+  element("about").textContent =
+    `A language model of ${count(Math.round(size / 1000))} kB that learnt to write from ${names}, ` +
+    `${count(training.characters)} characters. It runs here, on your device.`;
+  for (const [id, value] of [
+    ["temperature", config.sampling.temperature],
+    ["top-p", config.sampling.top_p],
+  ])
+    element(id).value = value;
   showOptions();
-  element("facts").replaceChildren(...facts(card).flatMap(([term, ...texts]) => [make("dt", term), ...texts.map(detail)]));
+  element("facts").replaceChildren(
+    ...facts(card).flatMap(([term, ...texts]) => [make("dt", term), ...texts.map(detail)]),
+  );
   for (const id of ["write", "again", "score"]) element(id).disabled = false;
   clear();
   complain("");
@@ -81,15 +97,30 @@ function detail(text) {
 /** What the model's card says, a term and sentences each. @param {any} card @returns {string[][]} */
 function facts({ config, training, parity, properties, sha256, difference }) {
   const { validation, baseline } = training;
-  const corpora = training.corpora.map((/** @type {any} */ corpus) => `${corpus.name}: ${count(corpus.characters)} characters`);
-  const good = validation ? [`${bits(validation.nats_per_char)} on ${count(validation.characters)} held-out characters`] : ["no text was held out"];
-  if (baseline) good.push(`an n-gram of order ${baseline.order} (${baseline.method}): ${bits(baseline.nats_per_char)}`);
-  const proof = [`at most ${parity.largest_logits_difference.toExponential(0)} from ${parity.against.replace(/^the /, "the ")} over ${count(parity.steps)} steps`];
-  if (difference !== null) proof.push(`here, in this browser, at most ${difference.toExponential(0)} from its test vectors`);
+  const corpora = training.corpora.map(
+    (/** @type {any} */ corpus) => `${corpus.name}: ${count(corpus.characters)} characters`,
+  );
+  const good = validation
+    ? [`${bits(validation.nats_per_char)} on ${count(validation.characters)} held-out characters`]
+    : ["no text was held out"];
+  if (baseline)
+    good.push(`an n-gram of order ${baseline.order} (${baseline.method}): ${bits(baseline.nats_per_char)}`);
+  const proof = [
+    `at most ${parity.largest_logits_difference.toExponential(0)} from ${parity.against} over ${count(parity.steps)} steps`,
+  ];
+  if (difference !== null)
+    proof.push(`here, in this browser, at most ${difference.toExponential(0)} from its test vectors`);
   return [
-    ["Trained on", ...corpora, `${count(training.steps)} steps, ${Number(training.epochs).toPrecision(3)} times through`],
+    [
+      "Trained on",
+      ...corpora,
+      `${count(training.steps)} steps, ${Number(training.epochs).toPrecision(3)} times through`,
+    ],
     ["How well it predicts", ...good],
-    ["Network", `GRU ${config.num_layers} × ${config.hidden_size}, embedding ${config.embedding_dim}, ${config.precision}; ${count(config.tokens.length)} ${config.end ? "tokens" : "characters"}`],
+    [
+      "Network",
+      `GRU ${config.num_layers} × ${config.hidden_size}, embedding ${config.embedding_dim}, ${config.precision}; ${count(config.tokens.length)} ${config.end ? "tokens" : "characters"}`,
+    ],
     ["Parity of the logits", ...proof],
     ...(properties.license ? [["Licence", properties.license]] : []),
     ["Seal, checked here", sha256],
@@ -102,11 +133,14 @@ function clear() {
   showBars();
 }
 
+const shadeOf = (/** @type {number} */ surprise) =>
+  Math.min(1, Math.max(0, (surprise - LEAST_BITS) / (MOST_BITS - LEAST_BITS))).toFixed(2);
+
 /** @type {(more: Place[], className: string) => void} */
 function add(more, className) {
   const spans = more.map(({ character, bits: surprise }) => {
     const span = make("span", character, className);
-    if (surprise !== null) span.style.setProperty("--shade", `calc(var(--most) * ${Math.min(1, surprise / MOST_BITS).toFixed(2)})`);
+    if (surprise !== null) span.style.setProperty("--shade", `calc(var(--most) * ${shadeOf(surprise)})`);
     return span;
   });
   element("view").append(...spans);
@@ -118,10 +152,19 @@ function add(more, className) {
 function showBars(place = cursor) {
   const at = place === null ? undefined : places[place];
   const rows = [...(at ? at.top : next)];
-  if (at && at.bits !== null && !rows.some(([character]) => character === at.character)) rows.push([at.character, 2 ** -at.bits]);
+  if (at && at.bits !== null && !rows.some(([character]) => character === at.character))
+    rows.push([at.character, 2 ** -at.bits]);
   const end = place ?? places.length;
-  const shown = places.slice(Math.max(0, end - 12), end).map(({ character }) => character).join("").replaceAll("\n", "↵");
-  element("bars-title").textContent = !places.length ? "What comes next" : shown ? `After “${shown}”` : "At the beginning";
+  const shown = places
+    .slice(Math.max(0, end - 12), end)
+    .map(({ character }) => character)
+    .join("")
+    .replaceAll("\n", "↵");
+  element("bars-title").textContent = !places.length
+    ? "What comes next"
+    : shown
+      ? `After “${shown}”`
+      : "At the beginning";
   element("bars").replaceChildren(
     ...rows.map(([character, share]) => {
       const sign = SIGNS.get(character);
@@ -130,7 +173,11 @@ function showBars(place = cursor) {
       bar.style.setProperty("--share", `${(100 * share).toFixed(2)}%`);
       const track = make("div");
       track.append(bar);
-      item.append(make("b", sign ?? character, sign ? "sign" : ""), track, make("span", share < 0.0005 ? "< 0.1%" : `${(100 * share).toFixed(1)}%`));
+      item.append(
+        make("b", sign ?? character, sign ? "sign" : ""),
+        track,
+        make("span", share < 0.0005 ? "< 0.1%" : `${(100 * share).toFixed(1)}%`),
+      );
       return item;
     }),
   );
@@ -165,7 +212,8 @@ function showOptions() {
 async function write() {
   if (running) return void ask("stop");
   const seed = element("seed").value.trim();
-  if (!/^\d{0,20}$/.test(seed)) return complain(`the seed is ${JSON.stringify(seed)}; give a whole number from 0, or nothing`);
+  if (!/^\d{0,20}$/.test(seed))
+    return complain(`the seed is ${JSON.stringify(seed)}; give a whole number from 0, or nothing`);
   complain("");
   setRunning(true);
   try {
@@ -178,9 +226,15 @@ async function write() {
     });
     next = written.next;
     if (cursor === null) showBars();
-    const why = { end: "ended by itself", stop: "at a stop string", cancelled: "stopped", length: "" }[/** @type {"end"} */ (written.ended)];
-    const rate = written.milliseconds > 0 ? `, ${count(Math.round((1000 * written.made) / written.milliseconds))} a second` : "";
-    element("status").textContent = `${count(written.made)} characters${rate}${why ? `, ${why}` : ""}; seed ${written.seed}`;
+    const why = { end: "ended by itself", stop: "at a stop string", cancelled: "stopped", length: "" }[
+      /** @type {"end"} */ (written.ended)
+    ];
+    const rate =
+      written.milliseconds > 0
+        ? `, ${count(Math.round((1000 * written.made) / written.milliseconds))} a second`
+        : "";
+    element("status").textContent =
+      `${count(written.made)} characters${rate}${why ? `, ${why}` : ""}; seed ${written.seed}`;
   } catch (error) {
     complain(/** @type {Error} */ (error).message);
   }
@@ -206,7 +260,8 @@ async function score() {
     next = found.next;
     showBars();
     const unknown = found.unknown ? `, ${count(found.unknown)} unknown to the model` : "";
-    element("figures").textContent = `${found.bits_per_char.toFixed(3)} bits a character, perplexity ${found.perplexity.toFixed(2)}, ${count(found.characters)} characters${unknown}`;
+    element("figures").textContent =
+      `${found.bits_per_char.toFixed(3)} bits a character, perplexity ${found.perplexity.toFixed(2)}, ${count(found.characters)} characters${unknown}`;
   } catch (error) {
     complain(/** @type {Error} */ (error).message);
   }
@@ -233,18 +288,31 @@ async function openFile(file) {
 }
 
 /** Where a key of the view moves the cursor. @type {{[key: string]: (at: number) => number}} */
-const KEYS = { ArrowLeft: (at) => at - 1, ArrowRight: (at) => at + 1, Home: () => 0, End: () => places.length };
+const KEYS = {
+  ArrowLeft: (at) => at - 1,
+  ArrowRight: (at) => at + 1,
+  Home: () => 0,
+  End: () => places.length,
+};
 
 function listen() {
-  const on = (/** @type {string} */ id, /** @type {string} */ event, /** @type {(event: any) => void} */ then) => element(id).addEventListener(event, then);
+  const on = (
+    /** @type {string} */ id,
+    /** @type {string} */ event,
+    /** @type {(event: any) => void} */ then,
+  ) => element(id).addEventListener(event, then);
   on("panel-write", "submit", (event) => (event.preventDefault(), write()));
   on("panel-score", "submit", (event) => (event.preventDefault(), score()));
   on("again", "click", () => ((element("seed").value = ""), write()));
   on("copy", "click", () => navigator.clipboard.writeText(places.map(({ character }) => character).join("")));
   for (const id of ["length", "temperature", "top-p"]) on(id, "input", showOptions);
-  for (const [id, act] of [["start", write], ["text", score]]) {
+  for (const [id, act] of [
+    ["start", write],
+    ["text", score],
+  ]) {
     on(/** @type {string} */ (id), "keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !running) /** @type {() => void} */ (act)();
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !running)
+        /** @type {() => void} */ (act)();
     });
   }
   for (const name of ["write", "score"]) {
@@ -267,7 +335,10 @@ function listen() {
     moveTo(at >= places.length ? null : at);
   });
   on("file", "change", ({ target }) => openFile(target.files[0]).then(() => (target.value = "")));
-  document.addEventListener("dragover", (event) => (event.preventDefault(), document.body.classList.add("dropping")));
+  document.addEventListener(
+    "dragover",
+    (event) => (event.preventDefault(), document.body.classList.add("dropping")),
+  );
   document.addEventListener("dragleave", () => document.body.classList.remove("dropping"));
   document.addEventListener("drop", (event) => {
     event.preventDefault();

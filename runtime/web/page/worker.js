@@ -1,7 +1,8 @@
-// The model of a page, in a worker: it stands after chargen.js, in one script.
+// The model of a page, in a worker: page.py puts it behind chargen.js, into one script.
 
-/** @import { Model, TextState } from "../src/index.js" */
-/* global load, ChargenError */
+import { ChargenError, load } from "../chargen.js";
+
+/** @import { Model, TextState } from "../chargen.js" */
 /** @typedef {{character: string, bits: number | null, top: [string, number][]}} Place */
 
 const SHOWN = 10; // likeliest characters that are told of each place
@@ -23,7 +24,9 @@ function look(logits, token) {
   for (const logit of logits) most = Math.max(most, logit);
   let total = 0;
   for (const logit of logits) total += Math.exp(logit - most);
-  const best = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b).slice(0, SHOWN);
+  const best = Array.from(logits.keys())
+    .sort((a, b) => logits[b] - logits[a] || a - b)
+    .slice(0, SHOWN);
   return {
     bits: token === null ? null : (most + Math.log(total) - logits[token]) / Math.LN2,
     top: best.map((each) => [texts[each], Math.exp(logits[each] - most) / total]),
@@ -35,6 +38,7 @@ async function open(bytes) {
   const opened = await load(bytes);
   model = opened;
   const { config, training, parity, properties, sha256 } = opened.artifact;
+  /** @type {number | null} */
   let difference = null;
   for (const { tokens, stride, logits } of parity.vectors) {
     const hidden = new Float32Array(config.num_layers * config.hidden_size);
@@ -44,7 +48,8 @@ async function open(bytes) {
       difference = Math.max(difference ?? 0, Math.abs(logit - found[place * stride]));
     });
   }
-  const plainly = (/** @type {any} */ value) => JSON.parse(JSON.stringify(value, (_, each) => (typeof each === "bigint" ? String(each) : each)));
+  const plainly = (/** @type {any} */ value) =>
+    JSON.parse(JSON.stringify(value, (_, each) => (typeof each === "bigint" ? String(each) : each)));
   return { ...plainly({ config, training, parity, properties, sha256 }), size: bytes.byteLength, difference };
 }
 
@@ -88,7 +93,13 @@ async function write({ start, length, ...options }) {
   postMessage({ kind: "places", places });
   if (writing === mine) writing = null;
   const next = stream.ended === "end" ? [] : look(state.logits(), null).top;
-  return { next, made, ended: stream.ended, seed: String(state.seed), milliseconds: performance.now() - begun - waited };
+  return {
+    next,
+    made,
+    ended: stream.ended,
+    seed: String(state.seed),
+    milliseconds: performance.now() - begun - waited,
+  };
 }
 
 /**
@@ -101,7 +112,8 @@ function readPlaces(text, state) {
   const { tokenOf, end } = /** @type {Model} */ (model).vocabulary;
   return Array.from(text, (character, place) => {
     // the first character of running text is read from nothing, so there is nothing to say of it
-    const told = place || end >= 0 ? look(state.logits(), tokenOf.get(character) ?? null) : { bits: null, top: [] };
+    const told =
+      place || end >= 0 ? look(state.logits(), tokenOf.get(character) ?? null) : { bits: null, top: [] };
     if (tokenOf.has(character)) state.feed(character);
     return { character, ...told };
   });
@@ -110,7 +122,9 @@ function readPlaces(text, state) {
 /** Score a text. @param {{text: string}} asked */
 function score({ text }) {
   const opened = /** @type {Model} */ (model);
-  const { log_probabilities, bits_per_char, perplexity, characters, unknown } = opened.score(text, { unknown: "skip" });
+  const { log_probabilities, bits_per_char, perplexity, characters, unknown } = opened.score(text, {
+    unknown: "skip",
+  });
   const state = opened.state();
   const places = readPlaces(text, state);
   const first = opened.vocabulary.end >= 0 ? 0 : 1;
@@ -125,6 +139,10 @@ onmessage = async ({ data: { id, call, given } }) => {
   try {
     postMessage({ kind: "answer", id, answer: await CALLS[call](given) });
   } catch (error) {
-    postMessage({ kind: "answer", id, error: error instanceof ChargenError ? error.message : `this is a defect: ${error}` });
+    postMessage({
+      kind: "answer",
+      id,
+      error: error instanceof ChargenError ? error.message : `this is a defect: ${error}`,
+    });
   }
 };
