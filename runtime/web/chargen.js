@@ -39,6 +39,7 @@ const KERNEL = "AGFzbQEAAAABIQRgBn9/f39/fwBgB39/f39/f38AYAV/f39/fwBgAXsBewITAQdj
 const ROWS = 16;
 const ACTIVATION_SCALE = Math.fround(1 / 127);
 const HALF_EVEN = 1.5 * 2 ** 52;
+const PAGE_BYTES = 65536;
 const LINE_BYTES = 64;
 const ROWS_KEPT = 1 << 22;
 class Engine {
@@ -115,9 +116,7 @@ function layOut({ input, recurrent, output }, { hidden, vocab, width, integers }
   const matrices = { input: input.map(place), recurrent: recurrent.map(place), output: place(output) };
   const vector = (count) => ({ at: room(4 * Math.ceil(count / ROWS) * ROWS), count });
   const places = [hidden, hidden, hidden, hidden, width, 3 * hidden, 3 * hidden, vocab].map(vector);
-  const memory = new WebAssembly.Memory({ initial: Math.ceil(size / 65536) });
-  const bytes = Uint8Array.from(atob(KERNEL), (character) => character.charCodeAt(0));
-  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { chargen: { memory } });
+  const { memory, kernel } = openKernel(size);
   for (const matrix of [...matrices.input, ...matrices.recurrent, matrices.output]) pack(memory, matrix);
   const floats = places.map(({ at, count }) => ({ at, numbers: new Float32Array(memory.buffer, at, count) }));
   const [before, after, , , embedded, inputs, recurrentSums, scores] = floats;
@@ -125,10 +124,26 @@ function layOut({ input, recurrent, output }, { hidden, vocab, width, integers }
     ? places.slice(2, 4).map(({ at, count }) => ({ at, numbers: new Int16Array(memory.buffer, at, count) }))
     : [before, after];
   return {
-    kernel: ((exports)),
+    kernel,
     matrices,
     vectors: { before, fed, after, above, embedded, inputs, recurrent: recurrentSums, scores },
   };
+}
+function openKernel(size) {
+  let memory;
+  try {
+    memory = new WebAssembly.Memory({ initial: Math.ceil(size / PAGE_BYTES) });
+  } catch {
+    throw new ChargenError(`there is not enough memory for the model, which needs ${size} bytes; take a smaller one`);
+  }
+  try {
+    const bytes = Uint8Array.from(atob(KERNEL), (character) => character.charCodeAt(0));
+    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { chargen: { memory } });
+    return { memory, kernel: ((exports)) };
+  } catch (error) {
+    const reason = (error).message;
+    throw new ChargenError(`WebAssembly with SIMD does not run here (${reason}); browsers since 2023 and Node 20 have it`);
+  }
 }
 function pack(memory, { at, blocks, pairs, scale, bias, source }) {
   const { rows, columns, data, transposed, ...by } = source;

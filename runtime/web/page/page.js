@@ -57,6 +57,7 @@ function hear({ data }) {
 }
 
 async function begin() {
+  if (!("DecompressionStream" in globalThis)) throw new Error("this page needs a browser of 2023 or newer");
   const unpacked = new Blob([decode("code")]).stream().pipeThrough(new DecompressionStream("gzip"));
   const code = await new Response(unpacked).text();
   worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));

@@ -74,7 +74,7 @@ function* fields(data) {
  * The metadata in the file's order, and where the last field before it ends.
  * @param {Uint8Array} data
  */
-function readMetadata(data) {
+export function readMetadata(data) {
   const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   /** @type {Map<string, string>} */
   const metadata = new Map();
