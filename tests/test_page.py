@@ -4,11 +4,8 @@ The browser's part runs where Chromium and playwright-core are: `make test-web` 
 """
 
 import base64
-import json
 import os
 import re
-import shutil
-import subprocess
 
 import pytest
 
@@ -16,10 +13,8 @@ import chargen_ort
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.page import page_bytes
 from tests.conftest import assert_refused, run
-from tests.tools.web import ROOT
+from tests.tools.browser import in_chromium, needs_browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PLAYWRIGHT = ROOT / "runtime/web/node_modules/playwright-core"
 START, SEED = "hell", 7
 
 
@@ -91,23 +86,11 @@ def test_what_is_no_model_is_refused(tmp_path):
     assert not (tmp_path / "x.html").exists()
 
 
-@pytest.mark.skipif(
-    not (CHROMIUM and shutil.which("node") and PLAYWRIGHT.exists()),
-    reason="Chromium, Node and playwright-core are not all there; make test-web brings them",
-)
+@needs_browser
 def test_in_a_browser_it_writes_what_python_writes(page, tmp_path):
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(DEMO_MODEL.read_bytes()[:-3] + b"???")
-    result = subprocess.run(
-        ["node", ROOT / "tests/browser/page.mjs", page, damaged, START, str(SEED)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "CHROMIUM": CHROMIUM or ""},
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
+    found = in_chromium("page.mjs", page, damaged, START, SEED)
     model = chargen_ort.load(DEMO_MODEL)
 
     def written(**options):

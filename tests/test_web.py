@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import chargen_ort
@@ -19,6 +20,7 @@ from tests.hostile.build import honest, of_precision, without_seal
 from tests.hostile.cases import CASES
 from tests.hostile.worker import attempt
 from tests.tools import web
+from tests.tools.browser import in_chromium, needs_browser
 
 FOLDER = web.MODULE.parent
 MUTANTS = int(os.environ.get("CHARGEN_MUTANTS", "200"))  # make test-web tries 2,000
@@ -106,6 +108,35 @@ def test_the_vectors_and_the_rest():
         ["npm", "test"], cwd=FOLDER, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout
+
+
+@needs_browser
+def test_the_vectors_in_a_browser():
+    found = in_chromium("golden.mjs")
+    assert found["failed"] == []
+    assert found["tests"] > 25
+
+
+FUSED = "fma" in (CPU.read_text() if (CPU := Path("/proc/cpuinfo")).exists() else "").split()
+
+
+@needs_node
+@pytest.mark.skipif(not FUSED, reason="the processor has no fused multiply-add")
+@pytest.mark.parametrize(("embedding_dim", "hidden_size"), [(8, 16), (200, 40)])
+def test_int8_has_the_bits_of_onnxruntime(embedding_dim, hidden_size, tmp_path):
+    """Where a state is rounded to another whole number, a text goes another way."""
+    (tmp_path / "model.onnx").write_bytes(of_precision("int8", 2, 0.02, embedding_dim, hidden_size))
+    text = "the quick brown fox jumps over the lazy dog.\n" * 3
+    code = (
+        f"import {{ load }} from {json.dumps(web.MODULE.as_uri())};"
+        f"const model = await load({json.dumps((tmp_path / 'model.onnx').as_uri())});"
+        f"console.log(JSON.stringify([...model.state({json.dumps(text)}).hidden()]));"
+    )
+    result = subprocess.run(
+        ["node", "--input-type=module", "-e", code], capture_output=True, text=True, check=True
+    )
+    expected = chargen_ort.load(tmp_path / "model.onnx").state(text).hidden()
+    assert np.array_equal(np.array(json.loads(result.stdout), dtype=np.float32), expected.ravel())
 
 
 @needs_node

@@ -96,7 +96,7 @@ declare class Engine {
     width: number;
     integers: boolean;
     embedding: Float32Array<ArrayBufferLike> | Int8Array<ArrayBufferLike>;
-    embeddingScale: Float32Array<ArrayBufferLike> | Int8Array<ArrayBufferLike>;
+    first: ((token: number) => Float32Array) | null;
     kernel: {
         [name: string]: Function;
     };
@@ -189,6 +189,8 @@ declare class Engine {
      * @param {number} token
      */
     rowOf(token: number): Float32Array<ArrayBufferLike>;
+    /** @param {number} token */
+    multiplyEmbedding(token: number): Float32Array<ArrayBuffer>;
 }
 export type Hole = {
     name: string;

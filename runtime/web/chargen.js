@@ -35,7 +35,7 @@ function shown(value) {
 }
 const countCharacters = (text) => [...text].length;
 
-const KERNEL = "AGFzbQEAAAABIQRgBn9/f39/fwBgB39/f39/f38AYAV/f39/fwBgAXsBewITAQdjaGFyZ2VuBm1lbW9yeQIAAQMHBgABAgMDAwcqAwdwcm9kdWN0AAAPaW50ZWdlcl9wcm9kdWN0AAEKcGFzc19nYXRlcwACCqUKBqgCAgJ/BXsgASAFaiEHA0AgAv0ABAAhCSAC/QAEECEKIAL9AAQgIQsgAv0ABDAhDCABIQYDQCAG/QkCACEIIAkgCCAA/QAEAP3mAf3kASEJIAogCCAA/QAEEP3mAf3kASEKIAsgCCAA/QAEIP3mAf3kASELIAwgCCAA/QAEMP3mAf3kASEMIAb9CQIEIQggCSAIIAD9AARA/eYB/eQBIQkgCiAIIAD9AARQ/eYB/eQBIQogCyAIIAD9AARg/eYB/eQBIQsgDCAIIAD9AARw/eYB/eQBIQwgAEGAAWohACAGQQhqIQYgBiAHSQ0ACyADIAn9CwQAIAMgCv0LBBAgAyAL/QsEICADIAz9CwQwIAJBwABqIQIgA0HAAGohAyAEQQFrIQQgBA0ACwvjAgICfwV7IAEgBmohCANA/QwAAAAAAAAAAAAAAAAAAAAAIQr9DAAAAAAAAAAAAAAAAAAAAAAhC/0MAAAAAAAAAAAAAAAAAAAAACEM/QwAAAAAAAAAAAAAAAAAAAAAIQ0gASEHA0AgB/0JAgAhCSAKIAkgAP0BAwD9ugH9rgEhCiALIAkgAP0BAwj9ugH9rgEhCyAMIAkgAP0BAxD9ugH9rgEhDCANIAkgAP0BAxj9ugH9rgEhDSAAQSBqIQAgB0EEaiEHIAcgCEkNAAsgBCAD/QAEACAC/QAEACAK/foB/eYB/eQB/QsEACAEIAP9AAQQIAL9AAQQIAv9+gH95gH95AH9CwQQIAQgA/0ABCAgAv0ABCAgDP36Af3mAf3kAf0LBCAgBCAD/QAEMCAC/QAEMCAN/foB/eYB/eQB/QsEMCACQcAAaiECIANBwABqIQMgBEHAAGohBCAFQQFrIQUgBQ0ACwuXAQICfwF7IARBAXQhBiADIARqIQUDQCABIAZq/QAEACACIAZq/QAEACABIARq/QAEACACIARq/QAEAP3kARAD/eYB/eQBEAQhByADIAcgAf0ABAAgAv0ABAD95AEQAyAA/QAEACAH/eUB/eYB/eQB/QsEACAAQRBqIQAgAUEQaiEBIAJBEGohAiADQRBqIQMgAyAFSQ0ACwszAP0MAACAPwAAgD8AAIA/AACAP/0MAACAPwAAgD8AAIA/AACAPyAA/eEBEAX95AH95wELSgD9DAAAgD8AAIA/AACAPwAAgD/9DAAAAEAAAABAAAAAQAAAAED9DAAAgD8AAIA/AACAPwAAgD8gACAA/eQBEAX95AH95wH95QEL+wIBAnv9DAAArsIAAK7CAACuwgAArsL9DAAArkIAAK5CAACuQgAArkIgAP3oAf3pASEAIAD9DDuquD87qrg/O6q4PzuquD/95gH9aiEBIAAgAf0MAIAxPwCAMT8AgDE/AIAxP/3mAf3lASAB/QyDgF65g4BeuYOAXrmDgF65/eYB/eUBIQL9DGdpUDlnaVA5Z2lQOWdpUDkhACAAIAL95gH9DM5DtzrOQ7c6zkO3Os5Dtzr95AEhACAAIAL95gH9DAiJCDwIiQg8CIkIPAiJCDz95AEhACAAIAL95gH9DMGpKj3BqSo9wakqPcGpKj395AEhACAAIAL95gH9DKqqKj6qqio+qqoqPqqqKj795AEhACAAIAL95gH9DAAAAD8AAAA/AAAAPwAAAD/95AEhACACIAL95gEgAP3mASAC/QwAAIA/AACAPwAAgD8AAIA//eQB/eQBIQAgACAB/fgB/Qx/AAAAfwAAAH8AAAB/AAAA/a4BQRf9qwH95gEL";
+const KERNEL = "AGFzbQEAAAABIQRgBn9/f39/fwBgB39/f39/f38AYAV/f39/fwBgAXsBewITAQdjaGFyZ2VuBm1lbW9yeQIAAQMGBQABAgMDByoDB3Byb2R1Y3QAAA9pbnRlZ2VyX3Byb2R1Y3QAAQpwYXNzX2dhdGVzAAIKiw4FqAICAn8FeyABIAVqIQcDQCAC/QAEACEJIAL9AAQQIQogAv0ABCAhCyAC/QAEMCEMIAEhBgNAIAb9CQIAIQggCSAIIAD9AAQA/eYB/eQBIQkgCiAIIAD9AAQQ/eYB/eQBIQogCyAIIAD9AAQg/eYB/eQBIQsgDCAIIAD9AAQw/eYB/eQBIQwgBv0JAgQhCCAJIAggAP0ABED95gH95AEhCSAKIAggAP0ABFD95gH95AEhCiALIAggAP0ABGD95gH95AEhCyAMIAggAP0ABHD95gH95AEhDCAAQYABaiEAIAZBCGohBiAGIAdJDQALIAMgCf0LBAAgAyAK/QsEECADIAv9CwQgIAMgDP0LBDAgAkHAAGohAiADQcAAaiEDIARBAWshBCAEDQALC+MCAgJ/BXsgASAGaiEIA0D9DAAAAAAAAAAAAAAAAAAAAAAhCv0MAAAAAAAAAAAAAAAAAAAAACEL/QwAAAAAAAAAAAAAAAAAAAAAIQz9DAAAAAAAAAAAAAAAAAAAAAAhDSABIQcDQCAH/QkCACEJIAogCSAA/QEDAP26Af2uASEKIAsgCSAA/QEDCP26Af2uASELIAwgCSAA/QEDEP26Af2uASEMIA0gCSAA/QEDGP26Af2uASENIABBIGohACAHQQRqIQcgByAISQ0ACyAEIAP9AAQAIAL9AAQAIAr9+gH95gH95AH9CwQAIAQgA/0ABBAgAv0ABBAgC/36Af3mAf3kAf0LBBAgBCAD/QAEICAC/QAEICAM/foB/eYB/eQB/QsEICAEIAP9AAQwIAL9AAQwIA39+gH95gH95AH9CwQwIAJBwABqIQIgA0HAAGohAyAEQcAAaiEEIAVBAWshBSAFDQALC9ABAgJ/AnsgBEEBdCEGIAMgBGohBQNAIAH9XQMA/V8gAv1dAwD9X/3wAf1e/V8QAyEHIAEgBGr9XQMA/V8gAiAEav1dAwD9X/3wAf1e/V8QAyEIIAggAiAGav1dAwD9X/3yAf1e/V8hCCAIIAEgBmr9XQMA/V/98AH9Xv1fEAQhCCAHIAD9XQMA/V8gCP3xAf1e/V/98gH9Xv1fIQcgAyAIIAf98AH9Xv1bAwAAIABBCGohACABQQhqIQEgAkEIaiECIANBCGohAyADIAVJDQALC/QDAQN7/QwAAAAAAAAywAAAAAAAADLA/QwAAAAAAAAyQAAAAAAAADJAIAD99AH99QEhACAAIAD98gH9Xv1fIQH9DAAAACCqBsg9AAAAIKoGyD0hAiACIAH98gH9DAAAAGDZCX8+AAAAYNkJfz798AH9Xv1fIQIgAiAB/fIB/QwAAABgJ+gPPwAAAGAn6A8//fAB/V79XyECIAIgAf3yAf0MAAAAAKtvgT8AAAAAq2+BP/3wAf1e/V8hAiACIAH98gH9DAAAAEDmx88/AAAAQObHzz/98AH9Xv1fIQIgAiAA/fIB/V79XyEC/QwAAACgnnhlPQAAAKCeeGU9IQMgAyAB/fIB/QwAAABgT744PgAAAGBPvjg+/fAB/V79XyEDIAMgAf3yAf0MAAAAoPti2j4AAACg+2LaPv3wAf1e/V8hAyADIAH98gH9DAAAAOCn4ls/AAAA4KfiWz/98AH9Xv1fIQMgAyAB/fIB/QwAAAAAw+e9PwAAAADD570//fAB/V79XyEDIAMgAf3yAf0MAAAAgObH7z8AAACA5sfvP/3wAf1e/V8hA/0MAAAAAAAA8D8AAAAAAADwP/0MAAAAAAAAAAAAAAAAAAAAAP0MAAAAAAAA4D8AAAAAAADgPyACIAP98wH9Xv1f/fAB/V79X/31Af30AQuxAwEDe/0MAAAAAAAAIsAAAAAAAAAiwP0MAAAAAAAAIkAAAAAAAAAiQCAA/fQB/fUBIQAgACAA/fIB/V79XyEB/QwAAAAAuOSzvAAAAAC45LO8IQIgAiAB/fIB/QwAAADAbyZMPQAAAMBvJkw9/fAB/V79XyECIAIgAf3yAf0MAAAA4P+m170AAADg/6bXvf3wAf1e/V8hAiACIAH98gH9DAAAACAIgGs+AAAAIAiAaz798AH9Xv1fIQIgAiAB/fIB/QwAAABAaSjvPgAAAEBpKO8+/fAB/V79XyECIAIgAf3yAf0MAAAAoL3hRD8AAACgveFEP/3wAf1e/V8hAiACIAH98gH9DAAAAIA7C3Q/AAAAgDsLdD/98AH9Xv1fIQIgAiAA/fIB/V79XyEC/QwAAAAAexq0PgAAAAB7GrQ+IQMgAyAB/fIB/QwAAADAuhIfPwAAAMC6Eh8//fAB/V79XyEDIAMgAf3yAf0MAAAAoECVYj8AAACgQJViP/3wAf1e/V8hAyADIAH98gH9DAAAAKA7C3Q/AAAAoDsLdD/98AH9Xv1fIQMgAiAD/fMB/V79Xws=";
 const ROWS = 16;
 const ACTIVATION_SCALE = Math.fround(1 / 127);
 const HALF_EVEN = 1.5 * 2 ** 52;
@@ -50,7 +50,7 @@ class Engine {
     this.width = (config.embedding_dim);
     this.integers = config.precision === "int8";
     this.embedding = weights.embedding;
-    this.embeddingScale = weights.embedding_scale;
+    this.first = this.integers ? firstRows(config, weights) : null;
     const sources = this.integers ? integerSources(config, weights) : floatSources(config, weights);
     const { kernel, matrices, vectors } = layOut(sources, this);
     this.kernel = kernel;
@@ -90,14 +90,16 @@ class Engine {
   rowOf(token) {
     const found = this.rows[token];
     if (found) return found;
-    const { width, embedding, embeddingScale } = this;
-    const { embedded, inputs } = this.vectors;
-    const scale = embeddingScale ? embeddingScale[token] : 1;
-    for (let i = 0; i < width; i++) embedded.numbers[i] = embedding[token * width + i] * scale;
-    this.multiply(this.matrices.input[0], embedded.at, inputs.at);
+    const row = this.first ? this.first(token) : this.multiplyEmbedding(token);
     this.kept += 3 * this.hidden;
     if (this.kept > ROWS_KEPT) [this.rows, this.kept] = [[], 3 * this.hidden];
-    return (this.rows[token] = inputs.numbers.slice());
+    return (this.rows[token] = row);
+  }
+  multiplyEmbedding(token) {
+    const { embedded, inputs } = this.vectors;
+    embedded.numbers.set(this.embedding.subarray(token * this.width, (token + 1) * this.width));
+    this.multiply(this.matrices.input[0], embedded.at, inputs.at);
+    return inputs.numbers.slice();
   }
 }
 function layOut({ input, recurrent, output }, { hidden, vocab, width, integers }) {
@@ -189,17 +191,31 @@ function floatSources({ hidden_size, num_layers, embedding_dim, tokens }, weight
     },
   };
 }
-function integerSources({ hidden_size, num_layers, embedding_dim, tokens }, weights) {
+function firstRows({ hidden_size, embedding_dim }, weights) {
+  const { embedding, embedding_scale, layer_0_W, layer_0_W_scale, layer_0_bias } = weights;
+  const rows = 3 * hidden_size;
+  const matrix = Float32Array.from(layer_0_W, (number, place) => number * layer_0_W_scale[place % rows]);
+  let together = 128;
+  for (let few = 64; rows < embedding_dim && few >= rows && few >= 16; few /= 2) together *= 2;
+  return (token) => {
+    const sums = new Float32Array(rows);
+    for (let begin = 0; begin < embedding_dim; begin += together) {
+      const part = new Float32Array(rows);
+      for (let column = begin; column < Math.min(begin + together, embedding_dim); column++) {
+        const x = Math.fround(embedding[token * embedding_dim + column] * embedding_scale[token]);
+        for (let row = 0, at = column * rows; row < rows; row++) part[row] += x * matrix[at + row];
+      }
+      for (let row = 0; row < rows; row++) sums[row] += part[row];
+    }
+    return sums.map((sum, row) => sum + layer_0_bias[row]);
+  };
+}
+function integerSources({ hidden_size, num_layers, tokens }, weights) {
   const [rows, transposed] = [3 * hidden_size, true];
-  const first = Float32Array.from(
-    weights.layer_0_W,
-    (number, place) => number * weights.layer_0_W_scale[place % rows],
-  );
   const of = (layer, name) => weights[`layer_${layer}_${name}`];
   return {
     input: Array.from({ length: num_layers }, (_, layer) => {
-      if (!layer)
-        return { rows, columns: embedding_dim, data: first, transposed, bias: weights.layer_0_bias };
+      if (!layer) return { rows: 0, columns: 0, data: [], transposed, bias: [] };
       const bias = new Float32Array(rows);
       bias.set(of(layer, "bias"), 2 * hidden_size);
       return {

@@ -1,10 +1,6 @@
 """chargen.js in Chromium, beside onnxruntime-web there and beside Python on the same machine."""
 
-import json
-import os
-import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,7 +9,7 @@ from pathlib import Path
 from chargen_ort import CharGenerator
 from tests.benchmarks.measure import RUNS, Row
 from tests.conftest import artifact_bytes, random_model
-from tests.tools.web import ROOT
+from tests.tools.browser import in_chromium
 
 CHARACTERS = "".join(map(chr, range(32, 96))) + "\n"
 # name, hidden size, layers, characters a run, the ratio asked for against onnxruntime-web
@@ -49,13 +45,5 @@ def _python(model: CharGenerator, characters: int) -> float:
 
 
 def _browser(path: Path, characters: int) -> tuple[float, float]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or ""
-    result = subprocess.run(
-        ["node", ROOT / "tests/browser/speed.mjs", str(RUNS), path, str(characters)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "CHROMIUM": chromium},
-    )
-    ours, theirs = json.loads(result.stdout)[0]
+    ours, theirs = in_chromium("speed.mjs", RUNS, path, characters, seconds=600)[0]
     return ours, theirs

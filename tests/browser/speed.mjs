@@ -10,7 +10,12 @@ const WEB = new URL("../../runtime/web/", import.meta.url);
 const require = createRequire(new URL("package.json", WEB));
 const { chromium } = require("playwright-core");
 const ORT = dirname(require.resolve("onnxruntime-web")) + "/";
-const TYPES = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html" };
+const TYPES = {
+  ".js": "text/javascript",
+  ".mjs": "text/javascript",
+  ".wasm": "application/wasm",
+  ".html": "text/html",
+};
 const [runs, ...work] = process.argv.slice(2);
 
 /** In the page: medians of both for one model. */
@@ -26,7 +31,11 @@ async function measure([model, characters, runs]) {
   const ours = () => own.generate("", { length: characters, seed: 1, temperature: 0.8 });
   const theirs = async () => {
     // the step alone: they draw nothing
-    let hidden = new ort.Tensor("float32", new Float32Array(num_layers * hidden_size), [1, num_layers, hidden_size]);
+    let hidden = new ort.Tensor("float32", new Float32Array(num_layers * hidden_size), [
+      1,
+      num_layers,
+      hidden_size,
+    ]);
     for (let made = 0; made < characters; made++) {
       const token = new ort.Tensor("int64", BigInt64Array.of(BigInt(made % tokens.length)), [1, 1]);
       hidden = (await session.run({ token, hidden })).next_hidden;
@@ -48,8 +57,15 @@ const page = await browser.newPage();
 await page.route("**/*", (route) => {
   const path = new URL(route.request().url()).pathname;
   if (path === "/") return route.fulfill({ contentType: "text/html", body: "<!doctype html>" });
-  const file = path.startsWith("/web/") ? new URL(path.slice(5), WEB) : path.startsWith("/ort/") ? ORT + path.slice(5) : path;
-  return route.fulfill({ contentType: TYPES[extname(path)] ?? "application/octet-stream", body: readFileSync(file) });
+  const file = path.startsWith("/web/")
+    ? new URL(path.slice(5), WEB)
+    : path.startsWith("/ort/")
+      ? ORT + path.slice(5)
+      : path;
+  return route.fulfill({
+    contentType: TYPES[extname(path)] ?? "application/octet-stream",
+    body: readFileSync(file),
+  });
 });
 await page.goto("http://localhost/");
 const found = [];
