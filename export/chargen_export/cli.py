@@ -21,7 +21,6 @@ _NAME = "train-export"
 _TRAIN = "train"  # the command that is meant where none is named
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _REPLACED = {  # options of earlier days, and the commands that took their place
-    "--from": "train-export convert FILE",
     "--verify": "train-export verify FILE --checkpoint CHECKPOINT",
 }
 
@@ -84,6 +83,15 @@ _Out = Annotated[
         help="The file to write, or with a slash at its end the folder of the file. By default "
         "it is artifacts/<corpus name>.onnx.",
         rich_help_panel=_RUN,
+    ),
+]
+_From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="A model of train-export in fp32 whose weights training goes on from. Its sizes stay, "
+        "and it learns the characters that it does not know.",
+        rich_help_panel=_TRAINING,
     ),
 ]
 _Overwrite = Annotated[
@@ -195,6 +203,7 @@ def train_export(
     corpus: _Corpus = None,
     out: _Out = None,
     overwrite: _Overwrite = False,
+    base: _From = None,
     preset: _Preset = None,
     minutes: _Minutes = None,
     epochs: _Epochs = None,
@@ -216,7 +225,8 @@ def train_export(
     """Train a character model on a text and export it as one sealed .onnx file.
 
     With no options, model size and training time follow from the size of the corpus. The file runs
-    with [bold]chargen-ort[/bold], or with any ONNX runtime.
+    with [bold]chargen-ort[/bold], or with any ONNX runtime. A model that there is already is a
+    good beginning for another text of its kind: --from base.onnx.
 
     Two more commands train nothing: [bold]train-export convert[/bold] makes other files of a
     checkpoint or a model, and [bold]train-export verify[/bold] proves a model against the
@@ -257,10 +267,10 @@ def train_export(
             with signals, display:
                 train_and_export(
                     corpus, out, preset, Observers(display, signals), resume, checkpoint_minutes,
-                    begun, precision or "fp32", limit, overwrite, minutes=minutes, epochs=epochs,
-                    hidden_size=hidden_size, num_layers=num_layers, embedding_dim=embedding_dim,
-                    dropout=dropout, seq_length=seq_length, batch_size=batch_size,
-                    learning_rate=learning_rate, seed=seed, device=device,
+                    begun, precision or "fp32", limit, overwrite, base, minutes=minutes,
+                    epochs=epochs, hidden_size=hidden_size, num_layers=num_layers,
+                    embedding_dim=embedding_dim, dropout=dropout, seq_length=seq_length,
+                    batch_size=batch_size, learning_rate=learning_rate, seed=seed, device=device,
                 )  # fmt: skip
         except TrainingStoppedError as error:
             _fail(f"{error}; go on with: {resumed}", signals.status)

@@ -27,7 +27,8 @@ from chargen_ort.form import Array, fill, render
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.gru import HALF
 from chargen_ort.records import Certificate, Gate
-from chargen_ort.scoring import score_rows, window_rows
+from chargen_ort.rows import score_rows
+from chargen_ort.scoring import window_rows
 from chargen_ort.text import read_text
 from chargen_train.evaluate import WINDOW
 from chargen_train.model import CharGRU

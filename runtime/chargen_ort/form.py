@@ -93,7 +93,8 @@ def fill(form: Form, arrays: Mapping[str, Array]) -> bytes:
     wanted = {hole.name: (hole.dtype, hole.shape) for hole in form.holes}
     if wanted != {name: (array.dtype, array.shape) for name, array in arrays.items()}:
         raise ValueError(f"the weights are not those of the graph: {', '.join(wanted)}")
-    return b"".join(p if isinstance(p, bytes) else arrays[p.name].tobytes() for p in form.parts)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return b"".join(p if isinstance(p, bytes) else contiguous[p.name].data for p in form.parts)
 
 
 def fits(data: memoryview, form: Form) -> bool:

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from chargen_ort.checks import printable
 from chargen_ort.errors import OptionError
+from chargen_ort.records import Base
+from chargen_ort.strict import record_of
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus
 from chargen_train.files import write_atomically
@@ -33,7 +35,7 @@ from chargen_train.run import Run, State
 from chargen_train.state_checks import check_fields, check_like, check_range
 from chargen_train.windows import Windows
 
-_MAGIC = b"chargen checkpoint 3\n"
+_MAGIC = b"chargen checkpoint 4\n"
 _ZIP = b"PK\x03\x04"  # the archive's first bytes; PyTorch would also read bare pickles
 _DIGEST = 65  # 64 hexadecimal digits and a line end
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -50,6 +52,7 @@ class Checkpoint:
         vocabulary, corpus_name, corpus_sha256: of the text.
         recipe, plan: what is done.
         seconds: used up since the first step.
+        base: the model that the run began with; None if it began with nothing.
         state: of each part of the run, see `Run.state`.
     """
 
@@ -59,6 +62,7 @@ class Checkpoint:
     recipe: Recipe
     plan: Plan
     seconds: float
+    base: Base | None
     state: State
 
     @classmethod
@@ -66,7 +70,7 @@ class Checkpoint:
         """The checkpoint of this moment; it shares memory with the run."""
         corpus = run.corpus
         facts = corpus.vocabulary, corpus.name, corpus.sha256
-        return cls(*facts, run.recipe, run.plan, run.seconds, run.state())
+        return cls(*facts, run.recipe, run.plan, run.seconds, run.base, run.state())
 
     @property
     def step(self) -> int:
@@ -92,7 +96,7 @@ class Checkpoint:
         return model.eval()
 
 
-_FACTS = ("vocabulary", "corpus_name", "corpus_sha256", "recipe", "plan", "seconds")
+_FACTS = ("vocabulary", "corpus_name", "corpus_sha256", "recipe", "plan", "seconds", "base")
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -106,6 +110,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     facts = {name: value for name, value in vars(checkpoint).items() if name in _FACTS}
     for name in ("vocabulary", "recipe", "plan"):
         facts[name] = asdict(facts[name])
+    if checkpoint.base is not None:
+        facts["base"] = checkpoint.base.to_json()
     content = {"facts": json.dumps(facts), "state": checkpoint.state}
     archive = io.BytesIO()
     torch.save(content, archive)
@@ -161,6 +167,8 @@ def _from_archive(payload: memoryview) -> Checkpoint:
     vocabulary["characters"].encode()  # no lone surrogates
     facts["vocabulary"] = Vocabulary(**vocabulary)
     facts["recipe"] = Recipe(**check_fields(Recipe, facts["recipe"]))
+    if facts["base"] is not None:
+        facts["base"] = record_of(Base, facts["base"], "base")
     facts["plan"] = Plan(**check_fields(Plan, facts["plan"]))
     return Checkpoint(**check_fields(Checkpoint, {**facts, **content}))
 
