@@ -95,34 +95,44 @@ function detail(text) {
   return item;
 }
 
-/** What the model's card says, a term and sentences each. @param {any} card @returns {string[][]} */
+const share = (/** @type {number} */ part) => `${(100 * part).toFixed(1)}%`;
+const gap = (/** @type {number} */ size) => (size ? `at most ${size.toExponential(0)}` : "nothing");
+
+/** What the model's card says: a term, and sentences for it. @param {any} card @returns {string[][]} */
 function facts({ config, training, parity, properties, sha256, difference }) {
-  const { validation, baseline } = training;
-  const corpora = training.corpora.map(
-    (/** @type {any} */ corpus) => `${corpus.name}: ${count(corpus.characters)} characters`,
-  );
+  const { validation, baseline, samples, base } = training;
   const good = validation
     ? [`${bits(validation.nats_per_char)} on ${count(validation.characters)} held-out characters`]
     : ["no text was held out"];
   if (baseline)
-    good.push(`an n-gram of order ${baseline.order} (${baseline.method}): ${bits(baseline.nats_per_char)}`);
+    good.push(
+      `an n-gram there: ${bits(baseline.nats_per_char)} (${baseline.method}, order ${baseline.order})`,
+    );
+  const own =
+    samples &&
+    `${share(samples.share_in_corpus)} of ${count(samples.count)} stand in the corpus, ${share(samples.share_of_doubles)} repeat an earlier one`;
+  const times = Number(training.epochs).toPrecision(3);
   const proof = [
-    `at most ${parity.largest_logits_difference.toExponential(0)} from ${parity.against} over ${count(parity.steps)} steps`,
+    `${gap(parity.largest_logits_difference)} from ${parity.against} over ${count(parity.steps)} steps`,
   ];
-  if (difference !== null)
-    proof.push(`here, in this browser, at most ${difference.toExponential(0)} from its test vectors`);
+  if (difference !== null) proof.push(`here, in this browser, ${gap(difference)} from its test vectors`);
+  const unit = config.end ? "tokens" : "characters";
   return [
     [
       "Trained on",
-      ...corpora,
-      `${count(training.steps)} steps, ${Number(training.epochs).toPrecision(3)} times through`,
+      ...training.corpora.map(
+        (/** @type {any} */ corpus) => `${corpus.name}: ${count(corpus.characters)} characters`,
+      ),
+      `${count(training.steps)} steps, ${times} times through${base ? `, from ${base.name}` : ""}`,
     ],
     ["How well it predicts", ...good],
+    ...(own ? [["Its own texts", own]] : []),
     [
       "Network",
-      `GRU ${config.num_layers} × ${config.hidden_size}, embedding ${config.embedding_dim}, ${config.precision}; ${count(config.tokens.length)} ${config.end ? "tokens" : "characters"}`,
+      `GRU ${config.num_layers} × ${config.hidden_size}, embedding ${config.embedding_dim}, ${config.precision}`,
+      `${count(config.tokens.length)} ${unit}`,
     ],
-    ["Parity of the logits", ...proof],
+    ["How far its logits are", ...proof],
     ...(properties.license ? [["Licence", properties.license]] : []),
     ["Seal, checked here", sha256],
   ];
