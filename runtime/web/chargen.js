@@ -1073,6 +1073,7 @@ class TextState {
     this.feedTokens(this.#vocabulary.encode(text, this.#unknown));
   }
   feedTokens(tokens) {
+    for (const token of tokens) checkWhole("a token", token, 0, this.#logits.length - 1);
     if (!tokens.length) return;
     if (!this.#fed && this.#vocabulary.end >= 0) this.#beginText();
     let logits = this.#logits;

@@ -67,6 +67,7 @@ export class TextState {
 
   /** @param {number[]} tokens of the model's */
   feedTokens(tokens) {
+    for (const token of tokens) checkWhole("a token", token, 0, this.#logits.length - 1);
     if (!tokens.length) return;
     if (!this.#fed && this.#vocabulary.end >= 0) this.#beginText();
     let logits = this.#logits;

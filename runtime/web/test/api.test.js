@@ -128,6 +128,14 @@ test("a fork goes on as the state itself, and neither moves the other", () => {
   );
 });
 
+test("a token that the model does not have is refused, and nothing is fed", () => {
+  const state = model.state("hell", { seed: 5 });
+  const before = state.snapshot();
+  for (const token of [-1, 8, 1.5, NaN, "1"])
+    assert.throws(() => state.feedTokens([1, token]), { name: "OptionError" });
+  assert.deepEqual(state.snapshot(), before);
+});
+
 test("a snapshot that is damaged, or of another model, is refused", () => {
   const snapshot = model.state("hell", { seed: 5 }).snapshot();
   const text = Buffer.from(snapshot).toString("latin1");
