@@ -154,7 +154,10 @@ function add(more, className) {
     if (surprise !== null) span.style.setProperty("--shade", `calc(var(--most) * ${shadeOf(surprise)})`);
     return span;
   });
-  element("view").append(...spans);
+  const view = element("view");
+  const atEnd = view.scrollTop + view.clientHeight > view.scrollHeight - 40;
+  view.append(...spans);
+  if (atEnd) view.scrollTop = view.scrollHeight;
   places.push(...more);
   if (cursor === null && places.length) showBars(places.length - 1);
 }
