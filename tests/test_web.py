@@ -3,6 +3,7 @@
 `make test-web` has the tests that need more than Node.
 """
 
+import gzip
 import json
 import os
 import shutil
@@ -47,6 +48,10 @@ def test_the_types_are_those_of_the_comments(tmp_path):
     subprocess.run([TSC, *flags, "--outDir", "out"], cwd=tmp_path, check=True)
     made = (tmp_path / "out/chargen.d.ts").read_text()
     assert (FOLDER / "chargen.d.ts").read_text() == made
+
+
+def test_it_is_small():
+    assert len(gzip.compress(web.MODULE.read_bytes(), 9)) < 23_000
 
 
 def test_its_version_is_the_runtimes():

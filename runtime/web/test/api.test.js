@@ -48,6 +48,16 @@ test("SHA-256 is the same without help", () => {
   }
 });
 
+test("the seal is checked where crypto.subtle is missing", async () => {
+  Object.defineProperty(crypto, "subtle", { value: undefined, configurable: true });
+  try {
+    assert.equal((await chargen.load(bytes)).artifact.sha256, model.artifact.sha256);
+    await assert.rejects(chargen.load(bytes.with(50_000, 1)), /the seal does not match/);
+  } finally {
+    delete crypto.subtle;
+  }
+});
+
 const WRONG = [
   [{ temperature: -1 }, "temperature is -1; give 0 (greedy), or 1e-06 to 1e+06"],
   [{ temperature: 1e-7 }, "temperature is 1e-7; give 0 (greedy), or 1e-06 to 1e+06"],
