@@ -1008,9 +1008,9 @@ function exponentiate(weights, { temperature, top_k, top_p, min_p }) {
 }
 function keepTopP(weights, p) {
   const order = byWeight(weights);
-  let above = 0;
-  const before = order.map((token) => (above += weights[token]) - 0);
-  for (let rank = 1; rank < order.length; rank++) if (before[rank - 1] >= p * above) weights[order[rank]] = 0;
+  let total = 0;
+  const sums = order.map((token) => (total += weights[token]));
+  for (let rank = 1; rank < order.length; rank++) if (sums[rank - 1] >= p * total) weights[order[rank]] = 0;
 }
 const byWeight = (weights) =>
   Array.from(weights.keys()).sort((a, b) => weights[b] - weights[a] || a - b);
@@ -1242,7 +1242,8 @@ class TextStream {
   }
   *#write(start, length) {
     const over = () => this.#closed || this.#signal?.aborted;
-    for (let begin = 0; begin < start.length && !over(); begin += PIECE) {
+    for (let begin = 0; begin < start.length; begin += PIECE) {
+      if (over()) return void (this.#ended ??= "cancelled");
       this.state.feedTokens(start.slice(begin, begin + PIECE));
       yield null;
     }
@@ -1252,7 +1253,7 @@ class TextStream {
       if (!character) return void (this.#ended ??= "end");
       yield character;
     }
-    this.#ended ??= over() ? "cancelled" : "length";
+    this.#ended ??= "length";
   }
   *#untilStop(pieces, stops) {
     const finder = new StopFinder(stops);

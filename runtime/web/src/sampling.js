@@ -103,9 +103,10 @@ export function exponentiate(weights, { temperature, top_k, top_p, min_p }) {
 /** @type {(weights: Float64Array, p: number) => void} */
 function keepTopP(weights, p) {
   const order = byWeight(weights);
-  let above = 0;
-  const before = order.map((token) => (above += weights[token]) - 0);
-  for (let rank = 1; rank < order.length; rank++) if (before[rank - 1] >= p * above) weights[order[rank]] = 0;
+  let total = 0;
+  const sums = order.map((token) => (total += weights[token]));
+  // the first always stays
+  for (let rank = 1; rank < order.length; rank++) if (sums[rank - 1] >= p * total) weights[order[rank]] = 0;
 }
 
 /** @param {Float64Array} weights @returns {number[]} tokens, the heaviest first, ties by index */

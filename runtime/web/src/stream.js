@@ -2,12 +2,10 @@
 
 import { StopFinder } from "./sampling.js";
 
-/** @import { Model } from "./model.js" */
+/** @import { TextState } from "./state.js" */
 
 const PIECE = 64; // steps between two looks at whether a text was cancelled
 const BREATH = 12; // milliseconds that a stream works before others have their turn
-
-/** @import { TextState } from "./state.js" */
 
 /** The characters of one text as they are written; `for await` gives others their turn meanwhile. */
 export class TextStream {
@@ -72,7 +70,8 @@ export class TextStream {
   /** @type {(start: number[], length: number | bigint) => Generator<string | null, void>} */
   *#write(start, length) {
     const over = () => this.#closed || this.#signal?.aborted;
-    for (let begin = 0; begin < start.length && !over(); begin += PIECE) {
+    for (let begin = 0; begin < start.length; begin += PIECE) {
+      if (over()) return void (this.#ended ??= "cancelled");
       this.state.feedTokens(start.slice(begin, begin + PIECE));
       yield null;
     }
@@ -82,7 +81,7 @@ export class TextStream {
       if (!character) return void (this.#ended ??= "end");
       yield character;
     }
-    this.#ended ??= over() ? "cancelled" : "length";
+    this.#ended ??= "length";
   }
 
   /** @type {(pieces: Iterable<string | null>, stops: string[]) => Generator<string | null, void>} */
