@@ -33,6 +33,7 @@ let places = [];
 let next = []; // what may follow the last place
 /** @type {number | null} */
 let cursor = null; // the place that is looked at; null is behind the last
+let opened = false;
 let running = false;
 
 /** @type {(call: string, given?: any) => Promise<any>} */
@@ -83,7 +84,8 @@ async function openModel(bytes, name) {
   element("facts").replaceChildren(
     ...facts(card).flatMap(([term, ...texts]) => [make("dt", term), ...texts.map(detail)]),
   );
-  for (const id of ["write", "again", "score"]) element(id).disabled = false;
+  opened = true;
+  setRunning(false);
   clear();
   complain("");
 }
@@ -260,7 +262,8 @@ function setRunning(now) {
   running = now;
   if (now) element("status").textContent = "";
   element("write").textContent = now ? "Stop" : "Write";
-  element("again").disabled = element("score").disabled = now;
+  element("write").disabled = !opened;
+  element("again").disabled = element("score").disabled = now || !opened;
   element("copy").disabled = now || !places.length;
   document.body.dataset.running = String(now);
 }
