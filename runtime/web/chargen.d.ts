@@ -100,6 +100,7 @@ declare class Engine {
     kernel: {
         [name: string]: Function;
     };
+    passGates: Function;
     matrices: {
         input: {
             source: Source;
