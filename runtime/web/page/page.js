@@ -35,6 +35,7 @@ let next = []; // what may follow the last place
 let cursor = null; // the place that is looked at; null is behind the last
 let opened = false;
 let running = false;
+let between = "\n"; // what stands for the end of a text before the next one
 
 /** @type {(call: string, given?: any) => Promise<any>} */
 function ask(call, given) {
@@ -85,6 +86,7 @@ async function openModel(bytes, name) {
     ...facts(card).flatMap(([term, ...texts]) => [make("dt", term), ...texts.map(detail)]),
   );
   opened = true;
+  between = config.tokens.includes("\n") ? "\n\n" : "\n";
   setRunning(false);
   clear();
   complain("");
@@ -149,10 +151,12 @@ function clear() {
 const shadeOf = (/** @type {number} */ surprise) =>
   Math.min(1, Math.max(0, (surprise - LEAST_BITS) / (MOST_BITS - LEAST_BITS))).toFixed(2);
 
+const textOf = (/** @type {Place[]} */ some) => some.map(({ character }) => character || between).join("");
+
 /** @type {(more: Place[], className: string) => void} */
 function add(more, className) {
   const spans = more.map(({ character, bits: surprise }) => {
-    const span = make("span", character, className);
+    const span = make("span", character || between, className);
     if (surprise !== null) span.style.setProperty("--shade", `calc(var(--most) * ${shadeOf(surprise)})`);
     return span;
   });
@@ -171,11 +175,7 @@ function showBars(place = cursor) {
   if (at && at.bits !== null && !rows.some(([character]) => character === at.character))
     rows.push([at.character, 2 ** -at.bits]);
   const end = place ?? places.length;
-  const shown = places
-    .slice(Math.max(0, end - 12), end)
-    .map(({ character }) => character)
-    .join("")
-    .replaceAll("\n", "↵");
+  const shown = textOf(places.slice(Math.max(0, end - 12), end)).replaceAll("\n", "↵");
   element("bars-title").textContent = !places.length
     ? "What comes next"
     : shown
@@ -242,7 +242,7 @@ async function write() {
     });
     next = written.next;
     if (cursor === null) showBars();
-    const why = { end: "ended by itself", stop: "at a stop string", cancelled: "stopped", length: "" }[
+    const why = { end: "at an end", stop: "at a stop string", cancelled: "stopped", length: "" }[
       /** @type {"end"} */ (written.ended)
     ];
     const rate =
@@ -321,7 +321,7 @@ function listen() {
   on("panel-write", "submit", (event) => (event.preventDefault(), write()));
   on("panel-score", "submit", (event) => (event.preventDefault(), score()));
   on("again", "click", () => ((element("seed").value = ""), write()));
-  on("copy", "click", () => navigator.clipboard.writeText(places.map(({ character }) => character).join("")));
+  on("copy", "click", () => navigator.clipboard.writeText(textOf(places)));
   for (const id of ["length", "temperature", "top-p"]) on(id, "input", showOptions);
   for (const [id, act] of [
     ["start", write],

@@ -54,7 +54,7 @@ async function open(bytes) {
 }
 
 /**
- * Write a text; its places are sent as they come, those of the start first.
+ * Write a text, or several of documents; the places are sent as they come, those of the start first.
  * @param {{start: string, length: number}} asked and sampling options
  */
 async function write({ start, length, ...options }) {
@@ -74,28 +74,33 @@ async function write({ start, length, ...options }) {
     drawn.push({ character, ...look(logits, vocabulary.tokenOf.get(character) ?? vocabulary.end) });
     return character;
   };
-  let waited = 0;
   const begun = performance.now();
-  const stream = /** @type {Model} */ (model).resume(state, { length, signal: mine.signal });
+  let [made, waited, sent] = [0, 0, begun];
   /** @type {Place[]} */
   let places = [];
-  let [made, sent] = [0, begun];
-  for await (const _ of stream) {
-    places.push(/** @type {Place} */ (drawn.shift()));
-    made++;
-    const now = performance.now();
-    if (places.length < TOGETHER && now - sent < PACE) continue;
-    postMessage({ kind: "places", places });
-    await new Promise((resolve) => setTimeout(resolve, Math.max(0, PACE - now + sent)));
-    [places, sent] = [[], performance.now()];
-    waited += sent - now;
+  let stream;
+  for (;;) {
+    stream = /** @type {Model} */ (model).resume(state, { length: length - made, signal: mine.signal });
+    for await (const _ of stream) {
+      places.push(/** @type {Place} */ (drawn.shift()));
+      made++;
+      const now = performance.now();
+      if (places.length < TOGETHER && now - sent < PACE) continue;
+      postMessage({ kind: "places", places });
+      await new Promise((resolve) => setTimeout(resolve, Math.max(0, PACE - now + sent)));
+      [places, sent] = [[], performance.now()];
+      waited += sent - now;
+    }
+    made++; // the end counts too, so that many empty texts have an end
+    if (stream.ended !== "end" || made >= length) break;
+    // a model of documents goes on with the next one, which begins as the first did
+    places.push(/** @type {Place} */ (drawn.shift()), ...readPlaces(start, state));
   }
   postMessage({ kind: "places", places });
   if (writing === mine) writing = null;
-  const next = stream.ended === "end" ? [] : look(state.logits(), null).top;
   return {
-    next,
-    made,
+    next: look(state.logits(), null).top,
+    made: made - 1,
     ended: stream.ended,
     seed: String(state.seed),
     milliseconds: performance.now() - begun - waited,
@@ -125,11 +130,14 @@ function score({ text }) {
   const { log_probabilities, bits_per_char, perplexity, characters, unknown } = opened.score(text, {
     unknown: "skip",
   });
+  const { end } = opened.vocabulary;
   const state = opened.state();
   const places = readPlaces(text, state);
-  const first = opened.vocabulary.end >= 0 ? 0 : 1;
-  places.slice(first).forEach((place, index) => (place.bits = -log_probabilities[index] / Math.LN2));
-  return { places, next: look(state.logits(), null).top, bits_per_char, perplexity, characters, unknown };
+  const next = look(state.logits(), null).top;
+  if (end >= 0) places.push({ character: "", bits: null, top: next });
+  const scored = end >= 0 ? places : places.slice(1);
+  scored.forEach((place, index) => (place.bits = -log_probabilities[index] / Math.LN2));
+  return { places, next: end >= 0 ? [] : next, bits_per_char, perplexity, characters, unknown };
 }
 
 /** @type {{[call: string]: (given: any) => any}} */
