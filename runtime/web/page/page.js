@@ -100,7 +100,7 @@ function detail(text) {
 }
 
 const share = (/** @type {number} */ part) => `${(100 * part).toFixed(1)}%`;
-const gap = (/** @type {number} */ size) => (size ? `at most ${size.toExponential(0)}` : "nothing");
+const gap = (/** @type {number} */ size) => (size ? `at most ${size.toExponential(0)}` : "0");
 
 /** What the model's card says: a term, and sentences for it. @param {any} card @returns {string[][]} */
 function facts({ config, training, parity, properties, sha256, difference }) {
