@@ -104,7 +104,7 @@ const gap = (/** @type {number} */ size) => (size ? `at most ${size.toExponentia
 
 /** What the model's card says: a term, and sentences for it. @param {any} card @returns {string[][]} */
 function facts({ config, training, parity, properties, sha256, difference }) {
-  const { validation, baseline, samples, base } = training;
+  const { validation, baseline, samples, base, split } = training;
   const good = validation
     ? [`${bits(validation.nats_per_char)} on ${count(validation.characters)} held-out characters`]
     : ["no text was held out"];
@@ -127,6 +127,7 @@ function facts({ config, training, parity, properties, sha256, difference }) {
       ...training.corpora.map(
         (/** @type {any} */ corpus) => `${corpus.name}: ${count(corpus.characters)} characters`,
       ),
+      ...(split.documents === "none" ? [] : [`read as ${count(split.count)} documents`]),
       `${count(training.steps)} steps, ${times} times through${base ? `, from ${base.name}` : ""}`,
     ],
     ["How well it predicts", ...good],
