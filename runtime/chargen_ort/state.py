@@ -21,7 +21,18 @@ _MAX_TOP = MAX_LENGTH
 
 
 class Header(Record):
-    """What a snapshot says before its numbers; `model` is the SHA-256 of the model's file."""
+    """What a snapshot says before its numbers.
+
+    Attributes:
+        model: the seal of the model's file
+        options: the sampling options
+        seed: of the draws
+        row: number of the row in the seed's family of texts
+        drawn: how many tokens were drawn
+        fed: whether anything was fed
+        unknown: policy for characters that the model does not know; null is the model's own
+        seen: tokens that the repetition penalty counts as used
+    """
 
     model: Sha256
     options: SamplingOptions
