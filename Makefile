@@ -4,14 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check format bench soak bare demo-model fuzz fuzz-walker guard-old crash clean
+.PHONY: help demo test test-web web-tools check format bench bench-web soak bare demo-model fuzz fuzz-walker guard-old crash clean
 
 help:
 	@echo "make demo    install, train on 'hello world', write text"
 	@echo "make test    install, run the tests"
+	@echo "make test-web    the JavaScript and the page, in Node and in Chromium, which this installs"
 	@echo "make soak    a million steps and 1,000 loads; 30 training runs killed and resumed"
 	@echo "make check   lint, format and types"
 	@echo "make bench   the benchmarks"
+	@echo "make bench-web   JavaScript in Chromium beside onnxruntime-web and Python"
 	@echo "make bare    build the wheel, use it in an environment without torch"
 	@echo "make fuzz    spoilt model files by the million (COUNT=n, SECONDS=n), resumable"
 	@echo "make fuzz-walker  the protobuf walker and the form under atheris"
@@ -34,6 +36,19 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+WEB := runtime/web
+web-tools: $(INSTALLED)
+	@command -v node > /dev/null || { echo "Node 20 or newer is needed, and npm"; exit 1; }
+	@command -v chromium > /dev/null || apt-get install -y chromium
+	cd $(WEB) && npm install --ignore-scripts --no-package-lock --no-audit --no-fund
+
+test-web: web-tools
+	cd $(WEB) && node kernel.mjs --check && npx tsc
+	CHARGEN_MUTANTS=2000 $(BIN)/python -m pytest tests/test_web.py tests/test_page.py
+
+bench-web: web-tools
+	$(BIN)/python -m tests.benchmarks web
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -86,6 +101,7 @@ guard-old: $(INSTALLED)
 demo-model: $(INSTALLED)
 	$(BIN)/train-export train/hello.txt --out build/demo.onnx
 	cp build/demo.onnx runtime/chargen_ort/demo.onnx
+	$(BIN)/python -m tests.tools.golden
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,7 +10,8 @@ import pytest
 from chargen_ort import CharGenerator, read_artifact, reports
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.reports import line_scores
-from tests.conftest import BIN, HELLO, assert_refused, run
+from chargen_train.run_folder import RunFolder
+from tests.conftest import BIN, HELLO, assert_refused, run, run_here
 
 
 @pytest.fixture
@@ -37,6 +38,8 @@ def test_a_corpus_becomes_an_artifact_that_writes(corpus, tmp_path):
         "chargen-ort --model artifacts/hello.onnx --start hell",
     ):
         assert fact in result.stderr
+    for line in RunFolder(tmp_path / "artifacts/hello.onnx").read_metrics():
+        assert {len(text) for text in line.get("samples", {}).values()} <= {160}
     written = run("chargen-ort", "--start", "hell", "--temperature", 0.2, cwd=tmp_path)
     assert written.stdout.startswith("hello world hello world")
     assert "artifacts/hello.onnx" in written.stderr
@@ -48,7 +51,7 @@ def test_train_export_takes_the_settings_it_lists(corpus, tmp_path):
         "--hidden-size 8 --num-layers 2 --embedding-dim 3 --seq-length 4 --batch-size 2 --seed 5 "
         "--learning-rate 0.02 --dropout 0.1 --epochs 3 --device cpu"
     )
-    result = run("train-export", corpus, "--out", out, *settings.split())
+    result = run_here("train-export", corpus, "--out", out, *settings.split())
     assert result.returncode == 0, result.stderr
     config = read_artifact(out).config
     assert (config.hidden_size, config.num_layers, config.embedding_dim) == (8, 2, 3)
@@ -71,7 +74,7 @@ def test_train_export_takes_the_settings_it_lists(corpus, tmp_path):
 def test_train_export_refuses_a_corpus_that_is_none(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    assert_refused(run("train-export", name or ".", cwd=tmp_path), message)
+    assert_refused(run_here("train-export", name or ".", cwd=tmp_path), message)
     assert not (tmp_path / "artifacts").exists()
 
 
@@ -79,7 +82,7 @@ def test_train_export_refuses_a_corpus_that_is_none(tmp_path, name, content, mes
 def test_train_export_refuses_an_out_that_cannot_be_written(corpus, tmp_path, out):
     (tmp_path / "folder/hello.onnx").mkdir(parents=True)
     (tmp_path / "file.txt").touch()
-    result = run("train-export", corpus, "--out", out, cwd=tmp_path)
+    result = run_here("train-export", corpus, "--out", out, cwd=tmp_path)
     assert_refused(result, f"cannot write {out}")
     left = ["file.txt", "folder", "hello.onnx", "hello.txt"]
     assert sorted(p.name for p in tmp_path.rglob("*")) == left
@@ -96,7 +99,7 @@ def test_train_export_refuses_an_out_that_cannot_be_written(corpus, tmp_path, ou
     ],
 )
 def test_train_export_refuses_settings_out_of_range(corpus, option, value, message):
-    assert_refused(run("train-export", corpus, option, value, cwd=corpus.parent), message)
+    assert_refused(run_here("train-export", corpus, option, value, cwd=corpus.parent), message)
     assert not (corpus.parent / "artifacts").exists()
 
 
@@ -113,12 +116,13 @@ def test_an_unknown_option_is_a_usage_error(command):
     assert "Traceback" not in result.stderr
 
 
-def test_a_failed_run_leaves_the_old_artifact(corpus, tmp_path):
-    assert run("train-export", corpus, "--preset", "lesson", cwd=tmp_path).returncode == 0
-    before = (tmp_path / "artifacts/hello.onnx").read_bytes()
-    result = run("train-export", corpus, "--learning-rate", 1.0, "--hidden-size", 0, cwd=tmp_path)
-    assert result.returncode == 2
-    assert (tmp_path / "artifacts/hello.onnx").read_bytes() == before
+def test_a_failed_run_leaves_the_old_artifact(corpus, hello_path, tmp_path):
+    artifact = tmp_path / "artifacts/hello.onnx"
+    artifact.parent.mkdir()
+    artifact.write_bytes(hello_path.read_bytes())
+    options = ["--learning-rate", 1.0, "--hidden-size", 0]
+    assert run_here("train-export", corpus, *options, cwd=tmp_path).returncode == 2
+    assert artifact.read_bytes() == hello_path.read_bytes()
 
 
 # chargen-ort
@@ -230,7 +234,7 @@ def test_the_log_probability_is_the_models_own_and_without_the_stop(hello_path):
     ],
 )
 def test_chargen_ort_refuses_with_one_line(tmp_path, arguments, message):
-    assert_refused(run("chargen-ort", *arguments, cwd=tmp_path), message)
+    assert_refused(run_here("chargen-ort", *arguments, cwd=tmp_path), message)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +248,7 @@ def test_chargen_ort_refuses_with_one_line(tmp_path, arguments, message):
 )
 def test_files_that_are_no_artifact_get_a_helpful_line(tmp_path, content, message):
     (tmp_path / "x.onnx").write_bytes(content)
-    assert_refused(run("chargen-ort", "--model", "x.onnx", cwd=tmp_path), "x.onnx", message)
+    assert_refused(run_here("chargen-ort", "--model", "x.onnx", cwd=tmp_path), "x.onnx", message)
 
 
 def test_verify_prints_a_verdict_a_line(hello_path, tmp_path):
@@ -260,19 +264,19 @@ def test_verify_prints_a_verdict_a_line(hello_path, tmp_path):
 
 @pytest.mark.parametrize("command", ["info", "verify"])
 def test_a_model_may_be_named_as_an_argument_or_an_option(hello_path, tmp_path, command):
-    expected = run("chargen-ort", command, hello_path).stdout
+    expected = run_here("chargen-ort", command, hello_path).stdout
     assert expected
     for arguments in (
         [command, "--model", hello_path],
         ["--model", hello_path, command],
         ["--model", hello_path, command, hello_path, "--model", hello_path],
     ):
-        assert run("chargen-ort", *arguments).stdout == expected
+        assert run_here("chargen-ort", *arguments).stdout == expected
     for arguments in (
         [command, hello_path, "--model", "other.onnx"],
         ["--model", "other.onnx", command, hello_path],
     ):
-        result = run("chargen-ort", *arguments)
+        result = run_here("chargen-ort", *arguments)
         assert_refused(result, "two models are named", str(hello_path), "other.onnx")
 
 
@@ -394,18 +398,18 @@ def test_a_line_without_characters_has_no_score_where_the_model_knows_no_line_en
 def test_lines_are_scored_a_bounded_number_at_a_time(hello, monkeypatch):
     text = "".join(f"{'hello world'[: i % 12]}\n" for i in range(50)) + "h" * 40
     whole = list(line_scores(hello, text, None, False, pytest.fail))
-    sizes = []
+    texts = []
     monkeypatch.setattr(reports, "_LINES_AT_ONCE", 7)
     monkeypatch.setattr(reports, "_CHARACTERS_AT_ONCE", 30)
-    scores_of = reports._scores_of
+    score_batch = CharGenerator.score_batch
     monkeypatch.setattr(
-        reports,
-        "_scores_of",
-        lambda g, lines, *rest: sizes.append(lines) or scores_of(g, lines, *rest),
+        CharGenerator,
+        "score_batch",
+        lambda model, lines, **given: texts.append(lines) or score_batch(model, lines, **given),
     )
     assert list(line_scores(hello, text, None, False, pytest.fail)) == whole
-    assert max(map(len, sizes)) <= 7
-    assert max(sum(len(line) for _, line in lines[:-1]) for lines in sizes) < 30
+    assert max(map(len, texts)) <= 7
+    assert max(sum(map(len, lines[:-1])) for lines in texts) < 30
 
 
 @pytest.mark.parametrize(
@@ -475,7 +479,7 @@ def test_an_output_that_takes_nothing_gives_one_line(hello_path, redirection, me
 
 def test_an_ascii_only_output_gives_one_line(tmp_path):
     (tmp_path / "c.txt").write_text("é" * 10)
-    assert run("train-export", "c.txt", "--epochs", 1, cwd=tmp_path).returncode == 0
+    assert run_here("train-export", "c.txt", "--epochs", 1, cwd=tmp_path).returncode == 0
     result = run("chargen-ort", cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"})
     assert result.returncode == 1
     assert "cannot show '\\xe9' (U+00E9); set PYTHONIOENCODING=utf-8" in result.stderr
@@ -507,13 +511,13 @@ def test_the_version_is_printed(option):
 def test_a_model_that_no_reader_would_open_is_refused_before_training(tmp_path):
     text = tmp_path / "t.txt"
     text.write_text("".join(map(chr, range(0x10000, 0x10000 + 70_000))))
-    result = run("train-export", text, "--hidden-size", 4, "--epochs", 1, cwd=tmp_path)
+    result = run_here("train-export", text, "--hidden-size", 4, "--epochs", 1, cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.endswith(
         "70,000 distinct characters, a model at most 65,536; leave the rarest out\n"
     )
     text.write_text(HELLO)
-    result = run("train-export", text, "--hidden-size", 8192, "--num-layers", 4, cwd=tmp_path)
+    result = run_here("train-export", text, "--hidden-size", 8192, "--num-layers", 4, cwd=tmp_path)
     assert result.returncode == 2
     assert "a file at most 1,073,741,824; give a --hidden-size below 8192" in result.stderr
     assert not list((tmp_path / "artifacts").glob("*.onnx"))

@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from chargen_ort import vocabulary as vocabulary_module
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.vocabulary import Vocabulary, collect_tokens
 from chargen_train.corpus import load_corpus
-from chargen_train.planning import _evaluation_seconds
+from chargen_train.planning import make_plan
 from chargen_train.recipe import LESSON
 from chargen_train.run_folder import RunFolder
 from tests.conftest import random_model
@@ -75,14 +76,16 @@ def test_a_corpus_needs_little_more_memory_than_its_tokens(tmp_path):
     path = tmp_path / "c.txt"
     path.write_bytes(b"hello wor" * (characters // 9))
     model = random_model(vocab_size=7)
-    peaks = []
+    folder = RunFolder(tmp_path / "m.onnx")
+    folder.path.mkdir()
+    peaks, timed = [], replace(LESSON, steps=None, minutes=1.0)
     tracemalloc.start()
     try:
         corpus = load_corpus(path)
         for use in (
             lambda: None,
-            lambda: RunFolder(tmp_path / "m.onnx")._describe(corpus, LESSON),
-            lambda: _evaluation_seconds(model, corpus),
+            lambda: folder.begin(corpus, LESSON),
+            lambda: make_plan(model, corpus, timed, 0.0),
         ):
             use()
             peaks.append(tracemalloc.get_traced_memory()[1])

@@ -12,9 +12,7 @@ import zipfile
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from chargen_export.cli import app
 from chargen_export.pipeline import train_and_export
 from chargen_ort import ChargenError, OptionError
 from chargen_train.checkpoint import load_checkpoint, refuse_misfit
@@ -23,7 +21,7 @@ from chargen_train.events import TrainingStoppedError
 from chargen_train.model import CharGRU
 from chargen_train.run_folder import RunFolder
 from chargen_train.training import train
-from tests.conftest import observing
+from tests.conftest import observing, train_export
 
 TEXT = "it was the best of times, it was the worst of times; " * 200
 CHARACTERS = "".join(sorted(set(TEXT)))
@@ -116,7 +114,10 @@ def is_json(value):
 
 
 def mutations(content):
-    """Every place with every odd value and without it; every tensor in other shapes and types."""
+    """Every place with every odd value and without it; every tensor in other shapes and types.
+
+    Each is a path and a value for `changed`.
+    """
     for path in places(content):
         held = content
         for key in path:
@@ -124,19 +125,20 @@ def mutations(content):
         for value in (*ODD, KeyError):
             inside = path[0] == "facts"
             if not inside or len(path) == 1 or is_json(value):
-                yield changed(content, path, value)
+                yield path, value
         if isinstance(held, torch.Tensor):
             for value in (held[None], held.double(), held.flatten()[:0], held.to_sparse(),
                           torch.zeros((), dtype=held.dtype).expand(held.shape),
                           torch.full_like(held, 255)):  # fmt: skip
-                yield changed(content, path, value)
+                yield path, value
 
 
 def test_every_change_is_refused_with_one_line_or_trained_on(saved, corpus, tmp_path):
     path = tmp_path / "checkpoint.pt"
     refused = accepted = 0
-    for content in itertools.islice(mutations(read(saved)), 0, None, STRIDE):
-        path.write_bytes(forge(content))
+    content = read(saved)
+    for change in itertools.islice(mutations(content), 0, None, STRIDE):
+        path.write_bytes(forge(changed(content, *change)))
         try:
             checkpoint = load_checkpoint(path)
         except OptionError as error:
@@ -254,7 +256,7 @@ def test_the_command_refuses_it_to_resume_and_to_export(stopped, saved, path, va
         [folder / "c.txt", "--out", folder / "m.onnx", "--resume"],
         ["convert", stopped.checkpoint, "--text", folder / "c.txt"],
     ):
-        result = CliRunner().invoke(app, list(map(str, arguments)))
+        result = train_export(*arguments)
         assert result.exit_code == 2, result.output
         assert reason in result.stderr
         assert len(result.stderr.splitlines()) == 1

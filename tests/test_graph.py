@@ -15,41 +15,7 @@ from chargen_ort.engine import open_session, run_steps
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
 from tests.conftest import model_bytes, random_model
-
-# vocab_size, embedding_dim, hidden_size, num_layers, batch, time
-SHAPES = [
-    (2, 1, 8, 1, 1, 1),
-    (2, 4, 8, 3, 8, 64),
-    (29, 16, 32, 1, 1, 64),
-    (29, 16, 32, 2, 3, 5),
-    (65, 8, 33, 1, 2, 17),
-    (65, 64, 128, 3, 4, 16),
-    (100, 32, 256, 2, 8, 8),
-    (100, 64, 512, 1, 2, 64),
-    (65, 64, 512, 2, 1, 32),
-    (65, 64, 512, 3, 8, 4),
-    (5000, 32, 64, 1, 2, 16),
-    (5000, 16, 512, 2, 1, 3),
-]
-
-
-def inputs(model, batch, time, seed=0):
-    rng = np.random.default_rng(seed)
-    token = rng.integers(0, model.vocab_size, (batch, time))
-    hidden = rng.standard_normal((batch, model.num_layers, model.hidden_size), dtype=np.float32)
-    return token, np.clip(hidden, -1, 1)
-
-
-def by_torch(model, token, hidden):
-    with torch.no_grad():
-        logits, next_hidden = model(torch.from_numpy(token), torch.from_numpy(hidden))
-    return logits.numpy(), next_hidden.numpy()
-
-
-def assert_same(ours, theirs, tolerance=1e-5):
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+from tests.tools.steps import SHAPES, assert_same, by_torch, inputs
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -150,15 +116,17 @@ def test_weights_that_are_not_finite_are_refused():
 # A wrong graph must not pass: the same checks, on graphs that are wrong in known ways.
 
 
-def wrong_gate_order(hidden_size):
-    return [slice(i * hidden_size, (i + 1) * hidden_size) for i in range(3)]  # r, z, n as they are
-
-
-def test_parity_notices_a_wrong_gate_order(monkeypatch):
+def test_parity_notices_a_wrong_gate_order():
     model = random_model()
-    monkeypatch.setattr(graph, "_gate_slices", wrong_gate_order)
+    exported = onnx.load_from_string(model_bytes(model))
+    for tensor in exported.graph.initializer:
+        if tensor.name in ("layer_0_W", "layer_0_R", "layer_0_B"):
+            weights = onnx.numpy_helper.to_array(tensor)
+            gates = weights.reshape(-1, 3, model.hidden_size, *weights.shape[2:])
+            swapped = gates[:, [1, 0, 2]].reshape(weights.shape)  # r, z, n as they are in PyTorch
+            tensor.CopyFrom(onnx.numpy_helper.from_array(swapped, tensor.name))
     with pytest.raises(ParityError, match="differs from the PyTorch model in logits at step 0"):
-        verify_parity(model_bytes(model), model, np.arange(29))
+        verify_parity(exported.SerializeToString(), model, np.arange(29))
 
 
 def test_parity_notices_a_missing_linear_before_reset():

@@ -8,15 +8,20 @@ import re
 import signal
 import subprocess
 import sys
+import tracemalloc
 
+import numpy as np
 import pytest
 
-from chargen_ort.artifact import parse_artifact, seal
+from chargen_ort.artifact import CONFIG_KEY, SEAL_KEY, parse_artifact, read_artifact, seal
 from chargen_ort.errors import ArtifactError
+from chargen_ort.form import metadata_entry, read_metadata
 from chargen_ort.models import DEMO_MODEL
-from tests.hostile.build import body, honest
+from tests.conftest import artifact_bytes, random_model
+from tests.hostile.build import body, honest, without_seal
 from tests.hostile.cases import CASES
 from tests.hostile.worker import Elsewhere, attempt, measure
+from tests.tools import golden
 
 MAX_SECONDS, MAX_MEGABYTES = 2, 100
 
@@ -39,17 +44,68 @@ def test_the_honest_file_is_accepted(elsewhere, tmp_path):
     assert seal(body()) == honest()
 
 
+@pytest.fixture(scope="module")
+def verdicts():
+    return {case["name"]: case["reason"] for case in golden.read("hostile")["cases"]}
+
+
+def test_each_has_a_verdict_for_other_languages(verdicts):
+    assert list(verdicts) == [case.name for case in CASES]
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_refused(case, elsewhere, tmp_path):
+def test_refused(case, elsewhere, tmp_path, verdicts):
     found = elsewhere.ask(case.make(tmp_path))
     assert found["outcome"] == "refused", found
     message = found["message"]
     assert case.message in re.sub(r" at byte \d+", "", message)
+    assert golden.reason(message, tmp_path) == verdicts[case.name]
     if ": model" in message:  # where the form differs: the byte, and what was expected
         assert re.search(r" at byte \d+.*(; train-export writes .|; its shape has \d)", message)
     assert found["message"].isprintable()
     assert found["seconds"] < MAX_SECONDS
     assert found["growth"] < MAX_MEGABYTES
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda data: data[:-1] + b"?", id="seal"),
+        pytest.param(lambda data: seal(without_seal(data)[:-9]), id="cut_off"),
+        pytest.param(lambda data: seal(data[:20] + b"?" + without_seal(data)[21:]), id="literal"),
+        pytest.param(lambda data: seal(with_last_weight_infinite(data)), id="weight"),
+        pytest.param(lambda data: seal(with_other_sizes(data)), id="sizes_that_are_huge"),
+    ],
+)
+def test_a_refusal_costs_no_more_memory_than_the_file(spoil, tmp_path):
+    path = tmp_path / "hostile.onnx"
+    path.write_bytes(spoil(artifact_bytes(random_model(29, 16, 512, 2))))
+    tracemalloc.start()
+    with pytest.raises(ArtifactError):
+        read_artifact(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.2 * path.stat().st_size
+
+
+def with_last_weight_infinite(data: bytes) -> bytes:
+    """A model without its seal, the last number before its metadata infinite."""
+    data = without_seal(data)
+    at = data.index(random_model(29, 16, 512, 2).output.bias.detach().numpy().tobytes())
+    return data[:at] + np.float32(np.inf).tobytes() + data[at + 4 :]
+
+
+def with_other_sizes(data: bytes) -> bytes:
+    """A model without its seal whose configuration claims the largest sizes."""
+    sizes = {b'"hidden_size":512': b'"hidden_size":65536', b'"num_layers":2': b'"num_layers":64'}
+    metadata, end = read_metadata(memoryview(data))
+    config = metadata[CONFIG_KEY].encode()
+    for old, new in sizes.items():
+        assert old in config
+        config = config.replace(old, new)
+    entries = {key: value for key, value in metadata.items() if key != SEAL_KEY}
+    entries[CONFIG_KEY] = config.decode()
+    return data[:end] + b"".join(metadata_entry(*each) for each in entries.items())
 
 
 def test_a_refused_file_never_reaches_onnxruntime(tmp_path):

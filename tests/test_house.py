@@ -56,8 +56,8 @@ def test_no_module_name_stands_in_two_packages():
 
 # what a file may import of the runtime: what stands before it; the last three print
 FLOORS = [
-    "errors", "checks", "vocabulary", "sampling", "artifact", "engine", "state", "stream",
-    "batch", "scoring", "generator", "reports", "interactive", "cli",
+    "errors", "checks", "vocabulary", "sampling", "artifact", "sessions", "runs", "engine", "rows",
+    "writer", "state", "stream", "batch", "scoring", "generator", "reports", "interactive", "cli",
 ]  # fmt: skip
 
 
@@ -110,6 +110,14 @@ def test_nothing_in_the_runtime_imports_what_stands_above_it():
 def test_an_import_is_found_wherever_it_stands(tmp_path, source, found):
     (tmp_path / "x.py").write_text(source)
     assert set(imported_modules(tmp_path / "x.py", {"p", "p.a", "p.b"})) == found
+
+
+def test_no_file_of_the_tests_imports_a_test():
+    folder = Path(__file__).parent
+    tests = {f"tests.{path.stem}" for path in folder.glob("test_*.py")}
+    for path in folder.rglob("*.py"):
+        list(imports_of(path))  # which refuses relative ones
+        assert not set(imported_modules(path, tests)), path
 
 
 def public_things():

@@ -24,7 +24,7 @@ from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPS
 from chargen_train.model import CharGRU
 from chargen_train.split import Part
 from tests.conftest import ALPHABET, artifact_bytes, model_bytes, random_model
-from tests.test_graph import SHAPES, assert_same, by_torch, inputs
+from tests.tools.steps import SHAPES, assert_same, by_torch, inputs
 
 TEXT = GateText("letters", Part.of(np.arange(len(ALPHABET)).repeat(3)), held_out=True)
 SMALL = [shape for shape in SHAPES if shape[2] <= 256]

@@ -104,11 +104,17 @@ def test_a_copy_of_a_model_has_memory_of_its_own():
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
-def test_weight_drop_drops_as_many_and_scales_the_rest(probability):
-    from chargen_train.model import _drop_mask
-
+def test_weight_drop_drops_as_many_and_scales_the_rest(probability, monkeypatch):
     torch.manual_seed(0)
-    mask = _drop_mask(torch.empty(301, 333), probability)
+    fed = []
+    monkeypatch.setattr(
+        "chargen_train.model.run_layer", lambda *given: fed.append(given[2][1]) or run_layer(*given)
+    )
+    model = CharGRU(2, 1, 183, 1, weight_drop=probability)  # 3 * 183**2 is odd
+    with torch.no_grad():
+        gru_parameters(model.layers[0])[1].fill_(1)
+    model(torch.zeros(1, 1, dtype=torch.int64), model.zero_hidden(1))
+    mask = fed[0].detach()  # of the recurrent weights
     assert (mask == 0).float().mean().item() == pytest.approx(probability, abs=0.005)
     assert mask.unique().tolist() == pytest.approx([0, 1 / (1 - probability)], rel=1e-4)
     assert mask.mean().item() == pytest.approx(1, abs=0.02)

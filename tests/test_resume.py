@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import errno
+import functools
 import hashlib
 import io
 import os
@@ -46,6 +47,12 @@ def path(tmp_path):
     return tmp_path / "checkpoint.pt"
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(corpus):
+    """What a run of a recipe gives that was never stopped; the same recipe is trained once."""
+    return functools.cache(functools.partial(train, corpus))
+
+
 def stop_after(steps):
     """A `should_stop` that says yes after so many steps."""
     asked = iter(range(1, 10**6))
@@ -80,8 +87,8 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 11])
-def test_stopped_and_resumed_is_as_never_stopped(corpus, recipe, path, steps):
-    whole = train(corpus, recipe)
+def test_stopped_and_resumed_is_as_never_stopped(corpus, recipe, path, steps, uninterrupted):
+    whole = uninterrupted(recipe)
     checkpoint = train_until(steps, corpus, recipe, path)
     assert checkpoint.step == steps
     resumed = train(corpus, recipe, resume=checkpoint)
@@ -90,9 +97,9 @@ def test_stopped_and_resumed_is_as_never_stopped(corpus, recipe, path, steps):
 
 
 @pytest.mark.parametrize("steps", range(1, 12))
-def test_a_run_with_teachers_resumes_in_every_phase(corpus, recipe, path, steps):
+def test_a_run_with_teachers_resumes_in_every_phase(corpus, recipe, path, steps, uninterrupted):
     recipe = dataclasses.replace(recipe, teachers=2)
-    whole = train(corpus, recipe)
+    whole = uninterrupted(recipe)
     checkpoint = train_until_step(steps, corpus, recipe, path)
     assert len(checkpoint.state["teachers"]) == min(2, (steps - 1) // 3)
     resumed = train(corpus, recipe, resume=checkpoint)
@@ -100,8 +107,8 @@ def test_a_run_with_teachers_resumes_in_every_phase(corpus, recipe, path, steps)
     assert resumed.summary == whole.summary
 
 
-def test_a_run_may_be_resumed_again_and_again(corpus, recipe, path):
-    whole = train(corpus, recipe).model.state_dict()
+def test_a_run_may_be_resumed_again_and_again(corpus, recipe, path, uninterrupted):
+    whole = uninterrupted(recipe).model.state_dict()
     checkpoint = None
     for _ in range(3):
         checkpoint = train_until(3, corpus, recipe, path, checkpoint)

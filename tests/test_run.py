@@ -17,7 +17,7 @@ from chargen_train.events import TrainingStoppedError
 from chargen_train.files import write_atomically
 from chargen_train.report import render_report
 from chargen_train.run_folder import RunFolder
-from tests.conftest import BIN, SMALL, TIMES, assert_refused, observing, run
+from tests.conftest import BIN, SMALL, TIMES, assert_refused, observing, run, run_here
 
 
 @pytest.fixture
@@ -141,8 +141,8 @@ def test_metrics_that_were_cut_off_are_mended_on_resuming(times, tmp_path):
 
 
 def test_a_killed_command_is_resumed_to_the_same_file(times, tmp_path):
-    settings = ["--hidden-size", "16", "--epochs", "6", "--seq-length", "16", "--batch-size", "4"]
-    whole = run("train-export", times, "--out", "whole.onnx", *settings, cwd=tmp_path)
+    settings = ["--hidden-size", "16", "--epochs", "2", "--seq-length", "16", "--batch-size", "4"]
+    whole = run_here("train-export", times, "--out", "whole.onnx", *settings, cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     command = [BIN / "train-export", times, "--out", "a.onnx", *settings, "--checkpoint-minutes", 0]
     process = subprocess.Popen(
@@ -153,7 +153,7 @@ def test_a_killed_command_is_resumed_to_the_same_file(times, tmp_path):
     process.communicate()
     assert not (tmp_path / "a.onnx").exists()
     step = load_checkpoint(tmp_path / "a.run/checkpoint.pt").step
-    result = run("train-export", times, "--out", "a.onnx", "--resume", cwd=tmp_path)
+    result = run_here("train-export", times, "--out", "a.onnx", "--resume", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"after step {step:,}" in result.stderr
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
@@ -176,13 +176,13 @@ def test_resume_refuses_other_settings_and_another_corpus_by_name(times, tmp_pat
             times, tmp_path / "a.onnx", None, observing(should_stop=lambda: True), steps=9, **SMALL
         )
     common = ["--out", "a.onnx", "--resume"]
-    other = run("train-export", times, *common, "--hidden-size", 32, cwd=tmp_path)
+    other = run_here("train-export", times, *common, "--hidden-size", 32, cwd=tmp_path)
     assert_refused(other, "hidden_size is 32, the run has 16; leave --hidden-size out")
-    other = run("train-export", times, *common, "--epochs", 2, cwd=tmp_path)
+    other = run_here("train-export", times, *common, "--epochs", 2, cwd=tmp_path)
     assert_refused(other, "epochs is 2.0, the run has not given")
     times.write_text(TIMES + "!")
-    assert_refused(run("train-export", times, *common, cwd=tmp_path), "give the same file")
-    other = run("train-export", times, "--out", "b.onnx", "--resume", cwd=tmp_path)
+    assert_refused(run_here("train-export", times, *common, cwd=tmp_path), "give the same file")
+    other = run_here("train-export", times, "--out", "b.onnx", "--resume", cwd=tmp_path)
     assert_refused(other, "no such checkpoint: b.run/checkpoint.pt")
     assert not (tmp_path / "b.run").exists()
 

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from chargen_ort import OptionError, SamplingOptions
 from chargen_ort.options import MAX_STOP_LENGTH, MAX_STOPS, TABLE, SamplingOverrides
 from chargen_ort.sampling import BLOCK, Sampler, uniform_draws
+from tests.tools.rules import drawn_by_hand, kept_by_hand
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,36 +36,8 @@ def draw_one(sampler, logits):
 
 
 def by_hand(logits, seen, options, u):
-    """The rules once more, one token at a time, in plain Python."""
-    scores = [float(x) for x in logits]
-    if options.repetition_penalty != 1:
-        for token in sorted(seen):
-            p = options.repetition_penalty
-            scores[token] = scores[token] / p if scores[token] > 0 else scores[token] * p
-    if options.temperature == 0:
-        return scores.index(max(scores))
-    scores = [x / options.temperature for x in scores]
-    keep = set(range(len(scores)))
-    if options.top_k:
-        kth = sorted(scores, reverse=True)[min(options.top_k, len(scores)) - 1]
-        keep = {i for i in keep if scores[i] >= kth}
-    weight = {i: math.exp(scores[i] - max(scores)) for i in keep}
-    if options.top_p < 1:
-        ranked = sorted(keep, key=lambda i: (-weight[i], i))
-        total, above, kept = sum(weight[i] for i in ranked), 0.0, set()
-        for i in ranked:
-            if not kept or above < options.top_p * total:
-                kept.add(i)
-            above += weight[i]
-        keep = kept
-    likeliest = max(weight[i] for i in keep)
-    keep = {i for i in keep if not weight[i] < options.min_p * likeliest}
-    total, running = sum(weight[i] for i in sorted(keep)), 0.0
-    for i in sorted(keep):
-        running += weight[i]
-        if running > u * total:
-            return i
-    raise AssertionError("no token was drawn")
+    weights, _ = kept_by_hand(logits, seen, options)
+    return drawn_by_hand(weights, u)[0]
 
 
 # Worked examples

@@ -60,7 +60,7 @@ def test_a_window_begins_from_a_zero_state(model, scorer, window):
 def test_pieces_do_not_change_a_score(scorer, monkeypatch, window):
     whole = scorer.score(TEXT, window=window)
     monkeypatch.setattr(scoring, "_PIECE", 11)
-    monkeypatch.setattr(scoring, "_LOGITS_AT_ONCE", 100)
+    monkeypatch.setattr("chargen_ort.rows._LOGITS_AT_ONCE", 100)
     pieces = scorer.score(TEXT, window=window)
     np.testing.assert_allclose(pieces.log_probabilities, whole.log_probabilities, atol=1e-5)
     short = scorer.score(TEXT, window=window, per_character=False)
@@ -162,6 +162,15 @@ def test_neighbours_and_padding_do_not_change_a_score(scorer, monkeypatch):
     assert [score.total for score in scorer.score_batch(texts)] == alone
     monkeypatch.setattr(scoring, "_BATCH_AT_ONCE", 90)  # so much padding and no more
     assert [score.total for score in scorer.score_batch(texts)] == alone
+
+
+def test_many_texts_are_read_as_rows_of_a_batch(scorer, monkeypatch):
+    texts = ["a", "bb" * 40, ODD, "\u00e9", "ccc"] * 4
+    many = [score.total for score in scorer.score_batch(texts)]
+    alone = [scorer.score_batch([text])[0].total for text in texts]
+    np.testing.assert_allclose(many, alone, rtol=1e-5)
+    monkeypatch.setattr(scoring, "_BATCH_AT_ONCE", 90)
+    assert [score.total for score in scorer.score_batch(texts, batch_size=3)] == many
 
 
 def test_the_more_unknown_the_worse(scorer):

@@ -336,7 +336,13 @@ def test_a_pipe_that_somebody_writes_to_is_read(tmp_path, monkeypatch, seconds):
     os.mkfifo(path)
     # the descriptor for both directions is a writer from the start
     descriptor = os.open(path, os.O_RDWR)
-    writer = threading.Thread(target=path.write_text, args=(NAMES * 1000,))
+    opened = os.fdopen(os.open(path, os.O_WRONLY), "w", encoding="utf-8")
+
+    def write():
+        with opened:
+            opened.write(NAMES * 1000)
+
+    writer = threading.Thread(target=write)
     writer.start()
     with open_text(path) as reader:
         os.close(descriptor)

@@ -5,18 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from chargen_export.cli import app
 from chargen_export.convert import convert
 from chargen_export.precision import GateText, derive_variant, load_gate_text
 from chargen_export.variants import rehearse_variants, variant_path
 from chargen_ort import CharGenerator, parse_artifact, read_artifact
 from chargen_ort.errors import UnknownCharacterError
 from chargen_ort.records import CorpusFacts, Split
-from chargen_ort.scoring import score_rows
+from chargen_ort.rows import score_rows
 from chargen_train.split import Part
-from tests.conftest import ALPHABET, HELLO, TRAINING, artifact_bytes, random_model
+from tests.conftest import ALPHABET, HELLO, TRAINING, artifact_bytes, random_model, train_export
 
 # From an artifact, with a text
 
@@ -76,16 +74,11 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def train_export(*arguments):
-    return CliRunner().invoke(app, arguments)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--seed", "1"], "name the text to train on, for example: train-export corpus.txt"),
-        (["--from", "m.onnx"], "no option --from; the command is now: train-export convert FILE"),
-        (["t.txt", "--from=m.onnx"], "the command is now: train-export convert FILE"),
+        (["--from", "m.onnx"], "name the text to train on, for example: train-export corpus.txt"),
         (["--verify", "m.onnx"], "the command is now: train-export verify FILE --checkpoint"),
         (
             ["convert", "m.onnx", "--text", "t.txt"],
@@ -139,7 +132,7 @@ def test_a_corpus_may_bear_the_name_of_a_command(folder, name):
     [(["-h"], "train-export [OPTIONS] [corpus]"), (["convert", "-h"], "train-export convert")],
 )
 def test_the_help_calls_each_command_by_its_name(arguments, shown):
-    result = CliRunner().invoke(app, arguments, prog_name="train-export")
+    result = train_export(*arguments)
     assert result.exit_code == 0
     assert f"Usage: {shown}" in result.stdout
 

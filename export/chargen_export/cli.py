@@ -21,7 +21,6 @@ _NAME = "train-export"
 _TRAIN = "train"  # the command that is meant where none is named
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _REPLACED = {  # options of earlier days, and the commands that took their place
-    "--from": "train-export convert FILE",
     "--verify": "train-export verify FILE --checkpoint CHECKPOINT",
 }
 
@@ -85,6 +84,15 @@ _Out = Annotated[
         help="The file to write, or with a slash at its end the folder of the file. By default "
         "it is artifacts/<corpus name>.onnx.",
         rich_help_panel=_RUN,
+    ),
+]
+_From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="A model of train-export in fp32 whose weights training goes on from. Its sizes stay, "
+        "and it learns the characters that it does not know.",
+        rich_help_panel=_TRAINING,
     ),
 ]
 _Overwrite = Annotated[
@@ -225,6 +233,7 @@ def train_export(
     corpus: _Corpus = None,
     out: _Out = None,
     overwrite: _Overwrite = False,
+    base: _From = None,
     documents: _Documents = None,
     column: _Column = None,
     holdout: _Holdout = None,
@@ -249,7 +258,8 @@ def train_export(
     """Train a character model on a text and export it as one sealed .onnx file.
 
     With no options, model size and training time follow from the size of the corpus. The file runs
-    with [bold]chargen-ort[/bold], or with any ONNX runtime.
+    with [bold]chargen-ort[/bold], or with any ONNX runtime. A model that there is already is a
+    good beginning for another text of its kind: --from base.onnx.
 
     Two more commands train nothing: [bold]train-export convert[/bold] makes other files of a
     checkpoint or a model, and [bold]train-export verify[/bold] proves a model against the
@@ -291,7 +301,7 @@ def train_export(
             with signals, display:
                 train_and_export(
                     corpus, out, preset, Observers(display, signals), resume, checkpoint_minutes,
-                    begun, precision or "fp32", limit, overwrite,
+                    begun, precision or "fp32", limit, overwrite, base,
                     Reading(documents or "auto", column, holdout), minutes=minutes, epochs=epochs,
                     hidden_size=hidden_size, num_layers=num_layers, embedding_dim=embedding_dim,
                     dropout=dropout, seq_length=seq_length, batch_size=batch_size,

@@ -16,7 +16,12 @@ from rich.text import Text
 
 from chargen_export.streams import SteadyStream
 from chargen_ort.artifact import Artifact
-from chargen_ort.reports import describe_certificate, describe_gate, describe_validation
+from chargen_ort.reports import (
+    describe_certificate,
+    describe_comparisons,
+    describe_gate,
+    describe_validation,
+)
 from chargen_train.corpus import MIN_CHARACTERS_TO_VALIDATE, Corpus
 from chargen_train.device import choose_device
 from chargen_train.evaluate import bits_per_char
@@ -139,6 +144,8 @@ class Display(Observer):
         summary = trained.summary
         exported = f"those of step {summary.exported_step:,} are exported"
         self._line("trained", f"{summary.steps:,} steps; {exported}: {result}")
+        for label, sentence in describe_comparisons(summary):
+            self._line(label, sentence)
 
     def on_written(self, artifact: Artifact, path: Path, corpus: Corpus | None = None) -> None:
         """Say what was written and how to run it."""

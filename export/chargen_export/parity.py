@@ -2,6 +2,7 @@
 
 import copy
 import platform
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -71,12 +72,8 @@ def verify_parity(
         difference = _difference(logits, expected_logits)
         _require(difference, tolerance.logits, f"logits of {STEPS} steps in one call, {batch=}")
         prefill_difference = max(prefill_difference, difference)
-    greedy = SamplingOptions(temperature=0, seed=SEED)
-    seeded = SamplingOptions(temperature=1, seed=SEED)
-
-    def new_stepper() -> Stepper:
-        return Stepper(session, 1, _shape(model))
-
+    new_stepper = partial(Stepper, session, 1, _shape(model))
+    greedy, seeded = (SamplingOptions(temperature=t, seed=SEED) for t in (0, 1))
     return Certificate(
         against=against,
         steps=STEPS,

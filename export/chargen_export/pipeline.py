@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Unpack
@@ -27,6 +27,14 @@ from chargen_ort.checks import printable
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import SamplingOptions
 from chargen_ort.records import MAX_TOKENS, Config, Training
+from chargen_train.base import (
+    BaseModel,
+    base_settings,
+    corpus_for,
+    load_base,
+    refuse_other_base,
+    widen,
+)
 from chargen_train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -36,6 +44,7 @@ from chargen_train.checkpoint import (
     refuse_other,
     saved_reading,
 )
+from chargen_train.comparison import compared, measure_yardstick, plan_samples
 from chargen_train.corpus import Corpus, choose_separator, corpus_name, load_corpus
 from chargen_train.device import choose_device
 from chargen_train.events import Observer, Observers, Supervision, TrainedModel
@@ -71,6 +80,7 @@ def train_and_export(
     precision: str = "fp32",
     max_loss_increase: float = MAX_LOSS_INCREASE,
     overwrite: bool = False,
+    base_path: Path | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
     **overrides: Unpack[Overrides],
 ) -> tuple[Artifact, Path]:
@@ -86,6 +96,7 @@ def train_and_export(
         begun: `time.monotonic` when the minutes given began; None is now.
         precision, max_loss_increase: see `chargen_export.variants.write_variants`.
         overwrite: whether a model or a finished run of another corpus may be replaced.
+        base_path: an fp32 artifact whose weights the run goes on from.
         reading: what a document is, and what is held out.
         overrides: fields of `Recipe`; None means the recipe's own.
 
@@ -98,6 +109,9 @@ def train_and_export(
     """
     begun = time.monotonic() if begun is None else begun
     path = training_path(corpus_path, out)
+    base = None if base_path is None else load_base(base_path)
+    if base is not None and not resume:
+        overrides = base_settings(base, preset, overrides)
     folder = RunFolder(path)
     if resume:
         reading = saved_reading(folder.checkpoint, reading)
@@ -105,16 +119,23 @@ def train_and_export(
     inputs = [corpus_path]
     if reading.holdout_kind == "file":
         inputs.append(Path(str(reading.holdout)))
+    if base_path is not None:
+        inputs.append(base_path)
     target = Target(Origin(corpus.name, corpus.sha256), tuple(inputs), overwrite)
     gate = precision, max_loss_increase
-    job = _Job(corpus_path, corpus, path, folder, target, *gate, observer)
+    job = _Job(corpus_path, corpus, path, folder, target, *gate, observer, base)
     precisions = _check(job, preset, overrides)
     with job.folder.in_use(create=not resume):
-        recipe, checkpoint = _begin(job, preset, resume, overrides)
-        seconds = 0.0 if resume else rehearse(corpus, recipe, precisions)
+        job, recipe, checkpoint = _begin(job, preset, resume, overrides)
+        corpus = job.corpus
+        samples, seconds = plan_samples(corpus, recipe)
+        seconds += 0.0 if resume else rehearse(corpus, recipe, precisions)
         supervision = Supervision(job.folder.checkpoint, checkpoint_minutes, begun, seconds)
         recorder = RunRecorder(job.folder, observer.on_warning)
-        trained = train(corpus, recipe, Observers(recorder, observer), supervision, checkpoint)
+        yardstick = measure_yardstick(corpus, recipe)
+        told = Observers(recorder, observer)
+        trained = train(corpus, recipe, told, supervision, checkpoint, base)
+        trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING, samples)
         observer.on_trained(trained)
         for note in trained.notes:
             observer.on_warning(note)
@@ -136,6 +157,7 @@ class _Job:
     precision: str
     max_loss_increase: float
     observer: Observer
+    base: BaseModel | None
 
 
 def training_path(corpus_path: Path, out: str | Path | None) -> Path:
@@ -176,32 +198,39 @@ def _choose_recipe(
 
 def _begin(
     job: _Job, preset: str | None, resume: bool, overrides: Overrides
-) -> tuple[Recipe, Checkpoint | None]:
-    """Begin a run, or take up the one that the folder holds; returns its recipe and where it stood.
+) -> tuple[_Job, Recipe, Checkpoint | None]:
+    """Begin a run, or take up the one that the folder holds.
+
+    Returns:
+        the job, its corpus with the characters of a base; the recipe; and where the run stood.
 
     Raises:
-        OptionError: the folder cannot be written, or has no checkpoint of this corpus and these
-            settings.
+        OptionError: the folder cannot be written, or has no checkpoint of this corpus, this base
+            and these settings.
     """
     corpus, observer = job.corpus, job.observer
     if not resume:
+        if job.base is not None:
+            corpus = corpus_for(job.base, corpus)
         recipe = _choose_recipe(corpus, preset, overrides, partial(measure_speed, corpus))
         if note := job.folder.begin(corpus, recipe):
             observer.on_warning(note)
         observer.on_begin(corpus, recipe)
-        return recipe, None
+        return replace(job, corpus=corpus), recipe, None
     settings = asdict(_choose_recipe(corpus, preset, overrides))
     given = settings if preset else {name: settings[name] for name in given_settings(overrides)}
     checkpoint, note = load_latest(job.folder.checkpoint)
     refuse_other(checkpoint, corpus.sha256, given)
-    refuse_misfit(checkpoint, corpus)
+    if job.base is not None:
+        refuse_other_base(job.base, checkpoint.base)
+    corpus = _corpus_of(checkpoint, corpus)
     if note:
         observer.on_warning(note)
     job.folder.go_on(corpus, checkpoint)
     choose_device(checkpoint.recipe.device)
     observer.on_begin(corpus, checkpoint.recipe)
     observer.on_resume(checkpoint.step)
-    return checkpoint.recipe, checkpoint
+    return replace(job, corpus=corpus), checkpoint.recipe, checkpoint
 
 
 def _export(job: _Job, trained: TrainedModel) -> Artifact:
@@ -320,9 +349,23 @@ def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_path: Path) -> Artifac
     """
     corpus = load_corpus(corpus_path, checkpoint.reading)
     refuse_other(checkpoint, corpus.sha256, {})
-    refuse_misfit(checkpoint, corpus)
+    corpus = _corpus_of(checkpoint, corpus)
     trained = trained_so_far(corpus, checkpoint)
+    yardstick = measure_yardstick(corpus, checkpoint.recipe)
+    trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING)
     return make_artifact(trained.model, corpus, trained.summary)
+
+
+def _corpus_of(checkpoint: Checkpoint, corpus: Corpus) -> Corpus:
+    """The corpus of a checkpoint, with the characters of the base that its run began with.
+
+    Raises:
+        OptionError: see `refuse_misfit`.
+    """
+    if checkpoint.base is not None:
+        corpus = widen(corpus, checkpoint.vocabulary)
+    refuse_misfit(checkpoint, corpus)
+    return corpus
 
 
 def make_artifact(

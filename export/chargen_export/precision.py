@@ -27,7 +27,7 @@ from chargen_ort.form import Array, fill, render
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.gru import HALF
 from chargen_ort.records import Certificate, Gate
-from chargen_ort.scoring import score_rows
+from chargen_ort.rows import score_rows
 from chargen_train.corpus import load_corpus, split_again
 from chargen_train.model import CharGRU
 from chargen_train.planning import MAX_VALIDATION

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from chargen_ort.engine import Engine
 from chargen_ort.options import SamplingOptions
-from chargen_ort.sampling import Sampler
 from chargen_ort.state import TextState
 from chargen_ort.stream import Ended
 from chargen_ort.vocabulary import UnknownPolicy
+from chargen_ort.writer import open_writer
 
 _REMEMBERED_STARTS = 64
+_WASTED = 8  # a run may go beyond the end of a text by this part of the texts so far
 
 
 @dataclass(frozen=True)
@@ -88,19 +89,18 @@ class _Batch:
         self._engine = engine
         self._options = options
         self._unknown = unknown
-        self._length = length
         self._vocabulary = engine.vocabulary
-        self._stepper = engine.new_stepper(size)
-        self._sampler = Sampler(options, len(self._vocabulary), range(size))
+        self._length = length
         self._starts: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._writer = open_writer(engine, options, range(size))
         self._places = np.arange(size)
-        self._steps = 0
-        self._next_full = length  # no row reaches its length before this step
-        self._count = np.zeros(size, dtype=np.int64)  # tokens written by each row
+        self._count = np.zeros(size, dtype=np.int64)  # tokens that each row has written
         self._most = 0  # no row has written more
+        self._left = 0  # steps until the first row is at full length; 0 is not known
         self._tokens = np.zeros((size, min(length, 256)), dtype=np.int32)
         self._end = self._vocabulary.end_token
         self._may_end_stop = self._stop_endings()
+        self._ended_texts = self._ended_tokens = 0
         self.active = np.zeros(size, dtype=bool)
         self.index = [0] * size
 
@@ -113,13 +113,14 @@ class _Batch:
         """Give `place` to text number `index`."""
         self.active[place] = True
         self.index[place] = index
-        self._count[place] = 0
-        self._sampler.start_row(place, index)
-        if self._options.repetition_penalty != 1:
-            self._sampler.see(place, self._vocabulary.encode(start, self._unknown))
+        self._count[place] = self._left = 0
+        self._writer.draws.start_row(place, index)
+        seen = self._writer.seen(place)
+        if seen is not None:
+            seen[self._vocabulary.encode(start, self._unknown)] = True
         logits, hidden = self._read(start)
-        self._stepper.logits[place] = logits
-        self._stepper.hidden[place] = hidden
+        self._writer.logits[place] = logits
+        self._writer.hidden[place] = hidden
 
     def _read(self, start: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits ``[vocab_size]`` and hidden after `start`; the same starts are read once."""
@@ -132,44 +133,65 @@ class _Batch:
         return self._starts[start]
 
     def step(self) -> list[int]:
-        """Write one token in every row; returns the places whose text has ended."""
-        tokens = self._sampler.sample(self._stepper.logits)  # [batch]
-        self._stepper.step(tokens)
-        if self._most == self._tokens.shape[1]:
-            self._make_room()
-        self._tokens[self._places, self._count] = tokens
-        self._count += 1
-        self._most += 1
-        self._steps += 1
-        ended = self._at_full_length() if self._steps == self._next_full else []
+        """Write tokens in every row; returns the places whose text has ended."""
+        if not self._left:
+            self._left = self._length - int(self._count[self.active].max())
+        before, steps = self._count.copy(), self._steps()
+        tokens = self._writer.write(steps)  # [steps, batch]
+        if self._most + steps > self._tokens.shape[1]:
+            self._make_room(steps)
+        self._tokens[self._places[:, None], self._count[:, None] + np.arange(steps)] = tokens.T
+        self._count += steps
+        self._most += steps
+        self._left -= steps
+        ended: set[int] = set()
+        if self._left <= 0:  # a row may have written beyond its end
+            np.minimum(self._count, self._length, out=self._count)
+            ended.update(np.flatnonzero(self.active & (self._count == self._length)).tolist())
+            self._left = 0
         if self._end is not None:
-            at_end = np.flatnonzero((tokens == self._end) & self.active).tolist()
-            ended += [p for p in at_end if p not in ended]
+            ended.update(self._at_end(tokens, before))
         if self._options.stops:
-            likely = np.flatnonzero(self._may_end_stop[tokens] & self.active).tolist()
-            ended += [p for p in likely if p not in ended and self._stopped(p)]
-        return ended
+            ends = self._may_end_stop[tokens].any(axis=0) & self.active  # [batch]
+            likely = np.flatnonzero(ends).tolist()
+            ended.update(place for place in likely if self._stopped(place, int(before[place])))
+        self._ended_texts += len(ended)
+        self._ended_tokens += int(self._count[list(ended)].sum())
+        return sorted(ended)
 
-    def _at_full_length(self) -> list[int]:
-        full = self.active & (self._count == self._length)
-        others = self._count[self.active & ~full]
-        left = self._length - int(others.max()) if len(others) else self._length
-        self._next_full = self._steps + left
-        return np.flatnonzero(full).tolist()
+    def _at_end(self, tokens: NDArray[np.int64], before: NDArray[np.int64]) -> list[int]:
+        """The places whose text the model has just ended; the end token is then their last."""
+        is_end = tokens == self._end  # [steps, batch]
+        count = before + is_end.argmax(axis=0) + 1  # [batch]
+        places = np.flatnonzero(self.active & is_end.any(axis=0) & (count <= self._count))
+        self._count[places] = count[places]
+        return places.tolist()
 
-    def _make_room(self) -> None:
+    def _steps(self) -> int:
+        """How many steps to write: many, but few beyond the end of a text."""
+        whole = self._ended_tokens // self._ended_texts if self._ended_texts else self._most
+        beyond = 1 + whole // _WASTED
+        steps = beyond if self._options.stops or self._end is not None else max(self._left, beyond)
+        longest = self._length - int(self._count[self.active].min())
+        return min(steps, longest, self._writer.most_steps)
+
+    def _make_room(self, steps: int) -> None:
         self._count[~self.active] = 0  # rows that have ended write on, to nowhere
         self._most = int(self._count.max())
         width = self._tokens.shape[1]
-        if self._most == width:
-            self._tokens = np.pad(self._tokens, ((0, 0), (0, width)))
+        if self._most + steps > width:
+            self._tokens = np.pad(self._tokens, ((0, 0), (0, max(width, steps))))
 
-    def _stopped(self, place: int) -> bool:
+    def _stopped(self, place: int, before: int) -> bool:
+        """Whether a stop string ends in what was just written; the row then ends with it."""
         longest = max(map(len, self._options.stops))
-        tail = self._vocabulary.decode(
-            self._tokens[place, max(0, self._count[place] - longest) : self._count[place]]
-        )
-        return tail.endswith(self._options.stops)
+        begin = max(0, before + 1 - longest)
+        text = self._vocabulary.decode(self._tokens[place, begin : self._count[place]])
+        for end in range(before + 1 - begin, len(text) + 1):
+            if text.endswith(self._options.stops, 0, end):
+                self._count[place] = begin + end
+                return True
+        return False
 
     def written(self, place: int) -> WrittenText:
         """What the row at `place` has written, without a stop string at its end."""
@@ -186,11 +208,7 @@ class _Batch:
         if not 0 < 2 * np.count_nonzero(self.active) <= len(self.active):
             return
         places = np.flatnonzero(self.active)
-        stepper = self._engine.new_stepper(len(places))
-        stepper.logits[:] = self._stepper.logits[places]
-        stepper.hidden[:] = self._stepper.hidden[places]
-        self._stepper = stepper
-        self._sampler = self._sampler.keep_rows(places.tolist())
+        self._writer = self._writer.keep_rows(places.tolist())
         self._places = np.arange(len(places))
         self._count = self._count[places]
         self._tokens = self._tokens[places]

@@ -1,32 +1,40 @@
-"""Running the graph: sessions of ONNX Runtime, the step, and the end of the process.
+"""Running a model: the sessions that it has open, the step, and many steps in one call.
 
 An `Engine` is a model that is open: it survives a fork and goes through a pickle by its bytes. Its
-session runs whole pieces of text with `run_steps`, and single steps of a batch with a `Stepper`.
-
-No thread is inside ONNX Runtime when the interpreter ends. Python ends a daemon thread that comes
-back from native code while the interpreter goes down, and C++ takes that for a crash: the process
-aborts. So all that runs in ONNX Runtime is noted here, and at exit the main thread waits for it,
-which takes no longer than one call; a daemon thread that asks for another call then ends with
-SystemExit.
+session runs whole pieces of text with `run_steps`, and single steps of a batch with a `Stepper`;
+`writer_session` has the graph that writes many steps in one run.
 """
 
-import atexit
 import os
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import get_ident
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.artifact import Artifact
+from chargen_ort.artifact import Artifact, read_weights
 from chargen_ort.checks import instance, shown_number, shown_value, token_array, whole_number
-from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN
+from chargen_ort.errors import OptionError
+from chargen_ort.form import fill, render
+from chargen_ort.graphs.cells import cell_weights
+from chargen_ort.graphs.reader import reader_graph
+from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN, Graph
+from chargen_ort.graphs.writer import writer_graph
 from chargen_ort.records import Config
+from chargen_ort.runs import Runs, step_work
+from chargen_ort.sessions import (
+    bind,
+    ending,
+    inside,
+    refuse_daemon,
+    running,
+    share,
+    translated,
+)
+from chargen_ort.sessions import open_session as open_session
 from chargen_ort.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -36,21 +44,36 @@ MAX_BATCH = 1 << 16
 MAX_THREADS = 256
 _WORK_AT_ONCE = 1 << 28  # multiply-adds in one call: far below 100 ms, so that a stop is prompt
 _MOST_STEPS = 1024
+_MOST_IDLE = 64  # runs that wait for a text
 _TWO_THREADS_FROM = 512  # hidden size at which a second thread pays
-_POLL_SECONDS = 0.001
-_MOST_SHOWN = 160  # characters of a message of ONNX Runtime
 
-# These are of the process, because the interpreter and what it inherits are. `_running` holds at
-# most one entry for each thread, and only while that thread is inside.
-_running: set[int] = set()  # threads that are inside ONNX Runtime now
-_ending: list[int] = []  # the thread that ends the interpreter, once it does
-_process: list[int] = []  # whose threads `_running` has
-_inherited: list["InferenceSession"] = []  # sessions of a parent process, never destroyed
+_inherited: list["_Sessions"] = []  # of a parent process, never destroyed: what it inherits is
 
 
 def default_threads(hidden_size: int) -> int:
     """Intra-op threads for a model: 1, or 2 for wide models on machines that have them."""
     return min(2, os.cpu_count() or 1) if hidden_size >= _TWO_THREADS_FROM else 1
+
+
+@dataclass(frozen=True)
+class _Sessions:
+    """What an engine has open in one process.
+
+    Attributes:
+        process: its number.
+        steps: the session of the file's graph.
+        private: those of private graphs, by their names.
+        opening: held by the thread that opens one of those.
+        idle: runs of one row that wait for the next text, at a temperature and greedy.
+    """
+
+    process: int
+    steps: "InferenceSession"
+    private: dict[str, "InferenceSession"] = field(default_factory=dict)
+    opening: Lock = field(default_factory=Lock)
+    idle: tuple[deque[Runs], deque[Runs]] = field(
+        default_factory=lambda: (deque(maxlen=_MOST_IDLE), deque(maxlen=_MOST_IDLE))
+    )
 
 
 class Engine:
@@ -81,8 +104,15 @@ class Engine:
         self._open()
 
     def _open(self) -> None:
-        self._session = open_session(self.artifact.data, self.threads)
-        self._process = os.getpid()
+        session = open_session(self.artifact.data, self.threads)
+        self._sessions = _Sessions(os.getpid(), session)
+
+    def _own_sessions(self) -> _Sessions:
+        if self._sessions.process != os.getpid():
+            # destroying an inherited session would wait for threads that the child does not have
+            _inherited.append(self._sessions)
+            self._open()
+        return self._sessions
 
     def __reduce__(self) -> tuple[type, tuple[Artifact, int]]:
         return type(self), (self.artifact, self.threads)  # sessions do not pickle, bytes do
@@ -90,11 +120,34 @@ class Engine:
     @property
     def session(self) -> "InferenceSession":
         """The ONNX Runtime session; in a forked child a new one, made at first use."""
-        if self._process != os.getpid():
-            # destroying an inherited session would wait for threads that the child does not have
-            _inherited.append(self._session)
-            self._open()
-        return self._session
+        return self._own_sessions().steps
+
+    def writer_session(self, greedy: bool) -> "InferenceSession":
+        """The session of `chargen_ort.graphs.writer`, opened when it is first asked for.
+
+        Raises:
+            ArtifactError: ONNX Runtime refuses the graph.
+        """
+        sizes, precision = self.config.sizes, self.config.precision
+        name = "write greedily" if greedy else "write"
+        return self._private_session(name, lambda: writer_graph(sizes, precision, greedy))
+
+    def idle_runs(self, greedy: bool) -> deque[Runs]:
+        """The runs of one row that no text uses: to take one, and to put it back."""
+        return self._own_sessions().idle[greedy]
+
+    def _private_session(self, name: str, graph: Callable[[], Graph]) -> "InferenceSession":
+        """The session of a graph that no file has, with the weights of the file."""
+        sessions = self._own_sessions()
+        if name not in sessions.private:
+            with sessions.opening:  # of many threads one opens it
+                if name not in sessions.private:
+                    weights = read_weights(self.artifact)
+                    if self.config.precision != "int8":
+                        weights = cell_weights(weights, self.config.sizes)
+                    data = fill(render(graph()), weights)
+                    sessions.private[name] = open_session(data, self.threads)
+        return sessions.private[name]
 
     def new_stepper(self, batch: int) -> "Stepper":
         """Arrays and bindings for `batch` rows, 1 to `MAX_BATCH`, whose state is zero.
@@ -112,47 +165,24 @@ class Engine:
         """Feed many steps in one call; arguments, results and errors are those of `run_steps`."""
         return run_steps(self.session, token, hidden)
 
+    def run_rows(
+        self, token: NDArray[np.integer], hidden: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The same, sooner where there are many rows; the results differ by about 1e-6."""
+        # for several layers the operator is as quick: it reads their weights once for all steps
+        if self.config.precision == "int8" or self.config.num_layers > 1:
+            return self.run_steps(token, hidden)
+        session = self._private_session("read", lambda: reader_graph(self.config.sizes))
+        return run_steps(session, token, hidden)
+
     def zero_hidden(self, rows: int) -> NDArray[np.float32]:
         """The state before any text, ``[rows, num_layers, hidden_size]``."""
         return np.zeros((rows, self.config.num_layers, self.config.hidden_size), dtype=np.float32)
 
     def steps_per_call(self, rows: int = 1) -> int:
         """How many steps of `rows` rows to feed in one call, so that none takes long."""
-        config = self.config
-        work = 6 * config.num_layers * config.hidden_size**2
-        work += config.hidden_size * len(self.vocabulary)
-        return max(1, min(_MOST_STEPS, _WORK_AT_ONCE // (rows * work)))
-
-
-def open_session(data: bytes, threads: int) -> "InferenceSession":
-    """An ONNX Runtime session on the CPU that neither spins, nor prints, nor falls back.
-
-    Raises:
-        ArtifactError: ONNX Runtime refuses the model.
-    """
-    import onnxruntime  # here, because it takes longer to import than the rest together
-
-    _stop_at_exit()  # after the import, so that it comes before what onnxruntime does at exit
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        with _inside():
-            return onnxruntime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"], enable_fallback=0
-            )
-    except Exception as error:
-        raise _translated(error, "does not open the model") from None
-
-
-def _translated(error: Exception, what: str) -> Exception:
-    """An exception of ONNX Runtime as one of ours; what Python raises for want of memory stays."""
-    if isinstance(error, MemoryError):
-        return error
-    lines = str(error).splitlines() or [""]
-    return ArtifactError(f"ONNX Runtime {what}: {shown_value(lines[0], _MOST_SHOWN)}")
+        work = rows * step_work(self.config.sizes)
+        return max(1, min(_MOST_STEPS, _WORK_AT_ONCE // work))
 
 
 class Stepper:
@@ -202,15 +232,11 @@ class Stepper:
         self.current = 0
 
     def _bind(self, source: int, target: int) -> "IOBinding":
-        binding = self._session.io_binding()
-        for name, array in ((TOKEN, self._token), (HIDDEN, self._hidden[source])):
-            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        for name, array in (
-            (LOGITS, self._logits[target]),
-            (NEXT_HIDDEN, self._hidden[target]),
-        ):
-            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        return binding
+        return bind(
+            self._session,
+            {TOKEN: share(self._token), HIDDEN: share(self._hidden[source])},
+            {LOGITS: share(self._logits[target]), NEXT_HIDDEN: share(self._hidden[target])},
+        )
 
     @property
     def hidden(self) -> NDArray[np.float32]:
@@ -242,17 +268,17 @@ class Stepper:
                 self._cell[0] = tokens
         else:
             self._take(tokens)
-        # `_inside`, written out: this is the one place where a tenth of a microsecond counts
+        # `inside`, written out: this is the one place where a tenth of a microsecond counts
         thread = get_ident()
-        _running.add(thread)
+        running.add(thread)
         try:
-            if _ending:
-                _refuse_daemon()
+            if ending:
+                refuse_daemon()
             self._run(self._bindings[self.current])
         except Exception as error:
-            raise _translated(error, "does not run the model") from None
+            raise translated(error, "does not run the model") from None
         finally:
-            _running.discard(thread)
+            running.discard(thread)
         self.current ^= 1
 
     def _take(self, tokens: object) -> None:
@@ -292,12 +318,12 @@ def run_steps(
         raise OptionError(f"tokens have the shape {token.shape}; give at least one of each")
     _check_hidden(hidden, (len(token), *state))
     try:
-        with _inside():
+        with inside():
             logits, next_hidden = session.run(
                 [LOGITS, NEXT_HIDDEN], {TOKEN: token, HIDDEN: np.ascontiguousarray(hidden)}
             )
     except Exception as error:
-        raise _translated(error, "does not run the model") from None
+        raise translated(error, "does not run the model") from None
     return np.asarray(logits), np.asarray(next_hidden)
 
 
@@ -312,45 +338,3 @@ def _check_hidden(hidden: object, shape: tuple[int, ...]) -> None:
         raise OptionError(f"hidden must be an array of float32, got {what}")
     if hidden.shape != shape:
         raise OptionError(f"hidden must have the shape {shape}, got {hidden.shape}")
-
-
-@contextmanager
-def _inside() -> Iterator[None]:
-    """Note that this thread is inside ONNX Runtime.
-
-    Raises:
-        SystemExit: the interpreter is ending, and this is a daemon thread.
-    """
-    _running.add(get_ident())  # before `_ending` is looked at: `_stop` looks the other way round
-    try:
-        if _ending:
-            _refuse_daemon()
-        yield
-    finally:
-        _running.discard(get_ident())
-
-
-def _refuse_daemon() -> None:
-    """End this thread unless it is the one that ends the interpreter.
-
-    Raises:
-        SystemExit: it is another.
-    """
-    if _ending and _ending[0] != get_ident():
-        raise SystemExit
-
-
-def _stop_at_exit() -> None:
-    """Have the interpreter wait for the threads that are inside; more than once is as once."""
-    if _process != [os.getpid()]:  # a forked child has none of its parent's other threads
-        _process[:] = [os.getpid()]
-        _running.clear()
-    atexit.unregister(_stop)
-    atexit.register(_stop)
-
-
-def _stop() -> None:
-    _ending[:] = [get_ident()]
-    # a thread that is gone is not waited for
-    while _running.intersection(sys._current_frames()) - {get_ident()}:
-        time.sleep(_POLL_SECONDS)

@@ -31,8 +31,8 @@ from chargen_ort.protobuf import Found, bytes_field, bytes_header, fields, integ
 
 MAX_METADATA_BYTES = 2 << 20  # all entries together
 MAX_WEIGHT = 1e6  # then no sum in the graph can overflow float32, so all logits are finite
-_MAX_METADATA_ENTRIES = 64
-_MAX_FIELDS = 128  # of a model, metadata entries included
+MAX_METADATA_ENTRIES = 64
+MAX_FIELDS = 128  # of a model, metadata entries included
 _METADATA_FIELD = 14  # ModelProto.metadata_props
 _INT, _GRAPH, _INTS = 2, 5, 7  # AttributeProto.AttributeType
 _PIECE = 1 << 13  # weights that are looked at together
@@ -93,7 +93,8 @@ def fill(form: Form, arrays: Mapping[str, Array]) -> bytes:
     wanted = {hole.name: (hole.dtype, hole.shape) for hole in form.holes}
     if wanted != {name: (array.dtype, array.shape) for name, array in arrays.items()}:
         raise ValueError(f"the weights are not those of the graph: {', '.join(wanted)}")
-    return b"".join(p if isinstance(p, bytes) else arrays[p.name].tobytes() for p in form.parts)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return b"".join(p if isinstance(p, bytes) else contiguous[p.name].data for p in form.parts)
 
 
 def fits(data: memoryview, form: Form) -> bool:
@@ -145,14 +146,14 @@ def read_metadata(data: memoryview) -> tuple[dict[str, str], int]:
     metadata: dict[str, str] = {}
     size = begin = 0
     for count, (number, value, _, end) in enumerate(fields(data), 1):
-        if count > _MAX_FIELDS:
-            raise ArtifactError(f"the model has more than {_MAX_FIELDS} fields")
+        if count > MAX_FIELDS:
+            raise ArtifactError(f"the model has more than {MAX_FIELDS} fields")
         if number != _METADATA_FIELD or isinstance(value, int):
             begin = end
             continue
         size += len(value)
-        if len(metadata) == _MAX_METADATA_ENTRIES:
-            raise ArtifactError(f"the metadata has more than {_MAX_METADATA_ENTRIES} entries")
+        if len(metadata) == MAX_METADATA_ENTRIES:
+            raise ArtifactError(f"the metadata has more than {MAX_METADATA_ENTRIES} entries")
         if size > MAX_METADATA_BYTES:
             raise ArtifactError(f"the metadata has more than {MAX_METADATA_BYTES} bytes")
         where = f"metadata entry {len(metadata) + 1}"
@@ -306,6 +307,7 @@ def _misfit(found: int | memoryview, value: "int | str | Tensor | list[Field]") 
     return "" if told == wanted else f"is {told!a:.160}; train-export writes {wanted!a:.160}"
 
 
+@np.errstate(invalid="ignore")  # a signalling NaN would make NumPy print a warning
 def _check_finite(array: Array, name: str) -> None:
     # NaN and infinities show in the extremes too, and looking for those needs no memory
     low, high = float(array.min()), float(array.max())

@@ -172,7 +172,7 @@ class CharGenerator:
             timeout=timeout,
             **overrides,
         )
-        return "".join(stream)
+        return stream.read()
 
     def generate_batch(
         self,

@@ -20,6 +20,7 @@ from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
 
 MAX_TOKENS, MAX_WIDTH, MAX_LAYERS = 1 << 16, 1 << 16, 64
 MAX_LINE = 4096  # characters
+PIECE = 40  # characters of each text of the model's own that is compared, of running text
 LINE_PATTERN = "[^\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]*"
 _BITS_AGREE = 1e-6  # relative
 _NEWER = "that needs a newer chargen-ort: pip install --upgrade chargen-ort"
@@ -215,7 +216,7 @@ class SampleFacts(Record):
     """What the model's own texts have in common with the corpus and with each other.
 
     Attributes:
-        count: texts that were written
+        count: texts that were written; of a model of running text, 40 characters each
         share_in_corpus: of them that stand in the corpus
         share_of_doubles: of them that are equal to an earlier one
     """

@@ -14,7 +14,7 @@ from chargen_ort.generator import CharGenerator
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.models import ChosenModel
 from chargen_ort.options import TABLE
-from chargen_ort.records import Certificate, Gate, HeldOut, Training
+from chargen_ort.records import PIECE, Base, Certificate, Gate, HeldOut, Training
 from chargen_ort.scoring import LINE_END, Score, score_continuations
 from chargen_ort.vocabulary import UnknownPolicy
 
@@ -290,6 +290,12 @@ def describe_training(training: Training) -> Iterator[tuple[str, str]]:
     ]
     yield "training", ", ".join(setup)
     yield "validation", describe_validation(training.validation)
+    yield from describe_comparisons(training)
+
+
+def describe_base(base: Base) -> str:
+    """The model that training began with, in a few words."""
+    return f"the model {base.name}, sha256 {base.sha256}"
 
 
 def describe_validation(validation: HeldOut | None) -> str:
@@ -301,6 +307,26 @@ def describe_validation(validation: HeldOut | None) -> str:
         f"{validation.nats_per_char:.4f} nats, {validation.bits_per_char:.4f} bits a character on "
         f"{validation.characters:,} held-out characters{texts}"
     )
+
+
+def describe_comparisons(training: Training) -> Iterator[tuple[str, str]]:
+    """What the model began with and was held against, a label and a sentence each."""
+    if training.base is not None:
+        yield "base", f"training went on from {describe_base(training.base)}"
+    baseline, validation = training.baseline, training.validation
+    if baseline is not None and validation is not None:
+        sentence = (
+            f"on the same text an n-gram reaches {baseline.nats_per_char:.4f} nats, this model "
+            f"{validation.nats_per_char:.4f} ({baseline.method}, order {baseline.order})"
+        )
+        yield "yardstick", sentence
+    if (samples := training.samples) is not None:
+        each = f" of {PIECE} characters" if training.split.documents == "none" else ""
+        sentence = (
+            f"of {samples.count:,} texts{each} that it wrote, {samples.share_in_corpus:.1%} stand "
+            f"in the corpus and {samples.share_of_doubles:.1%} are equal to an earlier one"
+        )
+        yield "samples", sentence
 
 
 def describe_certificate(certificate: Certificate, precision: str) -> str:

@@ -26,29 +26,102 @@ def fresh_seed() -> int:
     return secrets.randbits(32)
 
 
-def uniform_draws(seed: int, row: int, first: int, count: int) -> NDArray[np.float64]:
+def uniform_draws(
+    seed: int, row: int, first: int, count: int, philox: np.random.Philox | None = None
+) -> NDArray[np.float64]:
     """Draws ``first … first + count - 1`` of a row: float64 ``[count]`` in [0, 1), 53 bits each.
 
     Philox-4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11) with the
-    key (seed, row). Draw t is word ``t % 4`` of the block with counter ``t // 4 + 1``.
+    key (seed, row). Draw t is word ``t % 4`` of the block with counter ``t // 4 + 1``. To make a
+    generator takes longer than the draws: one that is given as `philox` is used, whatever it was.
     """
+    philox = philox or np.random.Philox(0)
     block, skip = divmod(first, 4)
-    key = np.array([seed, row], dtype=np.uint64)
-    bits = np.random.Philox(key=key, counter=block).random_raw(skip + count)[skip:]
+    philox.state = {
+        "bit_generator": "Philox",
+        "state": {
+            "counter": np.array([block, 0, 0, 0], dtype=np.uint64),
+            "key": np.array([seed, row], dtype=np.uint64),
+        },
+        "buffer": np.zeros(4, dtype=np.uint64),
+        "buffer_pos": 4,  # it is used up
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    bits = philox.random_raw(skip + count)[skip:]
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 
-class Sampler:
-    """Draws one token a row and keeps what the next draw needs: seeds, draw counts, tokens seen.
+class Draws:
+    """The uniforms of the rows of a batch: how many each has drawn, and those that come next.
+
+    Args:
+        seed: of all rows; None takes a fresh one.
+        rows: the row numbers, one for each row of the batch, at least one.
+
+    Attributes:
+        seed, rows: as given.
+        column: place of the next draw in the block of uniforms; adding to it counts draws.
+
+    Raises:
+        OptionError: a row number of another kind or out of range, or none.
+    """
+
+    def __init__(self, seed: int | None, rows: Sequence[int]) -> None:
+        instance("rows", rows, Sequence)
+        self.rows = [whole_number("row", row, 0, ROW_LIMIT - 1) for row in rows]
+        if not self.rows:
+            raise OptionError("rows is empty; give at least one row number")
+        self.seed = fresh_seed() if seed is None else seed
+        self._philox = np.random.Philox(0)
+        # draws made by each row before column 0 of its block; at first there is no block
+        self._before, self.column = [-BLOCK] * len(self.rows), BLOCK
+        self._uniforms = np.empty((len(self.rows), BLOCK))
+
+    def drawn(self, index: int) -> int:
+        """How many draws row `index` has made."""
+        return self._before[index] + self.column
+
+    def start_row(self, index: int, row: int, drawn: int = 0) -> None:
+        """Give place `index` of the batch to row number `row`, which has made `drawn` draws."""
+        self.rows[index] = row
+        self._before[index] = drawn - self.column
+        if self.column < BLOCK:
+            self._uniforms[index, self.column :] = self._draw(row, drawn, BLOCK - self.column)
+
+    def keep_rows(self, indices: Sequence[int]) -> "Draws":
+        """The draws of the rows at `indices` alone."""
+        other = Draws(self.seed, [self.rows[i] for i in indices])
+        for place, index in enumerate(indices):
+            other.start_row(place, self.rows[index], self.drawn(index))
+        return other
+
+    def ahead(self, count: int) -> NDArray[np.float64]:
+        """The next uniforms of each row, ``[batch, count]``, at most `BLOCK`; none is counted."""
+        if self.column + count > BLOCK:
+            self._next_block()
+        return self._uniforms[:, self.column : self.column + count]
+
+    def _next_block(self) -> None:
+        """Go on with a block that begins with the next draw."""
+        before = [count + self.column for count in self._before]
+        places = zip(self.rows, before, strict=True)
+        draws = [self._draw(row, first, BLOCK) for row, first in places]
+        # all of it together and last: an interruption before finds the old block, to be redone
+        self._uniforms, self._before, self.column = np.stack(draws), before, 0
+
+    def _draw(self, row: int, first: int, count: int) -> NDArray[np.float64]:
+        return uniform_draws(self.seed, row, first, count, self._philox)
+
+
+class Sampler(Draws):
+    """Draws one token a row and keeps what the next draw needs: its uniforms, tokens seen.
 
     Args:
         options: the sampling options; a seed of None is replaced by a fresh one.
         vocab_size: number of tokens.
-        rows: the row numbers, one for each row of the batch, at least one.
-
-    Attributes:
-        column: place of the next draw in the block of uniforms. Whoever chooses with `choose_one`
-            adds 1 to count the draw.
+        rows: the row numbers, one for each row of the batch, at least one. Whoever chooses with
+            `choose_one` adds 1 to `column` to count the draw.
 
     Raises:
         OptionError: an argument of another kind or out of range.
@@ -57,16 +130,9 @@ class Sampler:
     def __init__(self, options: SamplingOptions, vocab_size: int, rows: Sequence[int] = (0,)):
         instance("options", options, SamplingOptions)
         vocab_size = whole_number("vocab_size", vocab_size, 1, MAX_VOCABULARY)
-        instance("rows", rows, Sequence)
-        self.rows = [whole_number("row", row, 0, ROW_LIMIT - 1) for row in rows]
-        if not self.rows:
-            raise OptionError("rows is empty; give at least one row number")
+        super().__init__(options.seed, rows)
         self.options = options
-        self.seed = fresh_seed() if options.seed is None else options.seed
         batch = len(self.rows)
-        self.column = 0
-        self._before = [0] * batch  # draws made by each row before column 0 of its block
-        self._uniforms = np.empty((batch, BLOCK))
         self._weights = np.empty((batch, vocab_size))
         self._cdf = np.empty((batch, vocab_size))
         self._maximum = np.empty((batch, 1))
@@ -80,12 +146,6 @@ class Sampler:
         # the first row once more, one-dimensional, for `choose_one`
         self._one_weights, self._one_cdf = self._weights[0], self._cdf[0]
         self._one_maximum = np.array(0.0)
-        for index in range(batch):
-            self._fill(index, 0)
-
-    def drawn(self, index: int) -> int:
-        """How many draws row `index` has made."""
-        return self._before[index] + self.column
 
     def see(self, index: int, tokens: NDArray[np.integer]) -> None:
         """Count `tokens` of the prompt as seen by row `index`, for the repetition penalty."""
@@ -93,10 +153,8 @@ class Sampler:
             self._seen[index, tokens] = True
 
     def start_row(self, index: int, row: int, drawn: int = 0) -> None:
-        """Give place `index` of the batch to row number `row`, which has made `drawn` draws."""
-        self.rows[index] = row
-        self._before[index] = drawn - self.column
-        self._fill(index, self.column)
+        """Give place `index` of the batch to row number `row`, which has seen no token."""
+        super().start_row(index, row, drawn)
         if self._seen is not None:
             self._seen[index] = False
 
@@ -162,13 +220,6 @@ class Sampler:
         np.add.accumulate(weights, 0, None, cdf)
         return int(cdf.searchsorted(u * cdf.item(-1), "right"))
 
-    def _next_block(self) -> None:
-        before = [count + BLOCK for count in self._before]
-        for index, row in enumerate(self.rows):
-            self._uniforms[index] = uniform_draws(self.seed, row, before[index], BLOCK)
-        # the two together and last: an interruption before them finds the old block, to be redone
-        self._before, self.column = before, 0
-
     def _exponentiate(self, weights: NDArray[np.float64]) -> None:
         """Logits become unnormalised probabilities, in place; filtered tokens become 0."""
         if self._divides:
@@ -182,11 +233,6 @@ class Sampler:
             _keep_top_p(weights, self.options.top_p)
             if self.options.min_p > 0:
                 weights[weights < self.options.min_p] = 0  # the likeliest token's weight is 1
-
-    def _fill(self, index: int, column: int) -> None:
-        self._uniforms[index, column:] = uniform_draws(
-            self.seed, self.rows[index], self._before[index] + column, BLOCK - column
-        )
 
 
 def _penalise(logits: NDArray[np.float64], seen: NDArray[np.bool_], penalty: float) -> None:

@@ -12,16 +12,27 @@ from chargen_ort.engine import Engine
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import MAX_LENGTH, ROW_LIMIT, SEED_LIMIT, SamplingOptions
 from chargen_ort.records import MAX_TOKENS, Count, Sha256, TokenId
-from chargen_ort.sampling import Sampler
 from chargen_ort.strict import Record, Within, parse_record
 from chargen_ort.vocabulary import UnknownPolicy, check_policy
+from chargen_ort.writer import open_writer
 
 MAGIC = b"chargen-state-2\n"
 _MAX_TOP = MAX_LENGTH
 
 
 class Header(Record):
-    """What a snapshot says before its numbers; `model` is the SHA-256 of the model's file."""
+    """What a snapshot says before its numbers.
+
+    Attributes:
+        model: the seal of the model's file
+        options: the sampling options
+        seed: of the draws
+        row: number of the row in the seed's family of texts
+        drawn: how many tokens were drawn
+        fed: whether anything was fed
+        unknown: policy for characters that the model does not know; null is the model's own
+        seen: tokens that the repetition penalty counts as used
+    """
 
     model: Sha256
     options: SamplingOptions
@@ -47,6 +58,7 @@ class TextState:
 
     Attributes:
         piece_size: how many tokens it feeds in one call of the graph.
+        texts: of the tokens, by number; the end token's is empty.
 
     Raises:
         OptionError: an argument of another kind or out of its range.
@@ -64,35 +76,38 @@ class TextState:
         vocabulary = engine.vocabulary
         vocabulary.check_writable(options.stops)
         self._engine = engine
+        self._options = options
         self._unknown = check_policy(unknown)
-        self._texts = engine.config.tokens  # the end token's is empty
+        self.texts = engine.config.tokens  # the end token's is empty
         self._end = vocabulary.end_token
-        self._stepper = engine.new_stepper(1)
-        self._sampler = Sampler(options, len(vocabulary), (row,))
-        self._seen = self._sampler.seen(0)  # [vocab_size], or None without a penalty
-        self._logits = self._stepper.first_rows  # [vocab_size] each
+        self._writer = open_writer(engine, options, (row,))
         self._fed = False
         self.piece_size = engine.steps_per_call()
 
     @property
     def options(self) -> SamplingOptions:
         """How it draws."""
-        return self._sampler.options
+        return self._options
 
     @property
     def vocab_size(self) -> int:
         """How many tokens the model has."""
-        return len(self._texts)
+        return len(self.texts)
+
+    @property
+    def at_beginning(self) -> bool:
+        """Whether nothing of a text was read or drawn yet: of the first, or after an end."""
+        return not self._fed
 
     @property
     def seed(self) -> int:
         """The seed of the draws: the one given, or the fresh one that was taken instead."""
-        return self._sampler.seed
+        return self._writer.draws.seed
 
     @property
     def drawn(self) -> int:
         """How many tokens were drawn so far."""
-        return self._sampler.drawn(0)
+        return self._writer.drawn(0)
 
     def feed(self, text: str) -> None:
         """Read `text` as if it had been written: all of it, or nothing where this raises.
@@ -109,7 +124,7 @@ class TextState:
         Raises:
             OptionError: not integers ``[time]``, or a token that the model does not have.
         """
-        self._feed(token_array(tokens, len(self._texts), 1))
+        self._feed(token_array(tokens, len(self.texts), 1))
 
     def _feed(self, tokens: NDArray[np.int64]) -> None:
         """Feed tokens ``[time]``, `piece_size` in one call of the graph.
@@ -120,7 +135,7 @@ class TextState:
             return
         if not self._fed and self._end is not None:
             self._begin_text()
-        now, logits, seen = self._stepper.hidden, self._stepper.logits, self._seen
+        now, logits, seen = self._writer.hidden, self._writer.logits, self._writer.seen(0)
         hidden = now  # [1, num_layers, hidden_size]
         for begin in range(0, len(tokens), self.piece_size):
             piece = tokens[None, begin : begin + self.piece_size]
@@ -146,26 +161,27 @@ class TextState:
         """Feed the end token before the first character: it is no token that a text has seen."""
         token = np.array([[self._end]])  # [1, time]
         logits, hidden = self._engine.run_steps(token, self._engine.zero_hidden(1))
-        if self._seen is not None:
-            self._seen[:] = False
-        self._stepper.hidden[:], self._stepper.logits[:] = hidden, logits[:, -1]
+        seen = self._writer.seen(0)
+        if seen is not None:
+            seen[:] = False
+        self._writer.hidden[:], self._writer.logits[:] = hidden, logits[:, -1]
         self._fed = True
 
     def logits(self) -> NDArray[np.float32]:
         """Scores of the next token before temperature, a copy, float32 ``[vocab_size]``."""
         self.begin()
-        return np.array(self._stepper.logits[0])
+        return np.array(self._writer.logits[0])
 
     def hidden(self) -> NDArray[np.float32]:
         """The hidden state, a copy, float32 ``[num_layers, hidden_size]``."""
-        return np.array(self._stepper.hidden[0] if self._fed else self._engine.zero_hidden(1)[0])
+        return np.array(self._writer.hidden[0] if self._fed else self._engine.zero_hidden(1)[0])
 
     def probabilities(self, top: int | None = None) -> dict[str, float]:
         """The model's probabilities of the next character, likeliest first; `top` of them or all.
 
         They are the model's own: no temperature, no filters.
         """
-        return rank_probabilities(self.logits(), self._texts, top)
+        return rank_probabilities(self.logits(), self.texts, top)
 
     def draw(self) -> str:
         """Draw the next character with the sampling options, feed it, and return it.
@@ -176,16 +192,40 @@ class TextState:
         """
         if not self._fed:
             self.begin()
-        stepper, sampler = self._stepper, self._sampler
-        token = sampler.choose_one(self._logits[stepper.current])
-        stepper.step(token)  # its last act is to turn to the new arrays
-        # nothing is called in between, so that an interruption finds both done or neither
-        sampler.column += 1
-        if self._seen is not None:
-            self._seen[token] = True
+        token = self._writer.draw()
         if token == self._end:
             self._fed = False
-        return self._texts[token]
+        return self.texts[token]
+
+    def draw_piece(self, most: int) -> str:
+        """Draw the next characters, at least one and at most `most`, as many as are had at once.
+
+        Fewer, or none, where the text ends: the state then stands before the next text, see
+        `at_beginning`. One that is interrupted may have drawn some of them.
+
+        Raises:
+            OptionError: `most` is not 1 or more.
+        """
+        most = whole_number("most", most, 1, MAX_LENGTH)
+        self.begin()
+        tokens = self._writer.draw_several(most, self._end)
+        if tokens[-1] == self._end:
+            self._fed = False
+        return "".join([self.texts[token] for token in tokens])
+
+    def expect(self, most: int | None, certain: bool = False) -> None:
+        """Hear how many more characters will be drawn at most, and whether so many for certain.
+
+        The state may run ahead of what is drawn: then it runs no further, and there the sooner.
+        It changes no character. None: there may be any number.
+
+        Raises:
+            OptionError: `most` is not a whole number, or `certain` not a bool.
+        """
+        instance("certain", certain, bool)
+        if most is not None:
+            most = whole_number("most", most, 0, MAX_LENGTH)
+        self._writer.expect(most, certain and self._end is None)
 
     def fork(self) -> "TextState":
         """An independent copy that goes on with the same draws; it shares the model."""
@@ -202,20 +242,21 @@ class TextState:
 
     def snapshot(self) -> bytes:
         """All of the state as bytes, for `CharGenerator.restore` in this or another process."""
-        seen = self._sampler.seen(0) if self._fed else None
+        writer = self._writer
+        seen = writer.seen(0) if self._fed else None
         if not self._fed:  # before a text there is no state
-            self._stepper.hidden[:], self._stepper.logits[:] = 0, 0
+            writer.hidden[:], writer.logits[:] = 0, 0
         header = Header(
             model=self._engine.artifact.sha256,
             options=self.options,
             seed=self.seed,
-            row=self._sampler.rows[0],
+            row=writer.draws.rows[0],
             drawn=self.drawn,
             fed=self._fed,
             unknown=self._unknown,
             seen=() if seen is None else tuple(np.flatnonzero(seen).tolist()),
         )
-        arrays = (self._stepper.hidden, self._stepper.logits)
+        arrays = (writer.hidden, writer.logits)
         return (
             MAGIC
             + header.dump().encode()
@@ -240,12 +281,14 @@ class TextState:
             seen = token_array(seen, len(engine.vocabulary), 1)
         except OptionError as error:
             raise ArtifactError(f"the snapshot is damaged: {error}") from None
-        state._sampler.start_row(0, header.row, header.drawn)
-        state._sampler.see(0, seen)
+        writer = state._writer
+        writer.draws.start_row(0, header.row, header.drawn)
+        counted = writer.seen(0)
+        if counted is not None:
+            counted[seen] = True
         state._fed = header.fed
-        hidden = state._stepper.hidden
-        hidden[:] = floats[: hidden.size].reshape(hidden.shape)
-        state._stepper.logits[:] = floats[hidden.size :]
+        writer.hidden[:] = floats[: -len(engine.vocabulary)].reshape(writer.hidden.shape)
+        writer.logits[:] = floats[-len(engine.vocabulary) :]
         return state
 
 

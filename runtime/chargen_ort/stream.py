@@ -39,11 +39,13 @@ class TextStream:
         stops = check_stops(stops)
         self.state = state
         self.seed = state.seed
+        self._start, self._length, self._stops = start, length, stops
+        self._made = 0  # characters, those that are held back among them
+        self._at_end = False  # whether the model has ended the text
         self._closed = False  # set once, by any thread
         self._ended: Ended | None = None
-        self._ran_out: Ended = "cancelled"  # why there are no more characters
         self._deadline = None if deadline is None else number("deadline", deadline)
-        self._texts = self._until_stop(self._characters(start, length), stops)
+        self._texts: Iterator[str] = self._until_stop()
 
     @property
     def ended(self) -> Ended | None:
@@ -78,34 +80,65 @@ class TextStream:
     def _over(self) -> bool:
         return self._closed or (self._deadline is not None and time.monotonic() >= self._deadline)
 
-    def _characters(
-        self, start: "np.ndarray[tuple[int], np.dtype[np.int64]]", length: int | None
-    ) -> Iterator[str]:
+    def read(self) -> str:
+        """All that is still to come, joined; where there is no end to it, this has none either."""
+        if self._stops or self._ended:
+            return "".join(self._texts)
+        pieces = []
+        if self._read_start():
+            while self._made != self._length and not self._over():
+                most = MAX_LENGTH if self._length is None else self._length - self._made
+                piece = self.state.draw_piece(most)
+                self._made += len(piece)
+                pieces.append(piece)
+                if self.state.at_beginning:
+                    self._at_end = True
+                    break
+        self._end(False)
+        self._texts = iter(())  # it knows this stream, and so would keep it
+        return "".join(pieces)
+
+    def _read_start(self) -> bool:
+        """Feed what is left of the start; whether all of it was in time."""
         size = self.state.piece_size
-        for begin in range(0, len(start), size):
+        while len(self._start):
             if self._over():
-                return
-            self.state.feed_piece(start[begin : begin + size])
-        made, draw, deadline = 0, self.state.draw, self._deadline
-        while made != length and not self._closed:
+                return False
+            self.state.feed_piece(self._start[:size])
+            self._start = self._start[size:]
+        left = None if self._length is None else self._length - self._made
+        self.state.expect(left, certain=left is not None and not self._stops)
+        return True
+
+    def _characters(self) -> Iterator[str]:
+        if not self._read_start() or self._made == self._length or self._over():
+            return
+        self.state.begin()
+        length, draw, deadline = self._length, self.state.draw, self._deadline
+        while self._made != length and not self._closed:
             if deadline is not None and time.monotonic() >= deadline:
                 return
             character = draw()
             if not character:
-                self._ran_out = "end"
+                self._at_end = True
                 return
+            self._made += 1
             yield character
-            made += 1
-        if made == length:
-            self._ran_out = "length"
 
-    def _until_stop(self, characters: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
+    def _until_stop(self) -> Iterator[str]:
         stopped = False
-        if stops:
-            stopped = yield from hold_back(characters, stops)
+        if self._stops:
+            stopped = yield from hold_back(self._characters(), self._stops)
         else:
-            yield from characters
-        self._ended = "stop" if stopped else self._ran_out
+            yield from self._characters()
+        self._end(stopped)
+
+    def _end(self, stopped: bool) -> None:
+        whole = self._made == self._length and not len(self._start)
+        if stopped:
+            self._ended = "stop"
+        else:
+            self._ended = "end" if self._at_end else "length" if whole else "cancelled"
 
 
 def hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Generator[str, None, bool]:

@@ -75,7 +75,7 @@ CASES: list[Case] = [
     int8(
         "body_is_a_number",
         lambda m: set_fields(attribute(m, "body"), type=2),
-        "node 7 steps (Scan): attribute body: type is 2",
+        "node 8 steps (Scan): attribute body: type is 2",
     ),
     int8(
         "body_and_a_number",
@@ -96,7 +96,7 @@ CASES: list[Case] = [
     int8(
         "if_for_the_scan",
         lambda m: set_fields(scan(m), op_type="If"),
-        "node 7 steps (Scan): op_type is 'If'",
+        "node 8 steps (Scan): op_type is 'If'",
     ),
     int8(
         "more_nodes",
@@ -106,7 +106,7 @@ CASES: list[Case] = [
     int8(
         "a_node_less",
         lambda m: body(m).node.pop(),
-        "field 2; train-export writes node 42 step_logits (Squeeze)",
+        "field 2; train-export writes node 41 step_logits (Squeeze)",
     ),
     int8(
         "body_domain",

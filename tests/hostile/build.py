@@ -48,13 +48,22 @@ def body() -> bytes:
     return without_seal(honest())
 
 
-def of_precision(precision: str, num_layers: int = NUM_LAYERS) -> bytes:
-    """A sealed artifact of a precision, with random weights."""
-    config = Config.of(Vocabulary(ALPHABET), 8, 16, num_layers, "\n", precision=precision)
+def of_precision(
+    precision: str,
+    num_layers: int = NUM_LAYERS,
+    scale: float = 0.1,
+    embedding_dim: int = 8,
+    hidden_size: int = 16,
+) -> bytes:
+    """A sealed artifact of a precision, with random weights up to `scale` either way."""
+    vocabulary = Vocabulary(ALPHABET)
+    config = Config.of(
+        vocabulary, embedding_dim, hidden_size, num_layers, "\n", precision=precision
+    )
     form = render(VARIANTS[precision].graph(config.sizes))
     rng = np.random.default_rng(0)
     weights = {
-        hole.name: rng.uniform(-0.1, 0.1, hole.shape).astype(hole.dtype)
+        hole.name: rng.uniform(-scale, scale, hole.shape).astype(hole.dtype)
         if hole.dtype.kind == "f"
         else rng.integers(-63, 64, hole.shape).astype(hole.dtype)
         for hole in form.holes

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from chargen_ort.checks import printable
 from chargen_ort.errors import OptionError
+from chargen_ort.records import Base
+from chargen_ort.strict import record_of
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus
 from chargen_train.files import write_atomically
@@ -54,6 +56,7 @@ class Checkpoint:
         reading: how that is read and split.
         recipe, plan: what is done.
         seconds: used up since the first step.
+        base: the model that the run began with; None if it began with nothing.
         state: of each part of the run, see `Run.state`.
     """
 
@@ -64,6 +67,7 @@ class Checkpoint:
     recipe: Recipe
     plan: Plan
     seconds: float
+    base: Base | None
     state: State
 
     @classmethod
@@ -71,7 +75,7 @@ class Checkpoint:
         """The checkpoint of this moment; it shares memory with the run."""
         corpus = run.corpus
         facts = corpus.vocabulary, corpus.name, corpus.sha256, corpus.reading
-        return cls(*facts, run.recipe, run.plan, run.seconds, run.state())
+        return cls(*facts, run.recipe, run.plan, run.seconds, run.base, run.state())
 
     @property
     def step(self) -> int:
@@ -98,7 +102,7 @@ class Checkpoint:
 
 
 _RECORDS = {"vocabulary": Vocabulary, "reading": Reading, "recipe": Recipe, "plan": Plan}
-_FACTS = ("corpus_name", "corpus_sha256", "seconds", *_RECORDS)
+_FACTS = ("corpus_name", "corpus_sha256", "seconds", "base", *_RECORDS)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -112,6 +116,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     facts = {name: value for name, value in vars(checkpoint).items() if name in _FACTS}
     for name in _RECORDS:
         facts[name] = asdict(facts[name])
+    if checkpoint.base is not None:
+        facts["base"] = checkpoint.base.to_json()
     content = {"facts": json.dumps(facts), "state": checkpoint.state}
     archive = io.BytesIO()
     torch.save(content, archive)
@@ -168,6 +174,8 @@ def _from_archive(payload: memoryview) -> Checkpoint:
         if kind is Vocabulary:
             values["characters"].encode()  # no lone surrogates
         facts[name] = kind(**values)
+    if facts["base"] is not None:
+        facts["base"] = record_of(Base, facts["base"], "base")
     return Checkpoint(**check_fields(Checkpoint, {**facts, **content}))
 
 

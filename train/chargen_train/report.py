@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from chargen_ort.records import Certificate, Training
-from chargen_ort.reports import describe_certificate, describe_versions
+from chargen_ort.reports import describe_certificate, describe_comparisons, describe_versions
 from chargen_ort.strict import record_of
 from chargen_train.chart import Curve, render_chart
 from chargen_train.evaluate import bits_per_char
@@ -127,6 +127,10 @@ def _heading(config: Json, metrics: Sequence[Json]) -> str:
         f"<h1>{escape(corpus['name'])}</h1>"
         f'<p class="soft">A character-level language model: {escape(sizes)}. '
         f'Run {escape(state)}.</p><div class="cards">{shown}</div>'
+        + "".join(
+            f"<p>{escape(_as_sentence(sentence))}</p>"
+            for _, sentence in (describe_comparisons(training) if training else ())
+        )
         + "".join(
             f'<p class="warning">{escape(_as_sentence(note))}</p>'
             for note in (training.notes if training else ())

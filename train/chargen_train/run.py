@@ -12,7 +12,7 @@ import torch
 
 from chargen_ort.checks import printable
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import Training
+from chargen_ort.records import Base, Training
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import autocast, load_random, random_state
 from chargen_train.distillation import SoftTargets, describe_phase, phase_end
@@ -94,6 +94,7 @@ class Run:
         model: with start weights, on the device of the plan.
         corpus, recipe, plan: what is done.
         clock: gives seconds.
+        base: that the model's weights were taken from.
     """
 
     def __init__(
@@ -103,10 +104,12 @@ class Run:
         recipe: Recipe,
         plan: Plan,
         clock: Callable[[], float] = time.monotonic,
+        base: Base | None = None,
     ) -> None:
         self.corpus = corpus
         self.recipe = recipe
         self.plan = plan
+        self.base = base
         self.device = torch.device(plan.device)
         self.windows = batches_of(corpus.training, recipe, self.device)
         self.counters = Counters()
@@ -373,6 +376,7 @@ def _summary(run: Run, losses: Losses | None, notes: tuple[str, ...]) -> Trainin
     return replace(
         describe_corpus(run.corpus),
         validation=validation,
+        base=run.base,
         score_quantiles=quantiles,
         steps=run.step,
         exported_step=run.step if run.best.model is None else run.best.step,

@@ -22,6 +22,7 @@ from chargen_ort.graphs.spec import (
     Sizes,
     Tensor,
     Value,
+    named_node,
     step_graph,
 )
 
@@ -43,46 +44,47 @@ def int8_graph(sizes: Sizes) -> Graph:
             f"numbers; the limit is {MAX_TABLE}"
         )
     state = ("batch", sizes.num_layers, hidden_size)
-    inputs = Value("state", FLOAT, state), Value("current", INT64, ("batch",))
+    inputs = (
+        Value("state", FLOAT, state),
+        Value("layer_0_input", FLOAT, ("batch", 1, 3 * hidden_size)),
+    )
     logits = Value("step_logits", FLOAT, ("batch", vocab_size))
     body = Graph(
         "one_step",
-        "One token of every row.",
-        tuple(_body_nodes(sizes.num_layers)),
-        tuple(_body_tensors(sizes)),
+        "One step of every row.",
+        tuple(body_nodes(sizes.num_layers)),
+        tuple(body_tensors(sizes)),
         inputs,
         (Value("next_state", FLOAT, state), logits),
     )
     options: dict[str, Attribute] = {"body": body, "num_scan_inputs": 1}
-    fed, made = (HIDDEN, "token_by_time"), (NEXT_HIDDEN, "logits_by_time")
+    fed, made = (HIDDEN, "input_by_time"), (NEXT_HIDDEN, "logits_by_time")
     nodes = [
-        *_table_nodes(),
-        Node("time_first", "Transpose", (TOKEN,), fed[1:], {"perm": (1, 0)}),
+        *table_nodes(),
+        Node("time_first", "Transpose", (TOKEN,), ("token_by_time",), {"perm": (1, 0)}),
+        # outside of the body, which thus needs no value but its inputs: OpenVINO asks for that
+        named_node("Gather", ("table", "token_by_time"), fed[1]),
         Node("steps", "Scan", fed, made, options, "one step after the other"),
         Node("batch_first", "Transpose", made[1:], (LOGITS,), {"perm": (1, 0, 2)}),
     ]
     doc = "A GRU language model in int8: as many steps as it is fed."
-    return step_graph(sizes, doc, nodes, _table_tensors(sizes))
+    return step_graph(sizes, doc, nodes, table_tensors(sizes))
 
 
-def _table_nodes() -> list[Node]:
+def table_nodes() -> list[Node]:
     """The first layer's input product of every token: ``[vocab_size, 1, 3 hidden]``."""
     return [
-        _node("Cast", ("embedding",), "embedding_integers", to=FLOAT),
-        _node("Mul", ("embedding_integers", "embedding_scale"), "vectors"),
-        _node("Cast", ("layer_0_W",), "layer_0_W_integers", to=FLOAT),
-        _node("Mul", ("layer_0_W_integers", "layer_0_W_scale"), "layer_0_W_float"),
-        _node("MatMul", ("vectors", "layer_0_W_float"), "products"),
-        _node("Add", ("products", "layer_0_bias"), "table"),
+        named_node("Cast", ("embedding",), "embedding_integers", to=FLOAT),
+        named_node("Mul", ("embedding_integers", "embedding_scale"), "vectors"),
+        named_node("Cast", ("layer_0_W",), "layer_0_W_integers", to=FLOAT),
+        named_node("Mul", ("layer_0_W_integers", "layer_0_W_scale"), "layer_0_W_float"),
+        named_node("MatMul", ("vectors", "layer_0_W_float"), "products"),
+        named_node("Add", ("products", "layer_0_bias"), "table"),
     ]
 
 
-def _node(op: str, inputs: tuple[str, ...], *outputs: str, **attributes: int) -> Node:
-    """A node that is named after what comes out of it."""
-    return Node(outputs[0], op, inputs, outputs, attributes)
-
-
-def _table_tensors(sizes: Sizes) -> list[Tensor]:
+def table_tensors(sizes: Sizes) -> list[Tensor]:
+    """The weights that the table is made of."""
     gates = 3 * sizes.hidden_size
     return [
         Tensor("embedding", INT8, (sizes.vocab_size, 1, sizes.embedding_dim)),
@@ -93,7 +95,8 @@ def _table_tensors(sizes: Sizes) -> list[Tensor]:
     ]
 
 
-def _body_tensors(sizes: Sizes) -> list[Tensor]:
+def body_tensors(sizes: Sizes) -> list[Tensor]:
+    """The weights of a step, and the numbers that its nodes need."""
     hidden, layers = sizes.hidden_size, sizes.num_layers
     gates = 3 * hidden
     tensors = []
@@ -124,12 +127,15 @@ def _body_tensors(sizes: Sizes) -> list[Tensor]:
     ]
 
 
-def _body_nodes(num_layers: int) -> list[Node]:
-    """One character of every row; values are ``[batch, 1, …]`` but for state and logits."""
+def body_nodes(num_layers: int) -> list[Node]:
+    """One step of every row: `state` and `layer_0_input` to `next_state` and `step_logits`.
+
+    Values are ``[batch, 1, …]`` but for state and logits.
+    """
     nodes: list[Node] = []
 
     def add(op: str, inputs: tuple[str, ...], *outputs: str, **attributes: int) -> str:
-        nodes.append(_node(op, inputs, *outputs, **attributes))
+        nodes.append(named_node(op, inputs, *outputs, **attributes))
         return outputs[0]
 
     def quantised(name: str) -> str:
@@ -156,7 +162,7 @@ def _body_nodes(num_layers: int) -> list[Node]:
     recurrent = add("Add", (scaled, "recurrent_bias"), "recurrent")
     parts = (f"layer_{layer}_recurrent_{part}" for layer in layers for part in ("gates", "new"))
     add("Split", (recurrent, "recurrent_sizes" if many else "input_sizes"), *parts, axis=2)
-    x = add("Gather", ("table", "current"), "layer_0_input")
+    x = "layer_0_input"
     states: list[str] = []
     for layer in layers:
         at = f"layer_{layer}"
