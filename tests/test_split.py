@@ -335,8 +335,9 @@ def test_windows_of_documents_go_on_where_they_were():
 
 def test_windows_suit_the_length_of_the_documents():
     lengths = (7, 14, 30, 200)
-    times = [choose_recipe(400_000, documents=400_000 // n, epochs=9).seq_length for n in lengths]
-    assert times == [16, 16, 30, 64]
+    recipes = [choose_recipe(400_000, documents=400_000 // n, epochs=9) for n in lengths]
+    assert [recipe.seq_length for recipe in recipes] == [16, 16, 30, 64]
+    assert [recipe.batch_size for recipe in recipes] == [64, 64, 64, 32]
     assert choose_recipe(12_000, documents=1_700).seq_length == 64
     assert choose_recipe(400_000, documents=50_000, epochs=9, seq_length=50).seq_length == 50
     with pytest.raises(OptionError, match="teachers are for running text"):

@@ -245,7 +245,9 @@ def choose_recipe(
         raise OptionError("teachers are for running text; leave them out, or --documents none")
     if documents and recipe.steps is None:
         time = min(recipe.seq_length, max(_SHORTEST, characters // documents))
-        recipe = replace(recipe, seq_length=time)
+        # of short windows twice as many: as good after 15 seconds, and more characters a second
+        rows = recipe.batch_size * (2 if 2 * time <= recipe.seq_length else 1)
+        recipe = replace(recipe, seq_length=time, batch_size=rows)
     recipe = _fit(_replace(recipe, given), characters)
     if preset or characters <= _TABLE_HAS_DROPOUT:
         return recipe
