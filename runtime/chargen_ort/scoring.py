@@ -155,7 +155,7 @@ def score_texts(
     unknown: UnknownPolicy | None,
     end: bool,
 ) -> list[Score]:
-    """Score each text from the separator on; texts of like length share a batch."""
+    """Score each text from the separator on; texts of like length or beginning share a batch."""
     reader = _reader(engine, unknown, len(texts))
     ending = LINE_END if end and LINE_END in engine.vocabulary.characters else ""
     for index, text in enumerate(texts):
