@@ -131,8 +131,11 @@ class CharGRU(nn.Module):
             return run_layer(x, hidden, (w_ih, w_hh, b_ih, b_hh), self._spaces[index], keep)
 
         def run(x: Tensor | PackedSequence, initial: Tensor) -> tuple[Any, Tensor]:
-            weights = {"weight_hh_l0": w_hh} if dropping else {}
-            result: tuple[Any, Tensor] = functional_call(layer, weights, (x, initial))
+            result: tuple[Any, Tensor]
+            if dropping:
+                result = functional_call(layer, {"weight_hh_l0": w_hh}, (x, initial))
+            else:  # the other call cannot be traced, as PyTorch's own exporters do
+                result = layer(x, initial)
             return result
 
         if begins is not None:
