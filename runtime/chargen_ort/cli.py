@@ -16,6 +16,7 @@ from chargen_ort.errors import ChargenError, OptionError
 from chargen_ort.escapes import unescape
 from chargen_ort.models import ChosenModel, choose_model, naming
 from chargen_ort.options import MAX_LENGTH, TABLE, SamplingOptions, SamplingOverrides
+from chargen_ort.serve.cli import serve
 from chargen_ort.terminal import Complaints, command, report, write_text
 
 if TYPE_CHECKING:
@@ -318,6 +319,9 @@ def info(
         chosen = choose_model(file, model, _parent_model(context))
         with naming(chosen):
             write_text(describe(read_artifact(chosen.path), chosen, as_json))
+
+
+app.command()(serve)
 
 
 def _parent_model(context: typer.Context) -> Path | None:

@@ -92,7 +92,7 @@ def text_score(
     """The score of a whole text, a line each figure."""
     score = generator.score(text, window=window, unknown=unknown, per_character=False)
     if as_json:
-        yield json.dumps(_figures(score)) + "\n"
+        yield json.dumps(score_figures(score)) + "\n"
         return
     yield f"characters     {score.characters:,}\n"
     if score.unknown:
@@ -125,7 +125,7 @@ def line_scores(
             lines, _scores_of(generator, lines, unknown, complain), strict=True
         ):
             if as_json:
-                yield json.dumps({"line": line, **_figures(score)}) + "\n"
+                yield json.dumps({"line": line, **score_figures(score)}) + "\n"
             elif score is None:
                 yield f"-\t-\t-\t{line}\n"
             else:
@@ -181,7 +181,8 @@ def _scores_of(
     return scores
 
 
-def _figures(score: Score | None) -> dict[str, float | int | None]:
+def score_figures(score: Score | None) -> dict[str, float | int | None]:
+    """What is said of a score in JSON: null in each figure where there is none."""
     if score is None:
         names = ("characters", "unknown", "log_probability")
         return dict.fromkeys((*names, "nats_per_char", "bits_per_char", "perplexity"))
