@@ -17,6 +17,8 @@ from chargen_ort.serve.texts import FEW_UNREAD, MOST_UNREAD, Piece, Writing
 
 _TURN = 256  # characters after which a text makes room, where others wait
 _READING_SECONDS = 0.005  # of a turn, for prompts
+_GATHERING, _GATHERING_SECONDS = 8, 0.001  # waits for others that may come
+_FORGETTING = 0.9  # of how many there were, with each run
 _POLL_SECONDS = 0.05  # where nothing runs, but a time may end
 
 Deliveries = list[tuple[Writing, Piece]]
@@ -51,6 +53,7 @@ class Batcher:
         self._parked: list[Writing] = []  # their clients read slowly
         self._lanes: dict[str, Lane] = {}
         self._open: set[Writing] = set()  # all that have not ended
+        self._recent = 0.0  # texts in a run, of late
         self._out: Deliveries = []
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
@@ -83,6 +86,8 @@ class Batcher:
                 if not self._arrived and not self._closing and not self._has_work():
                     held = self._parked or self._waiting
                     self._changed.wait(_POLL_SECONDS if held else None)
+            self._gather()
+            with self._changed:
                 self._waiting += self._arrived
                 self._open.update(self._arrived)
                 self._arrived = []
@@ -94,6 +99,16 @@ class Batcher:
                 out, self._out = self._out, []
                 self._deliver(out)
             if self._closing and not self._arrived:
+                return
+
+    def _gather(self) -> None:
+        """Wait for others, while they come and many did lately: a run of many costs little more."""
+        for _ in range(_GATHERING):
+            before = len(self._open) + len(self._arrived)
+            if not self._arrived or 2 * before >= self._recent:
+                return
+            time.sleep(_GATHERING_SECONDS)
+            if len(self._open) + len(self._arrived) == before:
                 return
 
     def _has_work(self) -> bool:
@@ -109,6 +124,7 @@ class Batcher:
         for lane in self._lanes.values():
             texts = _texts(lane)
             if texts:
+                self._recent = max(len(texts), self._recent * _FORGETTING)
                 self._observe(lane.run())
                 for text in texts:
                     self._send(text)

@@ -18,7 +18,8 @@ from chargen_ort.writer import RowState, RunWriter
 
 _STEPS_AT_ONCE = 64
 _SECONDS_AT_ONCE = 0.008  # of a lane that goes step by step
-_WASTED = 8  # part of a run that may go beyond the ends of texts, and of its rows that may be free
+_WASTED = 8  # part of a run that may go beyond the ends of texts
+_FREE = 4  # part of its rows that may be free: to make a smaller batch takes time too
 
 
 def _state(text: Writing) -> RowState:
@@ -104,7 +105,9 @@ class RunLane:
         taken = [place for place, text in enumerate(self._places) if text is not None]
         if not taken:
             self._writer, self._places = None, []
-        elif self._writer is not None and _WASTED * (len(self._places) - len(taken)) > len(taken):
+        elif self._writer is not None and _FREE * (len(self._places) - len(taken)) > len(
+            self._places
+        ):
             self._writer = self._writer.keep_rows(taken)
             self._places = [self._places[place] for place in taken]
 
