@@ -2,26 +2,18 @@
 
 import json
 
-import httpx
 import jsonschema
 import numpy as np
 import openai
 import pytest
 
-from tests.conftest import ALPHABET, artifact_bytes, random_model
-from tests.tools.serving import eventually, serving
+from tests.conftest import ALPHABET
+from tests.tools.serving import serving
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "small.onnx"
-    path.write_bytes(artifact_bytes(random_model()))
-    return path
-
-
-@pytest.fixture(scope="module")
-def served(path):
-    with serving(path) as served:
+def served(small_path):
+    with serving(small_path) as served:
         yield served
 
 
@@ -337,8 +329,8 @@ def test_other_routes_methods_and_types_are_refused_as_json(served):
 # The key, and pages from elsewhere
 
 
-def test_the_key_covers_every_route_but_health(path):
-    with serving(path, key="secret") as served:
+def test_the_key_covers_every_route_but_health(small_path):
+    with serving(small_path, key="secret") as served:
         for route in served.server.config.app.routes:
             answer = served.client.get(route.path, headers={"Authorization": "Bearer secre"})
             assert (answer.status_code == 200) == (route.path == "/health"), route.path
@@ -355,53 +347,12 @@ def test_the_key_covers_every_route_but_health(path):
             assert served.client.get("/ready", headers=headers).status_code == 401, wrong
 
 
-def test_pages_from_elsewhere_may_not_unless_they_are_named(path, served):
+def test_pages_from_elsewhere_may_not_unless_they_are_named(small_path, served):
     asking = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
     answer = served.client.options("/score", headers=asking)
     assert "access-control-allow-origin" not in answer.headers
-    with serving(path, key="secret", origins=("https://a.example",)) as named:
+    with serving(small_path, key="secret", origins=("https://a.example",)) as named:
         answer = named.client.options("/score", headers=asking)
         assert answer.headers["access-control-allow-origin"] == "https://a.example"
         answer = named.client.options("/score", headers=asking | {"Origin": "https://b.example"})
         assert "access-control-allow-origin" not in answer.headers
-
-
-# Several models
-
-
-def test_models_are_opened_when_asked_and_the_least_used_is_closed(path, tmp_path):
-    paths = [tmp_path / f"{name}.onnx" for name in "abc"]
-    for seed, each in enumerate(paths):
-        each.write_bytes(artifact_bytes(random_model(seed=seed)))
-    (tmp_path / "broken.onnx").write_bytes(b"no model")
-    two = 13 * paths[0].stat().st_size
-    with serving(*paths, tmp_path / "broken.onnx", memory=two) as served:
-
-        def opened():
-            found = served.client.get("/v1/models").json()["data"]
-            return "".join(model["id"] for model in found if model["open"])
-
-        assert opened() == ""
-        texts = [served.text(model=name, prompt="a", seed=1) for name in "ab"]
-        assert opened() == "ab"
-        assert served.text(prompt="a", seed=1) == texts[0]  # the first
-        assert served.text(model="c", prompt="a", seed=1) not in texts
-        assert opened() == "ac"
-        assert served.text(model="b", prompt="a", seed=1) == texts[1]
-        status, error = served.refusal(model="broken", prompt="a")
-        assert (status, error["code"]) == (503, "model_not_loaded")
-        assert "broken.onnx" in error["message"]
-
-
-def test_a_model_that_writes_is_not_closed(path, tmp_path):
-    other = tmp_path / "other.onnx"
-    other.write_bytes(path.read_bytes())
-    memory, length = path.stat().st_size * 7, 10**8
-    with serving(path, other, memory=memory, length=length) as served:
-        fields = {"prompt": "a", "max_tokens": length, "stream": True, "model": "small"}
-        with httpx.stream("POST", f"{served.url}/v1/completions", json=fields) as answer:
-            next(answer.iter_bytes())
-            status, error = served.refusal(model="other", prompt="a")
-            assert (status, error["code"]) == (503, "models_busy")
-        eventually(lambda: not served.service.texts)
-        assert served.text(model="other", prompt="a")

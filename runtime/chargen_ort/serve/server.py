@@ -13,14 +13,16 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from chargen_ort.artifact import read_artifact
-from chargen_ort.checks import printable
+from chargen_ort.checks import printable, whole_number
 from chargen_ort.errors import OptionError
 from chargen_ort.serve.app import make_app
 from chargen_ort.serve.limits import Limits
 from chargen_ort.serve.requests import Refusal
 from chargen_ort.serve.service import Service
 
+_MOST_PORTS = 65535
 _LAST_SECONDS = 5.0  # beyond `grace`, for what was written to reach its readers
+_SEND_BUFFER = 128 << 10  # bytes that the system holds for a slow reader
 _MALFORMED = "this is no HTTP request, or its headers are too long"
 
 
@@ -30,12 +32,12 @@ def open_socket(host: str, port: int) -> socket.socket:
     Raises:
         OptionError: the port is in use or not allowed, or there is no such address.
     """
-    shown = f"{printable(host)}:{port}"
+    shown = f"{printable(host)}:{whole_number('port', port, 0, _MOST_PORTS)}"
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server((str(address[0]), port), family=family, backlog=1024)
-    except (OverflowError, UnicodeError):
-        raise OptionError(f"cannot listen on {shown}; give a host, and a port to 65535") from None
+    except UnicodeError:
+        raise OptionError(f"cannot listen on {shown}; give the name of a host") from None
     except OSError as error:
         reason = (error.strerror or "it is refused").lower()
         raise OptionError(
@@ -86,6 +88,10 @@ def protocol_of(limits: Limits) -> type[asyncio.Protocol]:
             if not isinstance(transport, asyncio.Transport):
                 return
             super().connection_made(transport)
+            held = transport.get_extra_info("socket")
+            # asyncio does it for sockets whose protocol is named, which an accepted one's is not
+            held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             if len(self.connections) > limits.connections:
                 transport.abort()
             self.start_timer()
