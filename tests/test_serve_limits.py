@@ -221,21 +221,26 @@ def test_a_text_ends_with_its_time(small_path):
 # Failures
 
 
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
 def test_a_failure_is_answered_and_leaves_the_server_as_it_was(small_path, monkeypatch, capsys):
     with serving(small_path) as served:
+        for error in (ArtifactError("ONNX Runtime does not run"), KeyError("secret")):
+            with monkeypatch.context() as patch:
+                patch.setattr(RunLane, "run", raising(error))
+                code, told = served.refusal(prompt="a")
+                assert (code, told["type"]) == (500, "server_error")
+                assert "secret" not in told["message"]
+                answer = served.client.post("/v1/completions", json={"stream": True})
+                assert told["message"] in answer.text.splitlines()[0]
+                assert answer.text.endswith("data: [DONE]\n\n")
         with monkeypatch.context() as patch:
-
-            def fail(*_, **__):
-                raise ArtifactError("ONNX Runtime does not run the model")
-
-            patch.setattr(RunLane, "run", fail)
-            code, error = served.refusal(prompt="a")
-            assert (code, error["type"]) == (500, "server_error")
-            answer = served.client.post("/v1/completions", json={"stream": True})
-            assert "does not run the model" in answer.text.splitlines()[0]
-            assert answer.text.endswith("data: [DONE]\n\n")
-        with monkeypatch.context() as patch:
-            patch.setattr(CharGenerator, "score", lambda *_, **__: {}["the text: secret"])
+            patch.setattr(CharGenerator, "score", raising(KeyError("the text: secret")))
             assert served.refusal("/score", text="secret")[0] == 500
         assert capsys.readouterr().err == (
             "chargen-ort serve: a request of 17 bytes failed: KeyError\n"

@@ -155,4 +155,4 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
 async def _refuse_failure(request: Request, error: Exception) -> Response:
     size = request.headers.get("content-length", "0")
     report(f"chargen-ort serve: a request of {size} bytes failed: {type(error).__name__}")
-    return _answer(Refusal(500, "the server failed", "failed"))
+    return _answer(Refusal(500, "the server failed", "failed", None, {"Connection": "close"}))

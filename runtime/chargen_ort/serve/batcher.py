@@ -93,8 +93,9 @@ class Batcher:
                 self._arrived = []
             try:
                 self._turn()
-            except (ChargenError, MemoryError) as error:
-                self._fail(str(error) or "there is not enough memory")
+            except Exception as error:  # whatever it is, nobody may wait for ever
+                known = isinstance(error, ChargenError)
+                self._fail(str(error) if known else f"the server failed: {type(error).__name__}")
             if self._out:
                 out, self._out = self._out, []
                 self._deliver(out)

@@ -195,7 +195,7 @@ class StepLane:
         drawn: list[NDArray[np.int64]] = []
         scores: list[list[Scores]] = [[] for _ in texts]
         most = min(_STEPS_AT_ONCE, *[text.expected for text in texts])
-        while len(drawn) < most and time.monotonic() - begun < _SECONDS_AT_ONCE:
+        while not drawn or (len(drawn) < most and time.monotonic() - begun < _SECONDS_AT_ONCE):
             logits = stepper.logits  # [batch, vocab_size]
             pairs = zip(texts, self._bias, logits, strict=True)
             tokens = np.array([_draw(text, bias, row) for text, bias, row in pairs])  # [batch]
