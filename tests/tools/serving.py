@@ -80,3 +80,9 @@ def eventually(condition: Any, seconds: float = 5) -> float:
         assert time.monotonic() - begun < seconds, "it did not come to hold"
         time.sleep(0.002)
     return time.monotonic() - begun
+
+
+def free_port() -> int:
+    """A port that nobody listens on, for now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

@@ -5,7 +5,6 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import replace
 from secrets import token_hex
 
 import numpy as np
@@ -160,11 +159,11 @@ def _options(generator: CharGenerator, asked: Completion) -> SamplingOptions:
         Refusal: a stop string, or a token, that the model does not have.
     """
     try:
-        options = generator.options(**asked.sampling)
+        options = generator.options(**({"seed": fresh_seed()} | asked.sampling))
     except OptionError as error:
         raise Refusal(400, str(error), "invalid_value", "stop") from None
     _check_tokens(generator, asked.logit_bias, "logit_bias")
-    return options if options.seed is not None else replace(options, seed=fresh_seed())
+    return options
 
 
 def _check_tokens(generator: CharGenerator, tokens: Iterable[int], name: str) -> None:

@@ -1,6 +1,7 @@
 """Running the application: its socket, the limits of connections, the end."""
 
 import asyncio
+import logging
 import math
 import signal
 import socket
@@ -178,6 +179,8 @@ def run(
     read_artifact(paths[0])
     listening = open_socket(host, port)
     yield from _greeting(listening, service, key)
+    # asyncio warns of writes to clients that have left, and its tracebacks may hold what they sent
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if hasattr(signal, "SIGPIPE"):  # a client that leaves ends its own request alone
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     make_server(service, make_app(service, key, origins)).run([listening])
