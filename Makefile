@@ -4,16 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check format bench bench-serve soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
+.PHONY: help demo test test-web web-tools check format bench bench-serve bench-web soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
 
 help:
 	@echo "make demo    install, train on 'hello world', write text"
 	@echo "make test    install, run the tests"
+	@echo "make test-web    the JavaScript and the page, in Node and in Chromium, which this installs"
 	@echo "make soak    a million steps and 1,000 loads; 30 training runs killed and resumed"
 	@echo "make soak-serve  64 clients x 20, 10,000 fuzzed bodies, 10 minutes of mixed load (SOAK=n)"
 	@echo "make check   lint, format and types"
 	@echo "make bench   the benchmarks"
 	@echo "make bench-serve  the server against the example, clients on the same machine"
+	@echo "make bench-web   JavaScript in Chromium beside onnxruntime-web and Python"
 	@echo "make bare    build the wheel, use it in an environment without torch"
 	@echo "make fuzz    spoilt model files by the million (COUNT=n, SECONDS=n), resumable"
 	@echo "make fuzz-walker  the protobuf walker and the form under atheris"
@@ -36,6 +38,19 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+WEB := runtime/web
+web-tools: $(INSTALLED)
+	@command -v node > /dev/null || { echo "Node 20 or newer is needed, and npm"; exit 1; }
+	@command -v chromium > /dev/null || apt-get install -y chromium
+	cd $(WEB) && npm install --ignore-scripts --no-package-lock --no-audit --no-fund
+
+test-web: web-tools
+	cd $(WEB) && node kernel.mjs --check && npx tsc
+	CHARGEN_MUTANTS=2000 $(BIN)/python -m pytest tests/test_web.py tests/test_page.py
+
+bench-web: web-tools
+	$(BIN)/python -m tests.benchmarks web
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -17,4 +17,5 @@ command = [sys.argv[1], "--start", "hell", "--length", "40", "--temperature", "0
 printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
 if not text.startswith("o world hello world") or printed != f"hell{text}\n":
     sys.exit(f"unexpected text: {text!r}, {printed!r}")
+subprocess.run([sys.argv[1], "web", DEMO_MODEL, "bare.html"], check=True, capture_output=True)
 print(f"without torch and onnx: hell{text}")

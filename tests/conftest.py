@@ -4,12 +4,12 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from chargen_export import cli as export_cli
 from chargen_export.graph import render_step
@@ -89,10 +89,15 @@ def run(
     )
 
 
+def train_export(*arguments: object) -> Result:
+    """`train-export` in this process, and any exception that it does not turn into a line."""
+    return CliRunner().invoke(export_cli.app, list(map(str, arguments)), prog_name="train-export")
+
+
 def run_here(
     command: str, *arguments: object, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The same in this process, which has loaded PyTorch already and so takes seconds less.
+    """As `run`, in this process, which has loaded PyTorch already and so takes seconds less.
 
     An exception that the command does not turn into a line is raised.
     """
@@ -143,17 +148,27 @@ def artifact_bytes(
     separator: str = "\n",
     sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
     unknown: UnknownPolicy = "error",
+    end: bool = False,
 ) -> bytes:
     """A sealed artifact of `model`, with a history in which nothing happened."""
     config = Config.of(
-        Vocabulary(characters, unknown),
+        Vocabulary(characters, unknown, end=end),
         model.embedding_dim,
         model.hidden_size,
         model.num_layers,
-        separator,
+        "" if end else separator,
         sampling,
     )
     return seal(model_bytes(model) + metadata_bytes(config, TRAINING, PARITY, PROPERTIES))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brief_samples() -> Iterator[None]:
+    """Runs in this process write short samples, which would be half of a small run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("planning", "run"):
+            patch.setattr(f"chargen_train.{module}.SAMPLE_LENGTH", 8)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -189,6 +189,8 @@ PUBLIC = [
     lambda a, b, n, kw: state().feed(a),
     lambda a, b, n, kw: state().feed_piece(a),
     lambda a, b, n, kw: state().probabilities(a),
+    lambda a, b, n, kw: (state().expect(a, b), state().draw_piece(n)),
+    lambda a, b, n, kw: model.stream(a, n, **kw).read(),
     lambda a, b, n, kw: (copy.copy(state()).fork().snapshot(), state().logits(), state().hidden()),
     lambda a, b, n, kw: chargen_ort.load(a, b),
     lambda a, b, n, kw: chargen_ort.load(DEMO_MODEL if b is None else a, b),

@@ -129,7 +129,7 @@ def assert_right_end(seen, corpus, teachers):
     """The best weights that were ever measured are exported, and nothing was begun in vain."""
     assert 1 <= seen.built <= teachers + 1, "no phase begins that the recipe does not have"
     assert seen.losses, "what is exported was measured"
-    exported = mean_loss(seen.trained.model, corpus.validation[: PLAN.measured])
+    exported = mean_loss(seen.trained.model, corpus.validation.passages().head(PLAN.measured))
     assert exported == pytest.approx(min(seen.losses), abs=1e-5)
     if not teachers:
         assert set(seen.phases) == {""}

@@ -10,6 +10,7 @@ import pytest
 from chargen_ort import CharGenerator, read_artifact, reports
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.reports import line_scores
+from chargen_train.run_folder import RunFolder
 from tests.conftest import BIN, HELLO, assert_refused, run, run_here
 
 
@@ -37,6 +38,8 @@ def test_a_corpus_becomes_an_artifact_that_writes(corpus, tmp_path):
         "chargen-ort --model artifacts/hello.onnx --start hell",
     ):
         assert fact in result.stderr
+    for line in RunFolder(tmp_path / "artifacts/hello.onnx").read_metrics():
+        assert {len(text) for text in line.get("samples", {}).values()} <= {160}
     written = run("chargen-ort", "--start", "hell", "--temperature", 0.2, cwd=tmp_path)
     assert written.stdout.startswith("hello world hello world")
     assert "artifacts/hello.onnx" in written.stderr

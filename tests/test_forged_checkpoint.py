@@ -12,9 +12,7 @@ import zipfile
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from chargen_export.cli import app
 from chargen_export.pipeline import train_and_export
 from chargen_ort import ChargenError, OptionError
 from chargen_train.checkpoint import load_checkpoint, refuse_misfit
@@ -23,7 +21,7 @@ from chargen_train.events import TrainingStoppedError
 from chargen_train.model import CharGRU
 from chargen_train.run_folder import RunFolder
 from chargen_train.training import train
-from tests.conftest import observing
+from tests.conftest import observing, train_export
 
 TEXT = "it was the best of times, it was the worst of times; " * 200
 CHARACTERS = "".join(sorted(set(TEXT)))
@@ -43,7 +41,7 @@ def read(data):
 
 def seal(payload):
     digest = hashlib.sha256(payload).hexdigest()
-    return f"chargen checkpoint 3\n{digest}\n".encode() + payload
+    return f"chargen checkpoint 4\n{digest}\n".encode() + payload
 
 
 def forge(content):
@@ -258,7 +256,7 @@ def test_the_command_refuses_it_to_resume_and_to_export(stopped, saved, path, va
         [folder / "c.txt", "--out", folder / "m.onnx", "--resume"],
         ["convert", stopped.checkpoint, "--text", folder / "c.txt"],
     ):
-        result = CliRunner().invoke(app, list(map(str, arguments)))
+        result = train_export(*arguments)
         assert result.exit_code == 2, result.output
         assert reason in result.stderr
         assert len(result.stderr.splitlines()) == 1

@@ -22,10 +22,11 @@ from chargen_ort.engine import Stepper, open_session, run_steps
 from chargen_ort.errors import ArtifactError, OptionError, ParityError
 from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
 from chargen_train.model import CharGRU
+from chargen_train.split import Part
 from tests.conftest import ALPHABET, artifact_bytes, model_bytes, random_model
 from tests.tools.steps import SHAPES, assert_same, by_torch, inputs
 
-TEXT = GateText("letters", np.arange(len(ALPHABET)).repeat(3), held_out=True)
+TEXT = GateText("letters", Part.of(np.arange(len(ALPHABET)).repeat(3)), held_out=True)
 SMALL = [shape for shape in SHAPES if shape[2] <= 256]
 
 
@@ -80,7 +81,7 @@ def test_int8_stays_near_pytorch(shape):
 def test_int8_is_exactly_the_quantised_gru(num_layers):
     model = random_model(num_layers=num_layers, hidden_size=24)
     weights = model_weights(model)
-    certificate = verify_int8(int8_bytes(model), weights, TEXT.tokens)
+    certificate = verify_int8(int8_bytes(model), weights, TEXT.part.tokens)
     assert 0 < certificate.largest_logits_difference < 1e-5
     assert 0 < certificate.largest_hidden_difference < 1e-5
     assert certificate.steps >= 250
@@ -203,9 +204,9 @@ def test_the_certificate_states_the_cost():
     assert gate.loss_increase == gate.nats_per_char - gate.fp32_nats_per_char
     assert 0 < abs(gate.loss_increase) < 0.1
     assert 0.5 < gate.greedy_agreement <= 1
-    assert gate.characters == len(TEXT.tokens) - 1
+    assert gate.characters == len(TEXT.part.tokens) - 1
     score = CharGenerator(base, threads=1).score(
-        base.config.vocabulary.decode(TEXT.tokens), window=256
+        base.config.vocabulary.decode(TEXT.part.tokens), window=256
     )
     assert gate.fp32_nats_per_char == pytest.approx(score.nats_per_char, abs=1e-6)
 
@@ -228,7 +229,7 @@ def test_parity_notices_a_wrong_integer():
     array[3, 4] += 1
     tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     with pytest.raises(ParityError, match="differs from the quantised GRU in layer 1 at step"):
-        verify_int8(exported.SerializeToString(), weights, TEXT.tokens)
+        verify_int8(exported.SerializeToString(), weights, TEXT.part.tokens)
 
 
 def test_weights_beyond_half_precision_are_refused():

@@ -39,7 +39,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe(corpus):
-    return choose_recipe(corpus.cut, steps=12, hidden_size=16, num_layers=2, dropout=0.2)
+    return choose_recipe(len(corpus.training), steps=12, hidden_size=16, num_layers=2, dropout=0.2)
 
 
 @pytest.fixture
@@ -117,14 +117,14 @@ def test_a_run_may_be_resumed_again_and_again(corpus, recipe, path, uninterrupte
 
 
 def test_windows_from_anywhere_resume_too(corpus, path):
-    recipe = choose_recipe(corpus.cut, "lesson", steps=8)
+    recipe = choose_recipe(len(corpus.training), "lesson", steps=8)
     whole = train(corpus, recipe).model.state_dict()
     checkpoint = train_until(5, corpus, recipe, path)
     assert_same(train(corpus, recipe, resume=checkpoint).model.state_dict(), whole)
 
 
 def test_a_wide_model_resumes_in_the_number_format_it_began_with(corpus, path):
-    recipe = choose_recipe(corpus.cut, steps=3, hidden_size=160, dropout=0.2)
+    recipe = choose_recipe(len(corpus.training), steps=3, hidden_size=160, dropout=0.2)
     for bf16 in (False, True):
         first = train_until(1, corpus, recipe, path)
         first = dataclasses.replace(first, plan=dataclasses.replace(first.plan, bf16=bf16))
@@ -161,7 +161,7 @@ def test_reading_a_checkpoint_leaves_the_global_generator_alone(corpus, recipe, 
 
 
 def test_the_clock_of_a_run_goes_on_where_it_stood(corpus, path):
-    recipe = choose_recipe(corpus.cut, minutes=0.05, hidden_size=16)
+    recipe = choose_recipe(len(corpus.training), minutes=0.05, hidden_size=16)
     checkpoint = train_until(3, corpus, recipe, path)
     used = dataclasses.replace(checkpoint, seconds=0.9 * 60 * 0.05)
     reports = []
@@ -330,7 +330,7 @@ def test_a_checkpoint_runs_no_code(path, monkeypatch, save):
     archive = io.BytesIO()
     save({"facts": Evil()}, archive)
     digest = hashlib.sha256(archive.getvalue()).hexdigest()
-    path.write_bytes(f"chargen checkpoint 3\n{digest}\n".encode() + archive.getvalue())
+    path.write_bytes(f"chargen checkpoint 4\n{digest}\n".encode() + archive.getvalue())
     with pytest.raises(OptionError, match="is not a checkpoint of a run"):
         load_checkpoint(path)
     assert not (path.parent / "evil").exists()
@@ -349,7 +349,7 @@ def test_no_code_loads_anything_but_weights():
 def test_a_corpus_of_no_held_out_text_has_checkpoints_too(tmp_path, path):
     (tmp_path / "hello.txt").write_text(HELLO)
     corpus = load_corpus(tmp_path / "hello.txt")
-    recipe = choose_recipe(corpus.cut, steps=6)
+    recipe = choose_recipe(len(corpus.training), steps=6)
     whole = train(corpus, recipe)
     checkpoint = train_until(3, corpus, recipe, path)
     assert checkpoint.state["best"]["weights"] is not None, (

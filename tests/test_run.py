@@ -153,7 +153,7 @@ def test_a_killed_command_is_resumed_to_the_same_file(times, tmp_path):
     process.communicate()
     assert not (tmp_path / "a.onnx").exists()
     step = load_checkpoint(tmp_path / "a.run/checkpoint.pt").step
-    result = run("train-export", times, "--out", "a.onnx", "--resume", cwd=tmp_path)
+    result = run_here("train-export", times, "--out", "a.onnx", "--resume", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"after step {step:,}" in result.stderr
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()

@@ -14,6 +14,7 @@ from chargen_ort import (
     scoring,
 )
 from chargen_train.evaluate import mean_loss
+from chargen_train.split import Passages
 from tests.conftest import ALPHABET, artifact_bytes, random_model
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 7
@@ -51,14 +52,15 @@ def test_a_window_begins_from_a_zero_state(model, scorer, window):
     tokens = np.array([ALPHABET.index(c) for c in TEXT], dtype=np.uint8)
     score = scorer.score(TEXT, window=window)
     assert score.characters == len(TEXT) - 1
-    assert score.nats_per_char == pytest.approx(mean_loss(model, tokens, window), abs=1e-5)
+    expected = mean_loss(model, Passages.of(tokens, window))
+    assert score.nats_per_char == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("window", [None, 5])
 def test_pieces_do_not_change_a_score(scorer, monkeypatch, window):
     whole = scorer.score(TEXT, window=window)
     monkeypatch.setattr(scoring, "_PIECE", 11)
-    monkeypatch.setattr(scoring, "_LOGITS_AT_ONCE", 100)
+    monkeypatch.setattr("chargen_ort.rows._LOGITS_AT_ONCE", 100)
     pieces = scorer.score(TEXT, window=window)
     np.testing.assert_allclose(pieces.log_probabilities, whole.log_probabilities, atol=1e-5)
     short = scorer.score(TEXT, window=window, per_character=False)
@@ -160,6 +162,15 @@ def test_neighbours_and_padding_do_not_change_a_score(scorer, monkeypatch):
     assert [score.total for score in scorer.score_batch(texts)] == alone
     monkeypatch.setattr(scoring, "_BATCH_AT_ONCE", 90)  # so much padding and no more
     assert [score.total for score in scorer.score_batch(texts)] == alone
+
+
+def test_many_texts_are_read_as_rows_of_a_batch(scorer, monkeypatch):
+    texts = ["a", "bb" * 40, ODD, "\u00e9", "ccc"] * 4
+    many = [score.total for score in scorer.score_batch(texts)]
+    alone = [scorer.score_batch([text])[0].total for text in texts]
+    np.testing.assert_allclose(many, alone, rtol=1e-5)
+    monkeypatch.setattr(scoring, "_BATCH_AT_ONCE", 90)
+    assert [score.total for score in scorer.score_batch(texts, batch_size=3)] == many
 
 
 def test_the_more_unknown_the_worse(scorer):

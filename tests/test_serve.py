@@ -7,7 +7,8 @@ import numpy as np
 import openai
 import pytest
 
-from tests.conftest import ALPHABET
+from chargen_ort import CharGenerator
+from tests.conftest import ALPHABET, artifact_bytes, random_model
 from tests.tools.serving import serving
 
 
@@ -131,6 +132,52 @@ def test_log_probabilities_are_those_of_score(served, generator):
             merged[name] += values
     assert merged["tokens"] == found["tokens"]
     assert merged["text_offset"] == found["text_offset"]
+
+
+@pytest.fixture(scope="module")
+def ending(tmp_path_factory):
+    """A server of a model that ends its texts."""
+    path = tmp_path_factory.mktemp("ending") / "ending.onnx"
+    path.write_bytes(artifact_bytes(random_model(len(ALPHABET) + 1), end=True))
+    with serving(path) as served:
+        yield served, CharGenerator.load(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 20}, {"stop": "e"}, {"repetition_penalty": 2}])
+@pytest.mark.parametrize("prompt", ["", "once"])
+def test_a_text_may_end_by_itself(ending, prompt, options):
+    served, model = ending
+    reasons = set()
+    for seed in range(12):
+        fields = {"prompt": prompt, "max_tokens": 60, "seed": seed, **options}
+        stream = model.stream(prompt, 60, seed=seed, **options)
+        text = stream.read()
+        reasons.add(stream.ended)
+        answer = served.complete(**fields, logprobs=0)
+        (choice,) = answer["choices"]
+        assert choice["text"] == text
+        assert choice["finish_reason"] == {"end": "stop"}.get(stream.ended, stream.ended)
+        assert len(choice["logprobs"]["tokens"]) == len(text)
+        if stream.ended == "end":
+            assert answer["usage"]["completion_tokens"] == len(text) + 1
+        assert "".join(e["choices"][0]["text"] for e in streamed(served, **fields)) == text
+    assert "end" in reasons
+
+
+@pytest.mark.parametrize("as_tokens", [False, True])
+def test_where_texts_have_an_end_the_first_character_has_a_probability(ending, as_tokens):
+    served, model = ending
+    score = model.score("once").log_probabilities
+    prompt = "once"
+    if as_tokens:
+        prompt = [model.vocabulary.end_token, *model.vocabulary.encode("once").tolist()]
+    fields = {"prompt": prompt, "max_tokens": 0, "echo": True, "logprobs": 2}
+    (choice,) = served.complete(**fields)["choices"]
+    assert choice["text"] == "once"
+    found = choice["logprobs"]["token_logprobs"]
+    assert found[:as_tokens] == [None] * as_tokens
+    np.testing.assert_allclose(found[as_tokens:], score[:4], atol=1e-6)
+    assert choice["logprobs"]["text_offset"] == [0] * as_tokens + [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 4}, {"stop": "e"}])
@@ -324,35 +371,3 @@ def test_other_routes_methods_and_types_are_refused_as_json(served):
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     answer = served.client.post("/v1/completions", data={"prompt": "a"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "content_type")
-
-
-# The key, and pages from elsewhere
-
-
-def test_the_key_covers_every_route_but_health(small_path):
-    with serving(small_path, key="secret") as served:
-        for route in served.server.config.app.routes:
-            answer = served.client.get(route.path, headers={"Authorization": "Bearer secre"})
-            assert (answer.status_code == 200) == (route.path == "/health"), route.path
-        assert answer.json()["error"]["code"] == "invalid_api_key"
-        assert served.client.get("/nowhere").status_code == 401
-        client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="secret")
-        assert client.completions.create(model="small", prompt="a").choices
-        client.close()
-        answer = served.client.get("/")
-        assert answer.headers["www-authenticate"].startswith("Basic")  # a browser asks for it
-        assert served.client.get("/", auth=("", "secret")).status_code == 200
-        for wrong in ("secret", "Bearer", "Basic !", "Basic c2VjcmV0", "Digest secret", "Bearer é"):
-            headers = [(b"Authorization", wrong.encode())]
-            assert served.client.get("/ready", headers=headers).status_code == 401, wrong
-
-
-def test_pages_from_elsewhere_may_not_unless_they_are_named(small_path, served):
-    asking = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
-    answer = served.client.options("/score", headers=asking)
-    assert "access-control-allow-origin" not in answer.headers
-    with serving(small_path, key="secret", origins=("https://a.example",)) as named:
-        answer = named.client.options("/score", headers=asking)
-        assert answer.headers["access-control-allow-origin"] == "https://a.example"
-        answer = named.client.options("/score", headers=asking | {"Origin": "https://b.example"})
-        assert "access-control-allow-origin" not in answer.headers

@@ -4,21 +4,16 @@ import contextlib
 import json
 import os
 import random
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
-import httpx
 import pytest
 
 from chargen_ort.errors import ArtifactError
 from chargen_ort.generator import CharGenerator
 from chargen_ort.serve.lanes import RunLane
 from chargen_ort.serve.requests import completion_fields, score_fields, tokenize_fields
-from tests.conftest import artifact_bytes, assert_refused, random_model, run_here
 from tests.tools.serving import eventually, serving
 
 ENDLESS = 10**9  # characters: such a text ends only if it is ended
@@ -283,126 +278,3 @@ def test_no_body_makes_the_server_fail(small_path, capsys):
         assert {200, 400} <= codes <= {200, 400, 404}  # 404: a model's name
         eventually(lambda: not served.service.texts)
     assert capsys.readouterr().err == ""
-
-
-# The command
-
-
-@contextlib.contextmanager
-def command(*arguments):
-    """The command on a free port: its process and a client."""
-    code = "from chargen_ort.cli import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", *map(str, arguments), "--port", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    lines = [process.stderr.readline() for _ in range(4)]
-    url = lines[1].split()[1]
-    try:
-        with httpx.Client(base_url=url, timeout=20) as client:
-            yield process, client, lines
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def test_the_command_tells_where_it_serves_and_nothing_of_a_request(small_path):
-    with command(small_path) as (process, client, lines):
-        assert lines[0] == "models  small\n"
-        assert lines[2].startswith(f"try     curl {client.base_url}v1/completions")
-        assert client.get("/").status_code == 200
-        for fields in ({"prompt": "secret"}, {"prompt": "secret#"}, {"secret": 1}):
-            client.post("/v1/completions", json=fields)
-        client.get("/secret")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
-        assert process.stderr.read() == ""
-
-
-def test_sigterm_ends_what_is_written_and_says_so(small_path):
-    options = ("--grace", 0.5, "--max-length", ENDLESS)
-    with command(small_path, *options) as (process, client, _):
-        fields = {"prompt": "a", "max_tokens": ENDLESS, "stream": True}
-        with client.stream("POST", "/v1/completions", json=fields) as answer:
-            lines = answer.iter_lines()
-            next(lines)
-            begun = time.monotonic()
-            process.send_signal(signal.SIGTERM)
-            *_, last, done = filter(None, lines)
-        assert json.loads(last[6:])["choices"][0]["finish_reason"] == "cancelled"
-        assert done == "data: [DONE]"
-        process.wait(10)
-        assert 0.4 < time.monotonic() - begun < 5
-        assert process.stderr.read() == ""
-
-
-def test_a_used_port_is_one_line(small_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        result = run_here("chargen-ort", "serve", small_path, "--port", port)
-    assert_refused(result, f"127.0.0.1:{port}", "in use", "--port")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["--port", 70_000], ["70000", "65535"]),
-        (["--host", "no.such.host.invalid"], ["no.such.host.invalid", "--host"]),
-        (["--max-concurrent", 0], ["concurrent is 0"]),
-        (["--timeout", 0], ["timeout is 0"]),
-        (["--api-key-file", "missing"], ["missing", "No such file"]),
-        (["--api-key-file", "empty"], ["empty", "one key"]),
-        (["nowhere.onnx"], ["nowhere.onnx"]),
-        (["folder"], ["folder has no .onnx file"]),
-        (["a.onnx", "folder/../a.onnx"], ["two models have the name a"]),
-    ],
-)  # fmt: skip
-def test_the_command_refuses_with_one_line(small_path, tmp_path, arguments, parts):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "empty").write_text("\n")
-    (tmp_path / "a.onnx").write_bytes(small_path.read_bytes())
-    models = [] if not str(arguments[0]).startswith("-") else ["a.onnx"]
-    assert_refused(run_here("chargen-ort", "serve", *models, *arguments, cwd=tmp_path), *parts)
-
-
-# Several models
-
-
-def test_models_are_opened_when_asked_and_the_least_used_is_closed(small_path, tmp_path):
-    paths = [tmp_path / f"{name}.onnx" for name in "abc"]
-    for seed, each in enumerate(paths):
-        each.write_bytes(artifact_bytes(random_model(seed=seed)))
-    (tmp_path / "broken.onnx").write_bytes(b"no model")
-    two = 13 * paths[0].stat().st_size
-    with serving(*paths, tmp_path / "broken.onnx", memory=two) as served:
-
-        def opened():
-            found = served.client.get("/v1/models").json()["data"]
-            return "".join(model["id"] for model in found if model["open"])
-
-        assert opened() == ""
-        texts = [served.text(model=name, prompt="a", seed=1) for name in "ab"]
-        assert opened() == "ab"
-        assert served.text(prompt="a", seed=1) == texts[0]  # the first
-        assert served.text(model="c", prompt="a", seed=1) not in texts
-        assert opened() == "ac"
-        assert served.text(model="b", prompt="a", seed=1) == texts[1]
-        status, error = served.refusal(model="broken", prompt="a")
-        assert (status, error["code"]) == (503, "model_not_loaded")
-        assert "broken.onnx" in error["message"]
-
-
-def test_a_model_that_writes_is_not_closed(small_path, tmp_path):
-    other = tmp_path / "other.onnx"
-    other.write_bytes(small_path.read_bytes())
-    memory, length = small_path.stat().st_size * 7, 10**8
-    with serving(small_path, other, memory=memory, length=length) as served:
-        fields = {"prompt": "a", "max_tokens": length, "stream": True, "model": "small"}
-        with httpx.stream("POST", f"{served.url}/v1/completions", json=fields) as answer:
-            pieces = answer.iter_bytes()
-            next(pieces)
-            status, error = served.refusal(model="other", prompt="a")
-            assert (status, error["code"]) == (503, "models_busy")
-        eventually(lambda: not served.service.texts)
-        assert served.text(model="other", prompt="a")

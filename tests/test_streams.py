@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from typer.testing import CliRunner
 
-from chargen_export.cli import app
 from chargen_export.pipeline import train_and_export
 from chargen_export.streams import SteadyStream
 from chargen_ort import OptionError, __version__, read_artifact
 from chargen_train.run_folder import RunFolder
-from tests.conftest import HELLO, observing
+from tests.conftest import HELLO, observing, train_export
 
 BIN = Path(sys.executable).parent
 QUICK = ["--epochs", "10", "--hidden-size", "4"]
@@ -37,10 +35,6 @@ def shell(folder, line):
         ["bash", "-c", line], cwd=folder, env={**os.environ, "PATH": path},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-
-
-def train_export(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 # Streams

@@ -6,15 +6,21 @@ import socket
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from chargen_export.cli import app
 from chargen_export.convert import convert
 from chargen_export.pipeline import train_and_export
 from chargen_export.target import Origin, Target, is_artifact, output_path
 from chargen_ort import OptionError, read_artifact
 from chargen_train.files import refuse_special, write_atomically
-from tests.conftest import ALPHABET, HELLO, TRAINING, artifact_bytes, observing, random_model
+from tests.conftest import (
+    ALPHABET,
+    HELLO,
+    TRAINING,
+    artifact_bytes,
+    observing,
+    random_model,
+    train_export,
+)
 
 QUICK = ["--epochs", "1", "--hidden-size", "4"]
 CORPUS = Origin.of(TRAINING)  # of the artifacts that conftest makes
@@ -25,10 +31,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("c.txt").write_text(HELLO)
     return tmp_path
-
-
-def train_export(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def contents(folder):

@@ -17,6 +17,7 @@ from chargen_train.evaluate import mean_loss, sample_text
 from chargen_train.model import CharGRU, initialise
 from chargen_train.planning import evaluation_count
 from chargen_train.recipe import LESSON, Overrides, Recipe, choose_recipe, parameter_count
+from chargen_train.split import Passages
 from chargen_train.training import measure_speed, train
 from chargen_train.windows import Windows
 from tests.conftest import HELLO, observing, random_model
@@ -41,7 +42,8 @@ def test_a_corpus_keeps_its_text(corpus_of):
     corpus = corpus_of("héllo\nwörld")
     assert corpus.vocabulary.decode(corpus.tokens) == "héllo\nwörld"
     assert corpus.tokens.dtype == np.uint8
-    assert corpus.cut == len(corpus) == 11
+    assert len(corpus.training) == len(corpus) == 11
+    assert len(corpus.validation) == 0
 
 
 def test_a_byte_order_mark_and_crlf_are_not_part_of_the_text(corpus_of):
@@ -49,9 +51,9 @@ def test_a_byte_order_mark_and_crlf_are_not_part_of_the_text(corpus_of):
     assert corpus.vocabulary.decode(corpus.tokens) == "a\nb"
 
 
-def test_a_long_corpus_holds_out_its_last_tenth(corpus_of):
+def test_a_long_corpus_holds_out_a_tenth(corpus_of):
     corpus = corpus_of("abcdefghij" * 1_001)
-    assert corpus.cut == int(0.9 * 10_010)
+    assert len(corpus.training) == int(0.9 * 10_010)
     assert len(corpus.training) + len(corpus.validation) == 10_010
 
 
@@ -164,7 +166,7 @@ def test_a_model_that_would_hardly_see_its_corpus_gives_way_to_a_smaller_one():
 
 def test_the_measured_speed_is_about_that_of_training(corpus_of):
     corpus = corpus_of("the quick brown fox jumps over the lazy dog. " * 600)
-    recipe = choose_recipe(corpus.cut, hidden_size=64, steps=60)
+    recipe = choose_recipe(len(corpus.training), hidden_size=64, steps=60)
     measured = measure_speed(corpus, recipe)
     progress = []
     train(corpus, recipe, observing(on_progress=progress.append))
@@ -235,7 +237,7 @@ def test_random_windows_begin_anew_and_reach_both_ends():
 
 def test_two_runs_with_one_seed_give_the_same_weights(corpus_of):
     corpus = corpus_of("the quick brown fox jumps over the lazy dog. " * 20)
-    recipe = choose_recipe(corpus.cut, steps=5, dropout=0.2)
+    recipe = choose_recipe(len(corpus.training), steps=5, dropout=0.2)
     first, second = (train(corpus, recipe).model.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = train(corpus, dataclasses.replace(recipe, seed=1)).model.state_dict()
@@ -345,15 +347,15 @@ def test_the_smallest_corpora_train(corpus_of, text):
     assert trained.summary.steps == 3
 
 
-def test_a_held_out_tail_is_measured_and_the_best_weights_are_kept(corpus_of):
+def test_a_held_out_part_is_measured_and_the_best_weights_are_kept(corpus_of):
     corpus = corpus_of("it was the best of times, it was the worst of times; " * 200)
     reports = []
-    recipe = choose_recipe(corpus.cut, steps=200, hidden_size=32, learning_rate=0.02)
+    recipe = choose_recipe(len(corpus.training), steps=200, hidden_size=32, learning_rate=0.02)
     trained = train(corpus, recipe, observing(on_progress=reports.append))
     validation = trained.summary.validation
     assert validation.characters == len(corpus.validation)
     assert validation.nats_per_char == pytest.approx(
-        mean_loss(trained.model, corpus.validation), rel=1e-6
+        mean_loss(trained.model, corpus.validation.passages()), rel=1e-6
     )
     assert validation.nats_per_char < math.log(len(corpus.vocabulary)) / 2
     assert reports[-1].fraction == 1
@@ -366,7 +368,7 @@ def test_a_clock_bound_run_ends_in_time(corpus_of):
     reports = []
     train(
         corpus,
-        choose_recipe(corpus.cut, minutes=0.05, hidden_size=32),
+        choose_recipe(len(corpus.training), minutes=0.05, hidden_size=32),
         observing(on_progress=reports.append),
     )
     assert reports[-1].fraction == 1
@@ -410,4 +412,4 @@ def test_the_loss_of_windows_is_the_mean_over_all_predictions():
         with torch.no_grad():
             logits, _ = model(x[None], model.zero_hidden(1))
         total -= logits[0].log_softmax(-1)[torch.arange(len(y)), y].sum().item()
-    assert mean_loss(model, tokens, window=16) == pytest.approx(total / 60, rel=1e-5)
+    assert mean_loss(model, Passages.of(tokens, 16)) == pytest.approx(total / 60, rel=1e-5)

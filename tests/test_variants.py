@@ -5,17 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from chargen_export.cli import app
 from chargen_export.convert import convert
 from chargen_export.precision import GateText, derive_variant, load_gate_text
 from chargen_export.variants import rehearse_variants, variant_path
 from chargen_ort import CharGenerator, parse_artifact, read_artifact
 from chargen_ort.errors import UnknownCharacterError
-from chargen_ort.records import CorpusFacts
-from chargen_ort.scoring import score_rows
-from tests.conftest import ALPHABET, HELLO, TRAINING, artifact_bytes, random_model
+from chargen_ort.records import CorpusFacts, Split
+from chargen_ort.rows import score_rows
+from chargen_train.split import Part
+from tests.conftest import ALPHABET, HELLO, TRAINING, artifact_bytes, random_model, train_export
 
 # From an artifact, with a text
 
@@ -41,16 +40,22 @@ def test_all_are_written_side_by_side(tmp_path):
     assert [path.name for path in paths] == ["m.fp16.onnx", "m.int8.onnx"]
 
 
-def test_of_the_corpus_only_the_held_out_tail_counts(tmp_path):
+@pytest.mark.parametrize(("holdout", "held_out"), [("tail", "jj"), ("spread", "ef"), ("none", "")])
+def test_of_the_corpus_only_the_held_out_part_counts(tmp_path, holdout, held_out):
     path = tmp_path / "c.txt"
-    path.write_text("abcdefghij")
-    sha256 = hashlib.sha256(b"abcdefghij").hexdigest()
-    corpus = CorpusFacts(name="c", sha256=sha256, characters=10)
-    training = replace(TRAINING, corpora=(corpus,), characters=10, training_characters=7)
+    text = "".join(letter * 2 for letter in "abcdefghij")
+    path.write_text(text)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    corpus = CorpusFacts(name="c", sha256=sha256, characters=20)
+    split = Split(holdout=holdout)
+    training = replace(TRAINING, corpora=(corpus,), characters=20, split=split)
     artifact = replace(parse_artifact(artifact_bytes(random_model())), training=training)
-    assert load_gate_text(artifact, path).tokens.tolist() == [7, 8, 9]
+    gate = load_gate_text(artifact, path)
+    assert artifact.config.vocabulary.decode(gate.part[:]) == (held_out or text)
+    assert gate.held_out == bool(held_out)
     path.write_text("abcdefghijk")
-    assert len(load_gate_text(artifact, path).tokens) == 11
+    gate = load_gate_text(artifact, path)
+    assert (len(gate.part), gate.held_out) == (11, False)
 
 
 def test_a_text_with_other_characters_is_refused(tmp_path):
@@ -69,16 +74,11 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def train_export(*arguments):
-    return CliRunner().invoke(app, arguments)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--seed", "1"], "name the text to train on, for example: train-export corpus.txt"),
-        (["--from", "m.onnx"], "no option --from; the command is now: train-export convert FILE"),
-        (["t.txt", "--from=m.onnx"], "the command is now: train-export convert FILE"),
+        (["--from", "m.onnx"], "name the text to train on, for example: train-export corpus.txt"),
         (["--verify", "m.onnx"], "the command is now: train-export verify FILE --checkpoint"),
         (
             ["convert", "m.onnx", "--text", "t.txt"],
@@ -113,7 +113,7 @@ def test_the_command_refuses_with_one_line(folder, arguments, message):
 
 def test_a_variant_is_refused_as_a_source(folder):
     base = parse_artifact((folder / "m.onnx").read_bytes())
-    text = GateText("letters", np.arange(len(ALPHABET)), held_out=True)
+    text = GateText("letters", Part.of(np.arange(len(ALPHABET))), held_out=True)
     (folder / "m.onnx").write_bytes(derive_variant(base, "fp16", text).data)
     result = train_export("convert", "m.onnx", "--precision", "int8", "--text", "t.txt")
     assert result.exit_code == 2
@@ -132,7 +132,7 @@ def test_a_corpus_may_bear_the_name_of_a_command(folder, name):
     [(["-h"], "train-export [OPTIONS] [corpus]"), (["convert", "-h"], "train-export convert")],
 )
 def test_the_help_calls_each_command_by_its_name(arguments, shown):
-    result = CliRunner().invoke(app, arguments, prog_name="train-export")
+    result = train_export(*arguments)
     assert result.exit_code == 0
     assert f"Usage: {shown}" in result.stdout
 
@@ -199,13 +199,13 @@ def test_the_time_that_variants_take_is_told_from_a_part_of_the_text(monkeypatch
     clock = [0.0]
 
     def derive_slowly(base, precision, text, limit):
-        read = min(len(text.tokens), 1_000_000)  # no gate reads more
+        read = min(len(text.part), 1_000_000)  # no gate reads more
         assert read < 20_000
         clock[0] += {"fp16": 2, "int8": 1}[precision] * (3 + read / 1000)
 
     monkeypatch.setattr("chargen_export.variants.derive_variant", derive_slowly)
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    text = GateText("letters", np.zeros(length, dtype=np.uint8), held_out=True)
+    text = GateText("letters", Part.of(np.zeros(length, dtype=np.uint8)), held_out=True)
     base = parse_artifact(artifact_bytes(random_model()))
     expected = 3 * (3 + min(length, 1_000_000) / 1000)
     assert rehearse_variants(base, ["fp16", "int8"], text) == pytest.approx(expected)

@@ -6,9 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from chargen_export.cli import app
 from chargen_export.parity import verify_parity
 from chargen_export.pipeline import export, make_artifact, train_and_export
 from chargen_export.target import Origin, Target
@@ -19,7 +17,15 @@ from chargen_ort.records import Config
 from chargen_ort.verify import verify_artifact, verify_vectors
 from chargen_train.corpus import load_corpus
 from chargen_train.run import describe_corpus
-from tests.conftest import ALPHABET, HELLO, PROPERTIES, TRAINING, model_bytes, random_model
+from tests.conftest import (
+    ALPHABET,
+    HELLO,
+    PROPERTIES,
+    TRAINING,
+    model_bytes,
+    random_model,
+    train_export,
+)
 
 
 @pytest.fixture(scope="module")
@@ -185,10 +191,6 @@ def run_of_hello(tmp_path_factory):
     corpus.write_text(HELLO * 3)
     train_and_export(corpus, folder / "t.onnx", hidden_size=16, num_layers=2, steps=3)
     return folder
-
-
-def train_export(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

@@ -14,12 +14,14 @@ from chargen_export.graph import model_weights
 from chargen_export.precision import build_variant
 from chargen_export.seal import seal_artifact
 from chargen_ort import CharGenerator, SamplingOptions, parse_artifact
-from chargen_ort.engine import open_session, steps_per_run
+from chargen_ort.engine import open_session
 from chargen_ort.graphs.spec import Sizes
+from chargen_ort.runs import steps_per_run
 from chargen_ort.sampling import Draws, Sampler, uniform_draws
-from chargen_ort.sessions import run_bound
+from chargen_ort.sessions import bind, run_bound
 from chargen_ort.writer import RunWriter, StepWriter, open_writer
 from tests.conftest import ALPHABET, PROPERTIES, artifact_bytes, random_model
+from tests.tools.steps import assert_same, inputs
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -95,10 +97,20 @@ def test_a_row_is_the_same_alone_and_in_any_batch(precision, hidden_size, num_la
         assert writer.logits.tobytes() == together.logits[rows].tobytes()
 
 
+@pytest.mark.parametrize("table", [True, False])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_rows_are_read_as_the_sealed_graph_reads_them(precision, table, monkeypatch):
+    if not table:
+        monkeypatch.setattr("chargen_ort.graphs.cells.MAX_TABLE", 0)
+    model = opened(random_model(hidden_size=24), precision)
+    token, hidden = inputs(random_model(hidden_size=24), 5, 7)
+    assert_same(model.engine.run_rows(token, hidden), model.engine.run_steps(token, hidden))
+
+
 def test_where_a_table_would_be_large_the_products_are_computed(monkeypatch):
     network = random_model(num_layers=2)
     expected = opened(network).generate("ab", 60, seed=1)
-    monkeypatch.setattr("chargen_ort.graphs.writer.MAX_TABLE", 0)
+    monkeypatch.setattr("chargen_ort.graphs.cells.MAX_TABLE", 0)
     assert opened(network).generate("ab", 60, seed=1) == expected
 
 
@@ -244,17 +256,18 @@ def test_no_run_goes_beyond_a_length_that_is_known(generator, monkeypatch):
         steps.append(binding.get_outputs()[-1].shape()[0])  # tokens [time, batch]
         run_bound(session, binding)
 
-    monkeypatch.setattr("chargen_ort.writer.run_bound", noted)
+    monkeypatch.setattr("chargen_ort.runs.run_bound", noted)
     generator.generate("a", 100)
     assert sum(steps) == 100
     assert steps[0] == 1
     steps.clear()
     generator.generate_batch(["a"] * 3, 100, batch_size=2)
     assert sum(steps) == 200
-    steps.clear()
-    for _ in islice(generator.stream("a", stop="\n\n"), 40):
-        pass
-    assert sum(steps) <= 50
+    for stop in ("", "\n\n"):
+        for length in (None, 60) if stop else (None,):
+            steps.clear()
+            assert len(list(islice(generator.stream("a", length, stop=stop, seed=1), 40))) == 40
+            assert 40 <= sum(steps) <= 50
 
 
 @pytest.mark.parametrize("rows", [1, 64, 1 << 16])
@@ -289,10 +302,21 @@ def test_many_threads_open_the_writer_once(generator, monkeypatch):
     assert texts == {row: generator.generate("a", 20, seed=1, row=row) for row in range(64)}
 
 
+def test_what_a_text_was_written_with_serves_the_next(generator, monkeypatch):
+    model, bound = CharGenerator(generator.artifact), []
+    monkeypatch.setattr("chargen_ort.runs.bind", lambda *a: bound.append(a) or bind(*a))
+    first = model.generate("a", 100, seed=1)
+    count = len(bound)
+    assert model.generate("a", 100, seed=1) == first
+    assert len(bound) == count
+    state, other = model.state("a", seed=1), model.state("b", seed=2)  # at the same time
+    assert "".join(state.draw() + other.draw() for _ in range(100))[::2] == first
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_look_that_is_interrupted_changes_nothing(generator, monkeypatch, late):
     state = generator.state("hello", seed=1)
-    state.expect(60)  # so it runs far ahead
+    state.expect(60, certain=True)  # so it runs far ahead
     expected = generator.generate("hello", 60, seed=1)
     text = "".join(state.draw() for _ in range(27))
 
@@ -303,7 +327,7 @@ def test_a_look_that_is_interrupted_changes_nothing(generator, monkeypatch, late
 
     for look in (state.logits, state.snapshot, lambda: state.feed("x")):
         with monkeypatch.context() as patch:
-            patch.setattr("chargen_ort.writer.run_bound", interrupted)
+            patch.setattr("chargen_ort.runs.run_bound", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 look()
         assert state.drawn == len(text)

@@ -21,7 +21,6 @@ _NAME = "train-export"
 _TRAIN = "train"  # the command that is meant where none is named
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _REPLACED = {  # options of earlier days, and the commands that took their place
-    "--from": "train-export convert FILE",
     "--verify": "train-export verify FILE --checkpoint CHECKPOINT",
 }
 
@@ -68,7 +67,8 @@ _INSTALL = (
 _NO_MEMORY = (
     "there is not enough memory; give a smaller --hidden-size or --batch-size, or a shorter text"
 )
-_MODEL, _TRAINING, _RUN, _FILES = "Model", "Training", "Run", "Smaller files"
+_TEXT, _MODEL, _TRAINING = "Text", "Model", "Training"
+_RUN, _FILES = "Run", "Smaller files"
 
 Precision = Literal["fp32", "fp16", "int8", "all"]
 
@@ -86,12 +86,50 @@ _Out = Annotated[
         rich_help_panel=_RUN,
     ),
 ]
+_From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="A model of train-export in fp32 whose weights training goes on from. Its sizes stay, "
+        "and it learns the characters that it does not know.",
+        rich_help_panel=_TRAINING,
+    ),
+]
 _Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite",
         help="Replace a model of another corpus if there is one.",
         rich_help_panel=_RUN,
+    ),
+]
+_Documents = Annotated[
+    Literal["auto", "none", "lines", "blank", "files"] | None,
+    typer.Option(
+        help="What a document is, a text of its own with a beginning and an end that the model "
+        "learns: each of the lines, what stands between blank lines, each of the files, or none "
+        "where the text runs on. The default is auto, which takes lines where the file looks like "
+        "a list, and says so.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_Column = Annotated[
+    str | None,
+    typer.Option(
+        help="The corpus is a table (CSV, TSV): learn from the values of this column, each a "
+        "document. Give its name in the first line; or its number, from 1, if that line has no "
+        "names.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_Holdout = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[tail|spread|none|FILE]",
+        help="What is not trained on and measures the model: the last tenth, a tenth spread over "
+        "the whole corpus, nothing, or a text of its own. The default is spread, and none for a "
+        "short corpus.",
+        rich_help_panel=_TEXT,
     ),
 ]
 _Preset = Annotated[
@@ -195,6 +233,10 @@ def train_export(
     corpus: _Corpus = None,
     out: _Out = None,
     overwrite: _Overwrite = False,
+    base: _From = None,
+    documents: _Documents = None,
+    column: _Column = None,
+    holdout: _Holdout = None,
     preset: _Preset = None,
     minutes: _Minutes = None,
     epochs: _Epochs = None,
@@ -216,7 +258,8 @@ def train_export(
     """Train a character model on a text and export it as one sealed .onnx file.
 
     With no options, model size and training time follow from the size of the corpus. The file runs
-    with [bold]chargen-ort[/bold], or with any ONNX runtime.
+    with [bold]chargen-ort[/bold], or with any ONNX runtime. A model that there is already is a
+    good beginning for another text of its kind: --from base.onnx.
 
     Two more commands train nothing: [bold]train-export convert[/bold] makes other files of a
     checkpoint or a model, and [bold]train-export verify[/bold] proves a model against the
@@ -233,6 +276,7 @@ def train_export(
         from chargen_export.precision import MAX_LOSS_INCREASE
         from chargen_export.signals import StopSignals
         from chargen_train.events import Observers, TrainingStoppedError
+        from chargen_train.reading import Reading
         from chargen_train.run_folder import RunFolder
 
     if corpus is None:
@@ -257,7 +301,8 @@ def train_export(
             with signals, display:
                 train_and_export(
                     corpus, out, preset, Observers(display, signals), resume, checkpoint_minutes,
-                    begun, precision or "fp32", limit, overwrite, minutes=minutes, epochs=epochs,
+                    begun, precision or "fp32", limit, overwrite, base,
+                    Reading(documents or "auto", column, holdout), minutes=minutes, epochs=epochs,
                     hidden_size=hidden_size, num_layers=num_layers, embedding_dim=embedding_dim,
                     dropout=dropout, seq_length=seq_length, batch_size=batch_size,
                     learning_rate=learning_rate, seed=seed, device=device,

@@ -26,7 +26,7 @@ def convert(
         source: an fp32 artifact, or a checkpoint, of which the fp32 artifact is made first.
         precision: ``fp16``, ``int8`` or ``all``; ``fp32`` of a checkpoint only.
         text: a text to score variants on. Of the corpus that the model was trained on, only the
-            held-out tail counts. A checkpoint needs that very corpus.
+            held-out part counts. A checkpoint needs that very corpus.
         out: the file to write, or a folder, see `chargen_export.target.output_path`; with ``all``
             the variants' suffixes are put into its name. None writes next to `source`, or to the
             place of the checkpoint's run.

@@ -16,8 +16,13 @@ from rich.text import Text
 
 from chargen_export.streams import SteadyStream
 from chargen_ort.artifact import Artifact
-from chargen_ort.reports import describe_certificate, describe_gate, describe_validation
-from chargen_train.corpus import Corpus
+from chargen_ort.reports import (
+    describe_certificate,
+    describe_comparisons,
+    describe_gate,
+    describe_validation,
+)
+from chargen_train.corpus import MIN_CHARACTERS_TO_VALIDATE, Corpus
 from chargen_train.device import choose_device
 from chargen_train.evaluate import bits_per_char
 from chargen_train.events import Observer, Progress, TrainedModel
@@ -77,19 +82,16 @@ class Display(Observer):
     @_shielded
     def on_begin(self, corpus: Corpus, recipe: Recipe) -> None:
         """Say what is trained, on what and how long."""
-        held_out = len(corpus) - corpus.cut
-        split = (
-            f"{corpus.cut:,} train, the last {held_out:,} validate"
-            if held_out
-            else "all of them train (too few to hold any out)"
-        )
         self._line(
             "corpus",
             f"{corpus.name}: {len(corpus):,} characters, "
-            f"vocabulary {len(corpus.vocabulary):,}; {split}",
+            f"vocabulary {len(corpus.vocabulary):,}; {describe_split(corpus)}",
         )
+        self._line("documents", corpus.decision)
         for note in corpus.notes:
             self._line("note", note)
+        for warning in corpus.warnings:
+            self._line("warning", warning)
         self._line(
             "model",
             f"GRU {recipe.num_layers} x {recipe.hidden_size}, embedding {recipe.embedding_dim}: "
@@ -139,7 +141,11 @@ class Display(Observer):
         """Say how good the model became."""
         self._stop_live()
         result = describe_validation(trained.summary.validation)
-        self._line("trained", f"{trained.summary.steps:,} steps; {result}")
+        summary = trained.summary
+        exported = f"those of step {summary.exported_step:,} are exported"
+        self._line("trained", f"{summary.steps:,} steps; {exported}: {result}")
+        for label, sentence in describe_comparisons(summary):
+            self._line(label, sentence)
 
     def on_written(self, artifact: Artifact, path: Path, corpus: Corpus | None = None) -> None:
         """Say what was written and how to run it."""
@@ -173,6 +179,26 @@ class Display(Observer):
         if self._live:
             self._live.stop()
             self._live = None
+
+
+def describe_split(corpus: Corpus) -> str:
+    """What trains and what measures the model, in words."""
+    training, validation = corpus.training, corpus.validation
+    if not len(validation):
+        few = " (too few to hold any out)" if len(corpus) < MIN_CHARACTERS_TO_VALIDATE else ""
+        return f"all of them train{few}"
+    place = {
+        "tail": "the last {}",
+        "spread": "{} spread over the text",
+        "file": "{} of another file",
+    }[corpus.reading.holdout_kind]
+    trains, measures = f"{training.characters:,}", f"{validation.characters:,}"
+    if corpus.vocabulary.end:
+        trains += f" in {len(training.ranges):,} documents"
+        measures = f"{len(validation.ranges):,} documents"
+        if corpus.reading.holdout_kind == "spread":
+            place = "{} of any place"
+    return f"{trains} train, {place.format(measures)} validate"
 
 
 def sparkline(values: Sequence[float], width: int = 24) -> str:
@@ -209,7 +235,9 @@ def _run_command(path: Path, corpus: Corpus | None) -> str:
     command = f"chargen-ort --model {shlex.quote(str(path))}"
     if corpus is None:
         return command
-    start = corpus.vocabulary.decode(corpus.tokens[:40]).strip().split("\n")[0][:4]
+    if corpus.vocabulary.end:
+        return f"{command} --num 20"
+    start = corpus.beginning(40).strip().split("\n")[0][:4]
     return f"{command} --start {shlex.quote(start)}"
 
 

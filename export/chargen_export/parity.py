@@ -20,6 +20,7 @@ from chargen_train.model import CharGRU
 
 STEPS = 1000  # teacher-forced, the state carried all the way
 BATCHES = (1, 8)
+COMPARED = STEPS + max(BATCHES) * 17  # tokens of a text that are used
 TEXT_LENGTH = 200  # tokens of greedy and of seeded text
 SEED = 0
 
@@ -52,7 +53,7 @@ def verify_parity(
     """
     model = copy.deepcopy(model).to("cpu", torch.float32).eval()
     session = open_session(model_bytes, threads=1)
-    text = np.resize(tokens, STEPS + max(BATCHES) * 17).astype(np.int64)
+    text = np.resize(tokens, COMPARED).astype(np.int64)
     logits_difference = hidden_difference = prefill_difference = 0.0
     for batch in BATCHES:
         token = np.stack([text[17 * row : 17 * row + STEPS] for row in range(batch)])

@@ -2,8 +2,8 @@
 
 import shlex
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Unpack
@@ -11,7 +11,7 @@ from typing import Unpack
 import torch
 
 from chargen_export.graph import render_step
-from chargen_export.parity import verify_parity
+from chargen_export.parity import COMPARED, verify_parity
 from chargen_export.precision import MAX_LOSS_INCREASE
 from chargen_export.seal import seal_artifact
 from chargen_export.target import Origin, Target, output_path
@@ -27,6 +27,14 @@ from chargen_ort.checks import printable
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import SamplingOptions
 from chargen_ort.records import MAX_TOKENS, Config, Training
+from chargen_train.base import (
+    BaseModel,
+    base_settings,
+    corpus_for,
+    load_base,
+    refuse_other_base,
+    widen,
+)
 from chargen_train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -34,20 +42,25 @@ from chargen_train.checkpoint import (
     previous_of,
     refuse_misfit,
     refuse_other,
+    saved_reading,
 )
+from chargen_train.comparison import compared, measure_yardstick, plan_samples
 from chargen_train.corpus import Corpus, choose_separator, corpus_name, load_corpus
 from chargen_train.device import choose_device
 from chargen_train.events import Observer, Observers, Supervision, TrainedModel
 from chargen_train.files import check_writable
+from chargen_train.history import describe_corpus
 from chargen_train.model import CharGRU
+from chargen_train.reading import Reading
 from chargen_train.recipe import (
     Overrides,
     Recipe,
     choose_recipe,
     given_settings,
     parameter_count,
+    typical_speed,
 )
-from chargen_train.run import build_model, describe_corpus
+from chargen_train.run import build_model
 from chargen_train.run_folder import RunFolder, RunRecorder
 from chargen_train.training import measure_speed, train, trained_so_far
 
@@ -67,6 +80,8 @@ def train_and_export(
     precision: str = "fp32",
     max_loss_increase: float = MAX_LOSS_INCREASE,
     overwrite: bool = False,
+    base_path: Path | None = None,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
     **overrides: Unpack[Overrides],
 ) -> tuple[Artifact, Path]:
     """Train on a text file and write the artifact, and its run into a folder beside it.
@@ -81,6 +96,8 @@ def train_and_export(
         begun: `time.monotonic` when the minutes given began; None is now.
         precision, max_loss_increase: see `chargen_export.variants.write_variants`.
         overwrite: whether a model or a finished run of another corpus may be replaced.
+        base_path: an fp32 artifact whose weights the run goes on from.
+        reading: what a document is, and what is held out.
         overrides: fields of `Recipe`; None means the recipe's own.
 
     Returns:
@@ -92,17 +109,33 @@ def train_and_export(
     """
     begun = time.monotonic() if begun is None else begun
     path = training_path(corpus_path, out)
-    corpus = load_corpus(corpus_path)
-    target = Target(Origin(corpus.name, corpus.sha256), (corpus_path,), overwrite)
+    base = None if base_path is None else load_base(base_path)
+    if base is not None and not resume:
+        overrides = base_settings(base, preset, overrides)
+    folder = RunFolder(path)
+    if resume:
+        reading = saved_reading(folder.checkpoint, reading)
+    corpus = load_corpus(corpus_path, reading)
+    inputs = [corpus_path]
+    if reading.holdout_kind == "file":
+        inputs.append(Path(str(reading.holdout)))
+    if base_path is not None:
+        inputs.append(base_path)
+    target = Target(Origin(corpus.name, corpus.sha256), tuple(inputs), overwrite)
     gate = precision, max_loss_increase
-    job = _Job(corpus_path, corpus, path, RunFolder(path), target, *gate, observer)
+    job = _Job(corpus_path, corpus, path, folder, target, *gate, observer, base)
     precisions = _check(job, preset, overrides)
     with job.folder.in_use(create=not resume):
-        recipe, checkpoint = _begin(job, preset, resume, overrides)
-        seconds = 0.0 if resume else rehearse(corpus, recipe, precisions)
+        job, recipe, checkpoint = _begin(job, preset, resume, overrides)
+        corpus = job.corpus
+        samples, seconds = plan_samples(corpus, recipe)
+        seconds += 0.0 if resume else rehearse(corpus, recipe, precisions)
         supervision = Supervision(job.folder.checkpoint, checkpoint_minutes, begun, seconds)
         recorder = RunRecorder(job.folder, observer.on_warning)
-        trained = train(corpus, recipe, Observers(recorder, observer), supervision, checkpoint)
+        yardstick = measure_yardstick(corpus, recipe)
+        told = Observers(recorder, observer)
+        trained = train(corpus, recipe, told, supervision, checkpoint, base)
+        trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING, samples)
         observer.on_trained(trained)
         for note in trained.notes:
             observer.on_warning(note)
@@ -124,6 +157,7 @@ class _Job:
     precision: str
     max_loss_increase: float
     observer: Observer
+    base: BaseModel | None
 
 
 def training_path(corpus_path: Path, out: str | Path | None) -> Path:
@@ -147,39 +181,56 @@ def _check(job: _Job, preset: str | None, overrides: Overrides) -> Iterable[str]
     job.target.check(job.path)
     job.target.check_run(job.folder)
     precisions = plan_variants(job.path, job.precision, job.target, job.max_loss_increase)
-    choose_device(choose_recipe(job.corpus.cut, preset, **overrides).device)
+    choose_device(_choose_recipe(job.corpus, preset, overrides).device)
     check_writable(job.path)
     return precisions
 
 
+def _choose_recipe(
+    corpus: Corpus,
+    preset: str | None,
+    overrides: Overrides,
+    speed: Callable[[Recipe], float] = typical_speed,
+) -> Recipe:
+    documents = len(corpus.training.ranges) if corpus.vocabulary.end else 0
+    return choose_recipe(corpus.training.characters, preset, speed, documents, **overrides)
+
+
 def _begin(
     job: _Job, preset: str | None, resume: bool, overrides: Overrides
-) -> tuple[Recipe, Checkpoint | None]:
-    """Begin a run, or take up the one that the folder holds; returns its recipe and where it stood.
+) -> tuple[_Job, Recipe, Checkpoint | None]:
+    """Begin a run, or take up the one that the folder holds.
+
+    Returns:
+        the job, its corpus with the characters of a base; the recipe; and where the run stood.
 
     Raises:
-        OptionError: the folder cannot be written, or has no checkpoint of this corpus and these
-            settings.
+        OptionError: the folder cannot be written, or has no checkpoint of this corpus, this base
+            and these settings.
     """
     corpus, observer = job.corpus, job.observer
     if not resume:
-        recipe = choose_recipe(corpus.cut, preset, partial(measure_speed, corpus), **overrides)
+        if job.base is not None:
+            corpus = corpus_for(job.base, corpus)
+        recipe = _choose_recipe(corpus, preset, overrides, partial(measure_speed, corpus))
         if note := job.folder.begin(corpus, recipe):
             observer.on_warning(note)
         observer.on_begin(corpus, recipe)
-        return recipe, None
-    settings = asdict(choose_recipe(corpus.cut, preset, **overrides))
+        return replace(job, corpus=corpus), recipe, None
+    settings = asdict(_choose_recipe(corpus, preset, overrides))
     given = settings if preset else {name: settings[name] for name in given_settings(overrides)}
     checkpoint, note = load_latest(job.folder.checkpoint)
     refuse_other(checkpoint, corpus.sha256, given)
-    refuse_misfit(checkpoint, corpus)
+    if job.base is not None:
+        refuse_other_base(job.base, checkpoint.base)
+    corpus = _corpus_of(checkpoint, corpus)
     if note:
         observer.on_warning(note)
     job.folder.go_on(corpus, checkpoint)
     choose_device(checkpoint.recipe.device)
     observer.on_begin(corpus, checkpoint.recipe)
     observer.on_resume(checkpoint.step)
-    return checkpoint.recipe, checkpoint
+    return replace(job, corpus=corpus), checkpoint.recipe, checkpoint
 
 
 def _export(job: _Job, trained: TrainedModel) -> Artifact:
@@ -296,11 +347,25 @@ def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_path: Path) -> Artifac
         OptionError: `corpus_path` is not the text that the run reads.
         ParityError: the graph and the model disagree.
     """
-    corpus = load_corpus(corpus_path)
+    corpus = load_corpus(corpus_path, checkpoint.reading)
     refuse_other(checkpoint, corpus.sha256, {})
-    refuse_misfit(checkpoint, corpus)
+    corpus = _corpus_of(checkpoint, corpus)
     trained = trained_so_far(corpus, checkpoint)
+    yardstick = measure_yardstick(corpus, checkpoint.recipe)
+    trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING)
     return make_artifact(trained.model, corpus, trained.summary)
+
+
+def _corpus_of(checkpoint: Checkpoint, corpus: Corpus) -> Corpus:
+    """The corpus of a checkpoint, with the characters of the base that its run began with.
+
+    Raises:
+        OptionError: see `refuse_misfit`.
+    """
+    if checkpoint.base is not None:
+        corpus = widen(corpus, checkpoint.vocabulary)
+    refuse_misfit(checkpoint, corpus)
+    return corpus
 
 
 def make_artifact(
@@ -312,8 +377,7 @@ def make_artifact(
         ParityError: the graph and the model disagree.
     """
     model_bytes = render_step(model)
-    text = corpus.validation if len(corpus.validation) else corpus.tokens
-    certificate = verify_parity(model_bytes, model, text)
+    certificate = verify_parity(model_bytes, model, corpus.measuring[:COMPARED])
     config = Config.of(
         vocabulary=corpus.vocabulary,
         embedding_dim=model.embedding_dim,

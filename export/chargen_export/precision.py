@@ -17,21 +17,22 @@ from numpy.typing import NDArray
 from chargen_export.graph import StepWeights, artifact_weights
 from chargen_export.int8 import int8_arrays
 from chargen_export.int8_parity import verify_int8
-from chargen_export.parity import verify_parity
+from chargen_export.parity import COMPARED, verify_parity
 from chargen_export.seal import seal_artifact
 from chargen_ort.artifact import Artifact, read_artifact
 from chargen_ort.checks import number, printable
 from chargen_ort.engine import Engine
-from chargen_ort.errors import OptionError, ParityError
+from chargen_ort.errors import OptionError, ParityError, UnknownCharacterError
 from chargen_ort.form import Array, fill, render
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.gru import HALF
 from chargen_ort.records import Certificate, Gate
-from chargen_ort.scoring import score_rows, window_rows
-from chargen_ort.text import read_text
-from chargen_train.evaluate import WINDOW
+from chargen_ort.rows import score_rows
+from chargen_train.corpus import load_corpus, split_again
 from chargen_train.model import CharGRU
 from chargen_train.planning import MAX_VALIDATION
+from chargen_train.reading import Reading
+from chargen_train.split import WINDOW, Part, Passages
 
 MAX_LOSS_INCREASE = 0.005  # nats a character, if not given
 MAX_LOSS_INCREASE_LIMIT = 10.0  # and the most that may be given
@@ -44,12 +45,12 @@ class GateText:
 
     Attributes:
         name: of the file.
-        tokens: int ``[characters]``, at least two.
+        part: of a text in the model's tokens, at least two.
         held_out: none of it was trained on.
     """
 
     name: str
-    tokens: NDArray[np.integer]
+    part: Part
     held_out: bool
 
 
@@ -75,7 +76,7 @@ def derive_variant(
     weights = artifact_weights(base)
     model_bytes = build_variant(weights, precision)
     model = CharGRU.from_artifact(base)
-    certificate = verify_variant(model_bytes, precision, weights, model, text.tokens)
+    certificate = verify_variant(model_bytes, precision, weights, model, text.part[:COMPARED])
     config = replace(base.config, precision=precision)
     draft = seal_artifact(model_bytes, config, base.training, certificate, base.properties, name)
     gate = pass_gate(base, draft, text, max_loss_increase)
@@ -160,13 +161,13 @@ def half_arrays(weights: StepWeights) -> dict[str, Array]:
 
 
 def pass_gate(base: Artifact, variant: Artifact, text: GateText, max_loss_increase: float) -> Gate:
-    """Score both with the runtime, protocol P1, and compare.
+    """Score both with the runtime, as a run measures its held-out text, and compare.
 
     Raises:
         ParityError: the variant's loss is too high.
     """
-    tokens = text.tokens[:MAX_VALIDATION].astype(np.int64)
-    before, after, agreement = _compare(Engine(base, 1), Engine(variant, 1), tokens)
+    passages = text.part.passages().head(MAX_VALIDATION)
+    before, after, agreement = _compare(Engine(base, 1), Engine(variant, 1), passages)
     increase = after - before
     if not increase <= max_loss_increase:
         raise ParityError(
@@ -178,8 +179,10 @@ def pass_gate(base: Artifact, variant: Artifact, text: GateText, max_loss_increa
         fp32_sha256=base.sha256,
         text=printable(text.name),
         held_out=text.held_out,
-        characters=len(tokens) - 1,
-        protocol=f"mean over consecutive {WINDOW}-character windows, each from a zero state",
+        characters=passages.predicted,
+        protocol="mean over documents, their ends too, each from its own beginning"
+        if text.part.documents
+        else f"mean over consecutive {WINDOW}-character windows, each from a zero state",
         fp32_nats_per_char=before,
         nats_per_char=after,
         loss_increase=increase,
@@ -188,17 +191,17 @@ def pass_gate(base: Artifact, variant: Artifact, text: GateText, max_loss_increa
     )
 
 
-def _compare(
-    base: Engine, variant: Engine, tokens: NDArray[np.int64]
-) -> tuple[float, float, float]:
+def _compare(base: Engine, variant: Engine, passages: Passages) -> tuple[float, float, float]:
     """Loss of each in nats a character, and the share of characters with the same likeliest one."""
     losses, equal = [0.0, 0.0], 0
-    for inputs, targets in window_rows(tokens, WINDOW):
+    for _, inputs, targets in passages.batches():
+        asked = targets >= 0  # not behind the end of a row
+        targets = np.where(asked, targets, 0)
         scored = [score_rows(each, inputs, targets, with_best=True) for each in (base, variant)]
         for side, rows in enumerate(scored):
-            losses[side] -= math.fsum(rows.scores.ravel())
-        equal += int((scored[0].best == scored[1].best).sum())
-    count = len(tokens) - 1
+            losses[side] -= math.fsum(rows.scores[asked])
+        equal += int((scored[0].best == scored[1].best)[asked].sum())
+    count = passages.predicted
     return losses[0] / count, losses[1] / count, equal / count
 
 
@@ -218,20 +221,26 @@ def load_fp32(path: Path) -> Artifact:
 
 
 def load_gate_text(artifact: Artifact, path: Path) -> GateText:
-    """The text in `path`; of the corpus that `artifact` was trained on, only the held-out tail.
+    """The text in `path`; of the corpus that `artifact` was trained on, only what was held out.
+
+    It is read as the corpus was, in documents if that was.
 
     Raises:
-        CorpusError: not readable or not UTF-8.
+        CorpusError: not readable, not a text, too short, or not what the corpus was.
         UnknownCharacterError: it has a character that the model does not know.
-        OptionError: fewer than two characters.
     """
-    text = read_text(path)
-    tokens = artifact.config.vocabulary.encode(text.text, "error")
-    held_out = False
-    if [corpus.sha256 for corpus in artifact.training.corpora] == [text.sha256]:
-        cut = artifact.training.training_characters
-        if len(tokens) - cut >= 2:
-            tokens, held_out = tokens[cut:], True
-    if len(tokens) < 2:
-        raise OptionError(f"{path} has {len(tokens)} characters; a score needs at least 2")
-    return GateText(path.stem, tokens, held_out)
+    split, column = artifact.training.split, artifact.training.settings.get("column")
+    name = None if column is None else str(column)
+    corpus = load_corpus(path, Reading(split.documents if name is None else "lines", name, "none"))
+    known = [each.sha256 for each in artifact.training.corpora] == [corpus.sha256]
+    held_out = known and split.holdout in ("tail", "spread")
+    part = split_again(corpus, split.holdout).validation if held_out else corpus.training
+    vocabulary, characters = artifact.config.vocabulary, corpus.vocabulary.characters
+    table = vocabulary.look_up(characters)
+    if (table < 0).any():
+        index = int((table < 0).argmax())
+        place = int((corpus.tokens == index).argmax())
+        raise UnknownCharacterError(characters[index], place, len(vocabulary.characters))
+    if vocabulary.end_token is not None:
+        table = np.append(table, vocabulary.end_token)
+    return GateText(path.stem, replace(part, tokens=table[part.tokens].astype(np.uint32)), held_out)

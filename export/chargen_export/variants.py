@@ -16,9 +16,9 @@ from chargen_export.target import Target
 from chargen_ort.artifact import PRECISIONS, Artifact
 from chargen_ort.errors import OptionError
 from chargen_train.corpus import Corpus
-from chargen_train.evaluate import WINDOW
 from chargen_train.files import check_writable
 from chargen_train.planning import MAX_VALIDATION
+from chargen_train.split import WINDOW
 
 ALL = "all"
 Written = tuple[Artifact, Path]
@@ -93,10 +93,10 @@ def rehearse_variants(base: Artifact, precisions: Iterable[str], text: GateText)
         took = []
         for length in _REHEARSED:
             begun = time.monotonic()
-            part = replace(text, tokens=text.tokens[:length])
+            part = replace(text, part=text.part.head(length))
             derive_variant(base, name, part, MAX_LOSS_INCREASE_LIMIT)
             took.append(time.monotonic() - begun)
-        rest = max(0, min(len(text.tokens), MAX_VALIDATION) - _REHEARSED[1])
+        rest = max(0, min(len(text.part), MAX_VALIDATION) - _REHEARSED[1])
         per_character = max(0.0, took[1] - took[0]) / (_REHEARSED[1] - _REHEARSED[0])
         seconds += took[1] + rest * per_character
     return seconds
@@ -108,6 +108,5 @@ def variant_path(path: Path, precision: str) -> Path:
 
 
 def corpus_gate_text(corpus: Corpus) -> GateText:
-    """The held-out tail of a corpus, or all of it where nothing is held out."""
-    held_out = len(corpus.validation) >= 2
-    return GateText(corpus.name, corpus.validation if held_out else corpus.tokens, held_out)
+    """The held-out part of a corpus, or all of it where nothing is held out."""
+    return GateText(corpus.name, corpus.measuring, len(corpus.validation) > 0)

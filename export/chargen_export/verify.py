@@ -44,10 +44,10 @@ def verify_against_model(
     config = artifact.config
     verdicts = verify_artifact(artifact)
     if vocabulary is not None:
-        same = vocabulary.characters == config.vocabulary.characters
-        verdicts.append(
-            Verdict("vocab", same, f"{len(config.vocabulary)} characters in the artifact")
-        )
+        own = config.vocabulary
+        same = (vocabulary.characters, vocabulary.end) == (own.characters, own.end)
+        finding = f"{len(own.characters)} characters{' and an end' * own.end} in the artifact"
+        verdicts.append(Verdict("vocab", same, finding))
     ours = (len(config.vocabulary), config.embedding_dim, config.hidden_size, config.num_layers)
     theirs = (model.vocab_size, model.embedding_dim, model.hidden_size, model.num_layers)
     sizes = "vocabulary {}, embedding {}, hidden {}, layers {}".format

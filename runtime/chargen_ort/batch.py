@@ -98,6 +98,7 @@ class _Batch:
         self._most = 0  # no row has written more
         self._left = 0  # steps until the first row is at full length; 0 is not known
         self._tokens = np.zeros((size, min(length, 256)), dtype=np.int32)
+        self._end = self._vocabulary.end_token
         self._may_end_stop = self._stop_endings()
         self._ended_texts = self._ended_tokens = 0
         self.active = np.zeros(size, dtype=bool)
@@ -106,7 +107,7 @@ class _Batch:
     def _stop_endings(self) -> NDArray[np.bool_]:
         """Which tokens end a stop string, bool ``[vocab_size]``."""
         endings = {stop[-1] for stop in self._options.stops}
-        return np.array([c in endings for c in self._vocabulary.characters])
+        return np.array([text in endings for text in self._engine.config.tokens])
 
     def begin(self, place: int, index: int, start: str) -> None:
         """Give `place` to text number `index`."""
@@ -143,25 +144,34 @@ class _Batch:
         self._count += steps
         self._most += steps
         self._left -= steps
-        ended = []
+        ended: set[int] = set()
         if self._left <= 0:  # a row may have written beyond its end
             np.minimum(self._count, self._length, out=self._count)
-            ended = np.flatnonzero(self.active & (self._count == self._length)).tolist()
+            ended.update(np.flatnonzero(self.active & (self._count == self._length)).tolist())
             self._left = 0
+        if self._end is not None:
+            ended.update(self._at_end(tokens, before))
         if self._options.stops:
             ends = self._may_end_stop[tokens].any(axis=0) & self.active  # [batch]
             likely = np.flatnonzero(ends).tolist()
-            stopped = [place for place in likely if self._stopped(place, int(before[place]))]
-            ended = sorted({*ended, *stopped})
+            ended.update(place for place in likely if self._stopped(place, int(before[place])))
         self._ended_texts += len(ended)
-        self._ended_tokens += sum(self._count[ended].tolist())
-        return ended
+        self._ended_tokens += int(self._count[list(ended)].sum())
+        return sorted(ended)
+
+    def _at_end(self, tokens: NDArray[np.int64], before: NDArray[np.int64]) -> list[int]:
+        """The places whose text the model has just ended; the end token is then their last."""
+        is_end = tokens == self._end  # [steps, batch]
+        count = before + is_end.argmax(axis=0) + 1  # [batch]
+        places = np.flatnonzero(self.active & is_end.any(axis=0) & (count <= self._count))
+        self._count[places] = count[places]
+        return places.tolist()
 
     def _steps(self) -> int:
         """How many steps to write: many, but few beyond the end of a text."""
         whole = self._ended_tokens // self._ended_texts if self._ended_texts else self._most
         beyond = 1 + whole // _WASTED
-        steps = beyond if self._options.stops else max(self._left, beyond)
+        steps = beyond if self._options.stops or self._end is not None else max(self._left, beyond)
         longest = self._length - int(self._count[self.active].min())
         return min(steps, longest, self._writer.most_steps)
 
@@ -185,7 +195,10 @@ class _Batch:
 
     def written(self, place: int) -> WrittenText:
         """What the row at `place` has written, without a stop string at its end."""
-        text = self._vocabulary.decode(self._tokens[place, : self._count[place]])
+        tokens = self._tokens[place, : self._count[place]]
+        text = self._vocabulary.decode(tokens)
+        if tokens[-1] == self._end:
+            return WrittenText(self.index[place], text, "end")
         endings = [stop for stop in self._options.stops if text.endswith(stop)]
         text = text[: len(text) - max(map(len, endings), default=0)]
         return WrittenText(self.index[place], text, "stop" if endings else "length")

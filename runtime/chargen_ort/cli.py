@@ -321,6 +321,30 @@ def info(
             write_text(describe(read_artifact(chosen.path), chosen, as_json))
 
 
+@app.command()
+def web(
+    model: Annotated[Path, typer.Argument(help="An .onnx file of train-export.")],
+    out: Annotated[Path, typer.Argument(help="The page to write, an .html file.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is no such page.")
+    ] = False,
+) -> None:
+    """Write one HTML file that has the model in it: open it in a browser, or send it to a friend.
+
+    It writes and scores text without a server and without a network.
+    """
+    with command(f"{_NAME} web"):
+        from chargen_ort.artifact import read_artifact
+        from chargen_ort.page import page_bytes, write_page
+
+        artifact = read_artifact(model)
+        if out.exists() and out.samefile(model):
+            raise OptionError(f"{out} is the model itself; name another file")
+        data = page_bytes(artifact, model.stem)
+        write_page(out, data, overwrite)
+        report(f"{out}: {len(data):,} bytes; open it in a browser")
+
+
 app.command()(serve)
 
 

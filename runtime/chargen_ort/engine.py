@@ -6,6 +6,8 @@ session runs whole pieces of text with `run_steps`, and single steps of a batch 
 """
 
 import os
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock, get_ident
 from typing import TYPE_CHECKING
@@ -17,9 +19,12 @@ from chargen_ort.artifact import Artifact, read_weights
 from chargen_ort.checks import instance, shown_number, shown_value, token_array, whole_number
 from chargen_ort.errors import OptionError
 from chargen_ort.form import fill, render
-from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN, Sizes
-from chargen_ort.graphs.writer import writer_graph, writer_weights
+from chargen_ort.graphs.cells import cell_weights
+from chargen_ort.graphs.reader import reader_graph
+from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN, Graph
+from chargen_ort.graphs.writer import writer_graph
 from chargen_ort.records import Config
+from chargen_ort.runs import Runs, step_work
 from chargen_ort.sessions import (
     bind,
     ending,
@@ -39,8 +44,7 @@ MAX_BATCH = 1 << 16
 MAX_THREADS = 256
 _WORK_AT_ONCE = 1 << 28  # multiply-adds in one call: far below 100 ms, so that a stop is prompt
 _MOST_STEPS = 1024
-_WRITTEN_AT_ONCE = 1 << 26  # the same of a run that writes, which has a product for each step
-_MOST_WRITTEN = 64  # steps; more in one run gain nothing
+_MOST_IDLE = 64  # runs that wait for a text
 _TWO_THREADS_FROM = 512  # hidden size at which a second thread pays
 
 _inherited: list["_Sessions"] = []  # of a parent process, never destroyed: what it inherits is
@@ -53,12 +57,23 @@ def default_threads(hidden_size: int) -> int:
 
 @dataclass(frozen=True)
 class _Sessions:
-    """What an engine has open in one process; `writers` are the greedy one and the other."""
+    """What an engine has open in one process.
+
+    Attributes:
+        process: its number.
+        steps: the session of the file's graph.
+        private: those of private graphs, by their names.
+        opening: held by the thread that opens one of those.
+        idle: runs of one row that wait for the next text, at a temperature and greedy.
+    """
 
     process: int
     steps: "InferenceSession"
-    writers: dict[bool, "InferenceSession"] = field(default_factory=dict)
+    private: dict[str, "InferenceSession"] = field(default_factory=dict)
     opening: Lock = field(default_factory=Lock)
+    idle: tuple[deque[Runs], deque[Runs]] = field(
+        default_factory=lambda: (deque(maxlen=_MOST_IDLE), deque(maxlen=_MOST_IDLE))
+    )
 
 
 class Engine:
@@ -113,13 +128,26 @@ class Engine:
         Raises:
             ArtifactError: ONNX Runtime refuses the graph.
         """
+        sizes, precision = self.config.sizes, self.config.precision
+        name = "write greedily" if greedy else "write"
+        return self._private_session(name, lambda: writer_graph(sizes, precision, greedy))
+
+    def idle_runs(self, greedy: bool) -> deque[Runs]:
+        """The runs of one row that no text uses: to take one, and to put it back."""
+        return self._own_sessions().idle[greedy]
+
+    def _private_session(self, name: str, graph: Callable[[], Graph]) -> "InferenceSession":
+        """The session of a graph that no file has, with the weights of the file."""
         sessions = self._own_sessions()
-        if greedy not in sessions.writers:
+        if name not in sessions.private:
             with sessions.opening:  # of many threads one opens it
-                if greedy not in sessions.writers:
-                    data = _writer_model(self.artifact, greedy)
-                    sessions.writers[greedy] = open_session(data, self.threads)
-        return sessions.writers[greedy]
+                if name not in sessions.private:
+                    weights = read_weights(self.artifact)
+                    if self.config.precision != "int8":
+                        weights = cell_weights(weights, self.config.sizes)
+                    data = fill(render(graph()), weights)
+                    sessions.private[name] = open_session(data, self.threads)
+        return sessions.private[name]
 
     def new_stepper(self, batch: int) -> "Stepper":
         """Arrays and bindings for `batch` rows, 1 to `MAX_BATCH`, whose state is zero.
@@ -137,34 +165,24 @@ class Engine:
         """Feed many steps in one call; arguments, results and errors are those of `run_steps`."""
         return run_steps(self.session, token, hidden)
 
+    def run_rows(
+        self, token: NDArray[np.integer], hidden: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The same, sooner where there are many rows; the results differ by about 1e-6."""
+        # for several layers the operator is as quick: it reads their weights once for all steps
+        if self.config.precision == "int8" or self.config.num_layers > 1:
+            return self.run_steps(token, hidden)
+        session = self._private_session("read", lambda: reader_graph(self.config.sizes))
+        return run_steps(session, token, hidden)
+
     def zero_hidden(self, rows: int) -> NDArray[np.float32]:
         """The state before any text, ``[rows, num_layers, hidden_size]``."""
         return np.zeros((rows, self.config.num_layers, self.config.hidden_size), dtype=np.float32)
 
     def steps_per_call(self, rows: int = 1) -> int:
         """How many steps of `rows` rows to feed in one call, so that none takes long."""
-        work = rows * _work(self.config.sizes)
+        work = rows * step_work(self.config.sizes)
         return max(1, min(_MOST_STEPS, _WORK_AT_ONCE // work))
-
-
-def steps_per_run(sizes: Sizes, rows: int) -> int:
-    """How many steps of `rows` rows to write in one run, so that none takes long."""
-    # one row waits for the weights to be read; some twenty compute in that time
-    work = _work(sizes) * (20 + rows) // 20
-    return max(1, min(_MOST_WRITTEN, _WRITTEN_AT_ONCE // work))
-
-
-def _work(sizes: Sizes) -> int:
-    """Multiply-adds of a step of one row."""
-    cells = 6 * sizes.num_layers * sizes.hidden_size**2
-    return cells + sizes.hidden_size * sizes.vocab_size
-
-
-def _writer_model(artifact: Artifact, greedy: bool) -> bytes:
-    """The graph that writes, with the weights of the file."""
-    sizes, precision = artifact.config.sizes, artifact.config.precision
-    weights = writer_weights(read_weights(artifact), sizes, precision)
-    return fill(render(writer_graph(sizes, precision, greedy)), weights)
 
 
 class Stepper:

@@ -31,8 +31,8 @@ from chargen_ort.protobuf import Found, bytes_field, bytes_header, fields, integ
 
 MAX_METADATA_BYTES = 2 << 20  # all entries together
 MAX_WEIGHT = 1e6  # then no sum in the graph can overflow float32, so all logits are finite
-_MAX_METADATA_ENTRIES = 64
-_MAX_FIELDS = 128  # of a model, metadata entries included
+MAX_METADATA_ENTRIES = 64
+MAX_FIELDS = 128  # of a model, metadata entries included
 _METADATA_FIELD = 14  # ModelProto.metadata_props
 _INT, _GRAPH, _INTS = 2, 5, 7  # AttributeProto.AttributeType
 _PIECE = 1 << 13  # weights that are looked at together
@@ -146,14 +146,14 @@ def read_metadata(data: memoryview) -> tuple[dict[str, str], int]:
     metadata: dict[str, str] = {}
     size = begin = 0
     for count, (number, value, _, end) in enumerate(fields(data), 1):
-        if count > _MAX_FIELDS:
-            raise ArtifactError(f"the model has more than {_MAX_FIELDS} fields")
+        if count > MAX_FIELDS:
+            raise ArtifactError(f"the model has more than {MAX_FIELDS} fields")
         if number != _METADATA_FIELD or isinstance(value, int):
             begin = end
             continue
         size += len(value)
-        if len(metadata) == _MAX_METADATA_ENTRIES:
-            raise ArtifactError(f"the metadata has more than {_MAX_METADATA_ENTRIES} entries")
+        if len(metadata) == MAX_METADATA_ENTRIES:
+            raise ArtifactError(f"the metadata has more than {MAX_METADATA_ENTRIES} entries")
         if size > MAX_METADATA_BYTES:
             raise ArtifactError(f"the metadata has more than {MAX_METADATA_BYTES} bytes")
         where = f"metadata entry {len(metadata) + 1}"

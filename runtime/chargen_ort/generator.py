@@ -132,7 +132,7 @@ class CharGenerator:
 
         Args:
             start: the text to go on from, not part of the result; empty begins a text.
-            length: new characters at most; None goes on until a stop string or `close`.
+            length: new characters at most; None goes on until the end, a stop string or `close`.
             options: how to draw; None takes the model's defaults.
             row: number of the row in the seed's family of texts; row i of a batch is row i here.
             unknown: policy for characters of `start` that the model lacks; None is the model's.
@@ -270,6 +270,8 @@ class CharGenerator:
     ) -> dict[str, float]:
         """Probabilities of the character after `text`, likeliest first; `top` of them or all.
 
+        The empty string is the end of the text, in models of documents.
+
         Raises:
             UnknownCharacterError: `text` has a character that the model does not know.
             OptionError: `top` is not 1 or more.
@@ -287,11 +289,14 @@ class CharGenerator:
     ) -> Score:
         """How likely the model finds `text`: every character but the first, given all before it.
 
+        A model that was trained on documents has an end token, and scores `text` as a document:
+        each character, the first too, and the end.
+
         A character that the model does not know counts as likely as the character that the model
         finds least likely at that place, and is counted in `Score.unknown`.
 
         Args:
-            text: at least two characters.
+            text: at least two characters; any number where texts have an end.
             window: begin from a zero state again after each so many characters; None carries the
                 state through.
             unknown: what the model reads on after a character that it lacks: ``skip`` leaves the
@@ -300,7 +305,7 @@ class CharGenerator:
             per_character: keep each character's log probability; without, memory is constant.
 
         Raises:
-            OptionError: fewer than two characters, or a window below 1.
+            OptionError: fewer than two characters, a window below 1, or a window where texts end.
             UnknownCharacterError: a character that the model does not know, with ``error``.
         """
         if window is not None:
@@ -324,8 +329,9 @@ class CharGenerator:
             texts: at least one text, each of at least one character.
             batch_size: how many texts are scored side by side at most.
             unknown: as in `score`.
-            end: score the line end after each text too, if the model knows line ends. It counts
-                as a character, and then a text may be empty.
+            end: score the end of each text too: the end token of a model of documents, or else
+                the line end, if the model knows it. It counts as a character, and then a text may
+                be empty.
 
         Raises:
             OptionError: no texts, or an empty one.

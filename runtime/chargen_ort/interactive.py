@@ -8,6 +8,7 @@ from chargen_ort.generator import CharGenerator
 from chargen_ort.models import ChosenModel
 from chargen_ort.options import SamplingOptions
 from chargen_ort.state import TextState
+from chargen_ort.stream import TextStream
 from chargen_ort.terminal import report, write_text
 from chargen_ort.vocabulary import UnknownPolicy
 
@@ -26,7 +27,8 @@ def run_interactive(
 ) -> None:
     """Read lines until the end of the input; after each, write up to `length` characters.
 
-    A line that is typed begins a new line of the text, if the model knows line ends. Ctrl-C ends
+    A line that is typed begins a new line of the text, if the model knows line ends, and a new text
+    where the model has ended the last one. Ctrl-C ends
     what is being written, not the session. Messages about the model name `model`.
 
     Raises:
@@ -63,9 +65,10 @@ def run_interactive(
                 report(model.blame(str(error)))
                 continue
             pieces: list[str] = []
+            stream = generator.resume(state, length)
             with contextlib.suppress(KeyboardInterrupt):
-                write_text(_write(generator, state, length, pieces), raw)
-            written = line + "".join(pieces)
+                write_text(_noted(stream, pieces), raw)
+            written = "" if stream.ended == "end" else line + "".join(pieces)
             write_text(["\n"], raw)
             saved.append(state.snapshot())
 
@@ -77,9 +80,7 @@ def _feed(generator: CharGenerator, state: TextState, line: str, written: str) -
         state.feed(line)
 
 
-def _write(
-    generator: CharGenerator, state: TextState, length: int, pieces: list[str]
-) -> Iterator[str]:
-    for piece in generator.resume(state, length):
+def _noted(stream: TextStream, pieces: list[str]) -> Iterator[str]:
+    for piece in stream:
         pieces.append(piece)
         yield piece

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Annotated, Literal
 
 from chargen_ort.checks import instance
+from chargen_ort.documents import DocumentKind
 from chargen_ort.errors import OptionError
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import Sizes
@@ -19,6 +20,7 @@ from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
 
 MAX_TOKENS, MAX_WIDTH, MAX_LAYERS = 1 << 16, 1 << 16, 64
 MAX_LINE = 4096  # characters
+PIECE = 40  # characters of each text of the model's own that is compared, of running text
 LINE_PATTERN = "[^\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]*"
 _BITS_AGREE = 1e-6  # relative
 _NEWER = "that needs a newer chargen-ort: pip install --upgrade chargen-ort"
@@ -47,7 +49,7 @@ class Config(Record):
         tokens: the texts that tokens stand for, token 0 first
         merges: of bpe, in their order: pairs of tokens that are joined, one after the other
         end: whether the last token, written as an empty text, ends a text
-        separator: the token that stands before a text begins
+        separator: the token that stands before a text begins; with an end token that one
         embedding_dim: width of the token embedding
         hidden_size: width of each GRU layer
         num_layers: GRU layers
@@ -91,7 +93,8 @@ class Config(Record):
         """
         instance("vocabulary", vocabulary, Vocabulary)
         return cls(
-            tokens=tuple(vocabulary.characters),
+            tokens=(*vocabulary.characters, *([""] if vocabulary.end else [])),
+            end=vocabulary.end,
             unknown=vocabulary.unknown,
             replacement=vocabulary.replacement,
             embedding_dim=embedding_dim,
@@ -105,7 +108,12 @@ class Config(Record):
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The characters in token order, and the policy for others."""
-        return Vocabulary("".join(self.tokens), self.unknown, self.replacement)
+        return Vocabulary("".join(self.tokens), self.unknown, self.replacement, self.end)
+
+    @cached_property
+    def separator_token(self) -> int:
+        """The token of `separator`, which is read before a text."""
+        return self.tokens.index(self.separator)
 
     @property
     def sizes(self) -> Sizes:
@@ -114,17 +122,21 @@ class Config(Record):
 
     def contradiction(self) -> str:
         """See `Record`."""
-        if self.unit != "char" or self.end or self.merges:
-            extra = " with an end token" if self.end else " with merges" if self.merges else ""
+        if self.unit != "char" or self.merges:
+            extra = " with merges" if self.merges else ""
             return f"unit is {self.unit}{extra}, this version reads char alone; {_NEWER}"
         if self.precision not in VARIANTS:
             known = ", ".join(VARIANTS)
             return f"precision is {self.precision[:60]!a}, none of {known}; {_NEWER}"
-        for index, token in enumerate(self.tokens):
+        characters = self.tokens[:-1] if self.end else self.tokens
+        if self.end and (self.tokens[-1] or self.separator or not characters):
+            return "end is true, so the last of two or more tokens, and the separator, are empty"
+        for index, token in enumerate(characters):
             if len(token) != 1:
                 return f"tokens[{index}] has {len(token)} characters; with the unit char it has 1"
         for name in ("separator", "replacement"):
-            if getattr(self, name) not in self.tokens:
+            own = characters if name == "replacement" or not self.end else self.tokens
+            if getattr(self, name) not in own:
                 return f"the {name} {getattr(self, name)!r} is not one character of the vocabulary"
         self.vocabulary.check_writable(self.sampling.stops)
         return ""
@@ -153,7 +165,7 @@ class Split(Record):
         holdout: what measures the model: the last tenth, parts spread over the text, nothing, or a file of its own
     """  # noqa: E501 - a description is one line
 
-    documents: Literal["none", "lines", "blank", "files"] = "none"
+    documents: DocumentKind = "none"
     count: Count = 0
     holdout: Literal["tail", "spread", "none", "file"]
 
@@ -162,9 +174,9 @@ class HeldOut(Record):
     """How well the model predicts text that it was not trained on.
 
     Attributes:
-        nats_per_char: mean negative log probability of a character, nats
+        nats_per_char: mean negative log probability of a character, nats; an end counts as one
         bits_per_char: the same in bits
-        characters: held-out characters that were read
+        characters: held-out characters that were read, without the ends of documents
         documents: held-out documents that were read, 0 for running text
         protocol: how it was measured, in words
     """
@@ -204,7 +216,7 @@ class SampleFacts(Record):
     """What the model's own texts have in common with the corpus and with each other.
 
     Attributes:
-        count: texts that were written
+        count: texts that were written; of a model of running text, 40 characters each
         share_in_corpus: of them that stand in the corpus
         share_of_doubles: of them that are equal to an earlier one
     """

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from chargen_ort.artifact import Artifact
 from chargen_ort.batch import WrittenText
+from chargen_ort.documents import DOCUMENT_WORDS, cut_documents
 from chargen_ort.engine import Engine
-from chargen_ort.errors import UnknownCharacterError
+from chargen_ort.errors import OptionError, UnknownCharacterError
 from chargen_ort.generator import CharGenerator
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.models import ChosenModel
 from chargen_ort.options import TABLE
-from chargen_ort.records import Certificate, Gate, HeldOut, Training
+from chargen_ort.records import PIECE, Base, Certificate, Gate, HeldOut, Training
 from chargen_ort.scoring import LINE_END, Score, score_continuations
 from chargen_ort.vocabulary import UnknownPolicy
 
@@ -39,7 +40,8 @@ def written_objects(
     """The texts in the order of their rows, a JSON object and a line end each.
 
     `log_probability` is that of `text` as what follows `start`, in nats, under the model's own
-    probabilities: no temperature and no filters. A stop string is not part of it.
+    probabilities: no temperature and no filters. A stop string is not part of it; the end of a
+    text is that the model has ended.
     """
     waiting: list[WrittenText] = []
     flushed = time.monotonic()
@@ -58,7 +60,8 @@ def _objects(
     seed: int | None,
     unknown: UnknownPolicy | None,
 ) -> Iterator[str]:
-    totals = score_continuations(engine, start, [written.text for written in texts], unknown)
+    ended = [written.ended == "end" for written in texts]
+    totals = score_continuations(engine, start, [each.text for each in texts], unknown, ended)
     for written, total in zip(texts, totals, strict=True):
         fields = {
             "start": start,
@@ -89,11 +92,31 @@ def text_score(
     unknown: UnknownPolicy | None,
     as_json: bool,
 ) -> Iterator[str]:
-    """The score of a whole text, a line each figure."""
-    score = generator.score(text, window=window, unknown=unknown, per_character=False)
+    """The score of a whole text, a line each figure.
+
+    A model of documents scores the documents of the text, each on its own, and their sum is shown:
+    it counts each end as a character.
+    """
+    documents = generator.artifact.training.split.documents
+    if not generator.config.end:
+        score = generator.score(text, window=window, unknown=unknown, per_character=False)
+        count = {}
+    else:
+        if window is not None:
+            raise OptionError(
+                "window is for running text, and this model's texts end; leave it out"
+            )
+        texts = list(cut_documents([text], documents)) or [""]
+        scores = generator.score_batch(texts, unknown=unknown, end=True)
+        total = math.fsum(each.total for each in scores)
+        characters = sum(each.characters for each in scores)
+        score = Score(total, characters, None, sum(each.unknown for each in scores))
+        count = {"documents": len(texts)}
     if as_json:
-        yield json.dumps(score_figures(score)) + "\n"
+        yield json.dumps(score_figures(score) | count) + "\n"
         return
+    if count:
+        yield f"documents      {len(texts):,}\n"
     yield f"characters     {score.characters:,}\n"
     if score.unknown:
         yield f"unknown        {score.unknown:,}\n"
@@ -114,10 +137,11 @@ def line_scores(
 
     The columns are the log probability in nats, bits per character, the number of unknown
     characters, and the line. Each line is scored as a text of its own, from its beginning to its
-    end; the line end is one of the characters scored, if the model knows it.
+    end, which is one of the characters scored: the end token of a model of documents, or else the
+    line end, if the model knows it.
 
     A line without a score has ``-`` (null in JSON) in each column of figures: an empty one, where
-    the model knows no line end, and with the policy ``error`` one that has an unknown character.
+    the model knows no end, and with the policy ``error`` one that has an unknown character.
     `complain` is told of the latter.
     """
     for lines in _some_at_once(_numbered_lines(text)):
@@ -161,7 +185,7 @@ def _scores_of(
     unknown: UnknownPolicy | None,
     complain: Callable[[str], None],
 ) -> list[Score | None]:
-    has_end = LINE_END in generator.vocabulary.characters
+    has_end = generator.config.end or LINE_END in generator.vocabulary.characters
     places: list[int] = []
     for place, (number, line) in enumerate(lines):
         try:
@@ -225,7 +249,7 @@ def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[
         ),
         ("vocabulary", f"{len(characters):,} characters: {shown}"),
         ("unknown", _unknown(config.vocabulary.unknown, config.vocabulary.replacement)),
-        ("separator", repr(config.separator)),
+        ("separator", "the end token" if config.end else repr(config.separator)),
         ("sampling", _sampling(artifact)),
         *describe_training(artifact.training),
         ("parity", describe_certificate(artifact.certificate, config.precision)),
@@ -256,6 +280,8 @@ def describe_training(training: Training) -> Iterator[tuple[str, str]]:
     """What a training record says, a label and a sentence for each part."""
     for corpus in training.corpora:
         yield "corpus", f"{corpus.name}: {corpus.characters:,} characters, sha256 {corpus.sha256}"
+    if training.split.count:
+        yield "documents", f"{training.split.count:,}, {DOCUMENT_WORDS[training.split.documents]}"
     setup = [
         f"{training.steps:,} steps",
         f"{training.epochs:.3g} epochs",
@@ -265,16 +291,43 @@ def describe_training(training: Training) -> Iterator[tuple[str, str]]:
     ]
     yield "training", ", ".join(setup)
     yield "validation", describe_validation(training.validation)
+    yield from describe_comparisons(training)
+
+
+def describe_base(base: Base) -> str:
+    """The model that training began with, in a few words."""
+    return f"the model {base.name}, sha256 {base.sha256}"
 
 
 def describe_validation(validation: HeldOut | None) -> str:
     """How well a model predicts held-out text, in one sentence."""
     if validation is None:
         return "no text was held out"
+    texts = f" in {validation.documents:,} documents" if validation.documents else ""
     return (
         f"{validation.nats_per_char:.4f} nats, {validation.bits_per_char:.4f} bits a character on "
-        f"{validation.characters:,} held-out characters"
+        f"{validation.characters:,} held-out characters{texts}"
     )
+
+
+def describe_comparisons(training: Training) -> Iterator[tuple[str, str]]:
+    """What the model began with and was held against, a label and a sentence each."""
+    if training.base is not None:
+        yield "base", f"training went on from {describe_base(training.base)}"
+    baseline, validation = training.baseline, training.validation
+    if baseline is not None and validation is not None:
+        sentence = (
+            f"on the same text an n-gram reaches {baseline.nats_per_char:.4f} nats, this model "
+            f"{validation.nats_per_char:.4f} ({baseline.method}, order {baseline.order})"
+        )
+        yield "yardstick", sentence
+    if (samples := training.samples) is not None:
+        each = f" of {PIECE} characters" if training.split.documents == "none" else ""
+        sentence = (
+            f"of {samples.count:,} texts{each} that it wrote, {samples.share_in_corpus:.1%} stand "
+            f"in the corpus and {samples.share_of_doubles:.1%} are equal to an earlier one"
+        )
+        yield "samples", sentence
 
 
 def describe_certificate(certificate: Certificate, precision: str) -> str:

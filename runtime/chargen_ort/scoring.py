@@ -3,11 +3,14 @@
 A character that the model does not know counts as likely as the character that the model finds
 least likely at that place. The model then reads on as if the unknown character had been left out,
 or, where the policy is ``replace``, as if the replacement stood there.
+
+A model that was trained on documents scores each text as a whole one: after the end token that
+stands before it, and with the one that ends it.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -17,10 +20,11 @@ from numpy.typing import NDArray
 from chargen_ort.checks import instance
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError
+from chargen_ort.rows import score_rows
 from chargen_ort.vocabulary import UnknownPolicy
 
 LINE_END = "\n"
-_LOGITS_AT_ONCE = 1 << 20  # numbers in one call's logits: 4 MB, whatever the vocabulary
+_MANY = 16  # rows in a call, from which on they are read as rows of a batch
 _ROWS = 64  # windows scored side by side
 _PIECE = 1 << 16  # characters of a long text held as tokens at a time
 _BATCH_AT_ONCE = 1 << 20  # characters, padding included, of the texts that share a batch
@@ -75,15 +79,31 @@ class _Reader:
         separator: the token before a text; also read before what follows, where a text or a
             window begins with a character that is left out.
         stand_in: the token read in place of an unknown character; None leaves it out.
+        side_by_side: whether it reads with `Engine.run_rows`.
+        ending: the token that is scored after each text; None where there is none.
     """
 
     engine: Engine
     policy: UnknownPolicy
     separator: int
     stand_in: int | None
+    side_by_side: bool
+    ending: int | None
 
     def pieces(self, text: str, size: int) -> Iterator[NDArray[np.int32]]:
-        """Tokens of `text`, `size` characters at a time; -1 is an unknown character."""
+        """Tokens of `text` and its ending, `size` characters at a time; -1 is an unknown one."""
+        last = np.zeros(0, dtype=np.int32)  # held back until it is known that it is the last
+        for piece in self.characters(text, size):
+            if len(last):
+                yield last
+            last = piece
+        if self.ending is not None:
+            last = np.append(last, np.int32(self.ending))
+        if len(last):
+            yield last
+
+    def characters(self, text: str, size: int) -> Iterator[NDArray[np.int32]]:
+        """Tokens of `text` without its ending."""
         vocabulary = self.engine.vocabulary
         if self.policy == "error":
             for piece in vocabulary.encode_pieces(text, "error", size):
@@ -93,17 +113,27 @@ class _Reader:
             yield vocabulary.look_up(text[begin : begin + size])
 
 
-def _reader(engine: Engine, unknown: UnknownPolicy | None) -> _Reader:
-    """A reader with the policy `unknown`; None takes the model's own, but skip for error."""
+def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int, end: bool = False) -> _Reader:
+    """A reader of so many rows with the policy `unknown`; None takes the model's, skip for error.
+
+    How it reads depends on all rows of a call, so that those beside a row change nothing of it.
+    With `end`, texts end with the end token; in models without one, with a line end if they know
+    it.
+    """
     vocabulary = engine.vocabulary
     vocabulary.encode("", unknown)  # refuses a policy that does not exist
     policy = unknown or ("skip" if vocabulary.unknown == "error" else vocabulary.unknown)
     replacement = vocabulary.characters.index(vocabulary.replacement)
+    ending = vocabulary.end_token
+    if ending is None and LINE_END in vocabulary.characters:
+        ending = vocabulary.characters.index(LINE_END)
     return _Reader(
         engine,
         policy,
-        vocabulary.characters.index(engine.config.separator),
+        engine.config.separator_token,
         replacement if policy == "replace" else None,
+        rows >= _MANY,
+        ending if end else None,
     )
 
 
@@ -114,9 +144,19 @@ def score_text(
     unknown: UnknownPolicy | None,
     per_character: bool,
 ) -> Score:
-    """Score each character but the first, from a zero state every `window` characters."""
+    """Score each character but the first, from a zero state every `window` characters.
+
+    Of a model of documents, score each character and the end.
+    """
     instance("a text", text, str)
-    reader = _reader(engine, unknown)
+    reader = _reader(engine, unknown, len(text) // window if window else 1, engine.config.end)
+    if engine.config.end:
+        if window is not None:
+            raise OptionError(
+                "window is for running text, and this model's texts end; leave it out"
+            )
+        score = next(_score_batch(reader, [text], reader.separator))
+        return score if per_character else replace(score, log_probabilities=None)
     if len(text) < 2:
         raise OptionError(f"a score needs at least 2 characters, got {len(text)}")
     # pieces hold whole windows, so that each piece begins where a window begins
@@ -148,42 +188,47 @@ def score_texts(
     end: bool,
 ) -> list[Score]:
     """Score each text from the separator on; texts of like length share a batch."""
-    reader = _reader(engine, unknown)
-    ending = LINE_END if end and LINE_END in engine.vocabulary.characters else ""
+    reader = _reader(engine, unknown, len(texts), end)
     for index, text in enumerate(texts):
         instance("a text", text, str)
-        if not text + ending:
+        if not text and reader.ending is None:
             raise OptionError(f"text {index} is empty; a score needs at least 1 character")
     scores: dict[int, Score] = {}
     for indices in _batches([len(text) for text in texts], batch_size):
-        rows = [texts[index] + ending for index in indices]
+        rows = [texts[index] for index in indices]
         scored = _score_batch(reader, rows, reader.separator)
         scores.update(zip(indices, scored, strict=True))
     return [scores[index] for index in range(len(texts))]
 
 
 def score_continuations(
-    engine: Engine, start: str, texts: list[str], unknown: UnknownPolicy | None
+    engine: Engine,
+    start: str,
+    texts: list[str],
+    unknown: UnknownPolicy | None,
+    ended: Sequence[bool] = (),
 ) -> list[float]:
     """Log probability, nats, of each text as what follows `start`; 0 for an empty text.
 
-    The texts begin from the separator where `start` is empty. `unknown` is the policy for
-    `start`; each character of `texts` must be known.
+    The texts begin from the separator where `start` is empty, and always where texts have an end.
+    `unknown` is the policy for `start`; each character of `texts` must be known. Where `ended` says
+    so, the end of a text counts too.
     """
-    reader = _reader(engine, "error")
     read = engine.vocabulary.encode(start, unknown)
-    if not len(read):
-        read = np.array([reader.separator])
+    if engine.config.end or not len(read):
+        read = np.append(engine.config.separator_token, read)
     hidden = score_rows(engine, read[None, :-1], read[None, :-1]).hidden
     totals = [0.0] * len(texts)
-    places = [place for place, text in enumerate(texts) if text]
-    for batch in _batches([len(texts[place]) for place in places], _ROWS):
-        indices = [places[place] for place in batch]
-        rows = [texts[index] for index in indices]
-        for index, score in zip(
-            indices, _score_batch(reader, rows, int(read[-1]), hidden), strict=True
-        ):
-            totals[index] = score.total
+    ends = ended or [False] * len(texts)
+    for end in (False, True):
+        reader = _reader(engine, "error", len(texts), end)
+        places = [i for i, text in enumerate(texts) if ends[i] == end and (text or end)]
+        for batch in _batches([len(texts[place]) for place in places], _ROWS):
+            indices = [places[place] for place in batch]
+            rows = [texts[index] for index in indices]
+            scores = _score_batch(reader, rows, int(read[-1]), hidden)
+            for index, score in zip(indices, scores, strict=True):
+                totals[index] = score.total
     return totals
 
 
@@ -215,20 +260,26 @@ def _score_batch(
         return
     if hidden is not None:
         hidden = np.repeat(hidden, len(texts), axis=0)
-    rows = [np.concatenate(list(reader.pieces(text, _PIECE))) for text in texts]
-    scored, _ = _score_after(
-        reader, np.full(len(rows), first), _padded(rows), hidden
-    )  # [rows, longest]
-    for row, padded in zip(rows, scored, strict=True):
-        own = padded[: len(row)].copy()
-        yield Score(math.fsum(own), len(own), own, _unknown_in(row))
+    rows = _padded(reader, texts)  # [texts, longest]
+    scored, _ = _score_after(reader, np.full(len(rows), first), rows, hidden)  # [texts, longest]
+    missing = np.count_nonzero(rows < 0, axis=1).tolist()
+    more = reader.ending is not None
+    for text, padded, unknown in zip(texts, scored, missing, strict=True):
+        own = padded[: len(text) + more].copy()
+        yield Score(math.fsum(own.tolist()), len(own), own, unknown)
 
 
-def _padded(rows: list[NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Rows of tokens as one array ``[rows, longest]``; token 0 after the end of a row."""
-    padded = np.zeros((len(rows), max(map(len, rows))), dtype=np.int32)
-    for place, row in enumerate(rows):
-        padded[place, : len(row)] = row
+def _padded(reader: _Reader, texts: list[str]) -> NDArray[np.int32]:
+    """Tokens of texts and their endings, ``[texts, longest]``; token 0 after the end of a text."""
+    for text in texts if reader.policy == "error" else ():
+        reader.engine.vocabulary.encode(text, "error")  # whose message counts from its beginning
+    lengths = np.array([len(text) for text in texts])
+    longest = int(lengths.max()) + (reader.ending is not None)
+    padded = np.zeros((len(texts), longest), dtype=np.int32)
+    within = np.arange(longest) < lengths[:, None]  # [texts, longest]
+    padded[within] = np.concatenate([padded[0, :0], *reader.characters("".join(texts), _PIECE)])
+    if reader.ending is not None:
+        padded[np.arange(len(texts)), lengths] = reader.ending
     return padded
 
 
@@ -339,74 +390,11 @@ def _score_after(
         row, place = np.nonzero(known)
         targets[row, step[row, place]] = following[row, place]
     inputs = np.concatenate([first[:, None], targets[:, :-1]], axis=1)
-    result = score_rows(reader.engine, inputs, targets, not all_known, hidden)
+    result = score_rows(
+        reader.engine, inputs, targets, not all_known, hidden, side_by_side=reader.side_by_side
+    )
     scores, floors = result.scores, result.floors
     if step is not None:
         scores = np.take_along_axis(scores, step, axis=1)
         floors = np.take_along_axis(floors, step, axis=1)
     return np.where(known, scores, floors), result.hidden
-
-
-@dataclass(frozen=True)
-class ScoredRows:
-    """What a pass over rows of tokens gives; what was not wanted is zeros ``[1, 1]``.
-
-    Attributes:
-        scores: log probability of each target, nats, ``[rows, time]``.
-        floors: that of the least likely token at each place, nats, ``[rows, time]``.
-        best: the likeliest token at each place, ``[rows, time]``.
-        hidden: the state after the last input, ``[rows, num_layers, hidden_size]``.
-    """
-
-    scores: NDArray[np.float64]
-    floors: NDArray[np.float64]
-    best: NDArray[np.int64]
-    hidden: NDArray[np.float32]
-
-
-def score_rows(
-    engine: Engine,
-    inputs: NDArray[np.int64],
-    targets: NDArray[np.int64],
-    with_floors: bool = False,
-    hidden: NDArray[np.float32] | None = None,
-    with_best: bool = False,
-) -> ScoredRows:
-    """Read rows of tokens side by side and score what should follow each.
-
-    Args:
-        engine: the model that is open.
-        inputs: tokens that are read, ``[rows, time]``.
-        targets: the token to be predicted after each, ``[rows, time]``.
-        with_floors, with_best: whether those are wanted.
-        hidden: the state before, ``[rows, num_layers, hidden_size]``; None is zeros.
-
-    Raises:
-        ArtifactError: ONNX Runtime does not run the model.
-    """
-    rows, time = inputs.shape
-    if hidden is None:
-        hidden = engine.zero_hidden(rows)
-    scores, floors = np.empty((rows, time)), np.zeros((rows, time) if with_floors else (1, 1))
-    best = np.zeros((rows, time) if with_best else (1, 1), dtype=np.int64)
-    fitting = max(1, _LOGITS_AT_ONCE // (rows * len(engine.vocabulary)))
-    piece = min(fitting, engine.steps_per_call(rows))
-    for begin in range(0, time, piece):
-        part = slice(begin, begin + piece)
-        token = np.ascontiguousarray(inputs[:, part])
-        logits, hidden = engine.run_steps(token, hidden)  # [rows, piece, vocab_size]
-        normaliser = _log_sum_exp(logits)  # [rows, piece]
-        chosen = np.take_along_axis(logits, targets[:, part, None], axis=-1)[..., 0]
-        scores[:, part] = chosen.astype(np.float64) - normaliser
-        if with_floors:
-            floors[:, part] = logits.min(axis=-1).astype(np.float64) - normaliser
-        if with_best:
-            best[:, part] = logits.argmax(axis=-1)
-    return ScoredRows(scores, floors, best, hidden)
-
-
-def _log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Log of the sum of exponentials over the last axis of ``[rows, time, vocab_size]``."""
-    maximum = logits.max(axis=-1, keepdims=True)  # [rows, time, 1]
-    total = np.exp(logits - maximum).sum(axis=-1, dtype=np.float64)  # [rows, time]
-    return np.asarray(maximum[..., 0] + np.log(total))

@@ -1,5 +1,6 @@
 """The state of one text: what was fed, what comes next, and where its draws stand."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -20,7 +21,18 @@ _MAX_TOP = MAX_LENGTH
 
 
 class Header(Record):
-    """What a snapshot says before its numbers; `model` is the SHA-256 of the model's file."""
+    """What a snapshot says before its numbers.
+
+    Attributes:
+        model: the seal of the model's file
+        options: the sampling options
+        seed: of the draws
+        row: number of the row in the seed's family of texts
+        drawn: how many tokens were drawn
+        fed: whether anything was fed
+        unknown: policy for characters that the model does not know; null is the model's own
+        seen: tokens that the repetition penalty counts as used
+    """
 
     model: Sha256
     options: SamplingOptions
@@ -46,8 +58,7 @@ class TextState:
 
     Attributes:
         piece_size: how many tokens it feeds in one call of the graph.
-        characters: of the model, by token.
-        draw_token: as `draw`, but gives the token, and wants something to have been fed.
+        texts: of the tokens, by number; the end token's is empty.
 
     Raises:
         OptionError: an argument of another kind or out of its range.
@@ -67,9 +78,9 @@ class TextState:
         self._engine = engine
         self._options = options
         self._unknown = check_policy(unknown)
-        self.characters = vocabulary.characters
+        self.texts = engine.config.tokens  # the end token's is empty
+        self._end = vocabulary.end_token
         self._writer = open_writer(engine, options, (row,))
-        self.draw_token = self._writer.draw
         self._fed = False
         self.piece_size = engine.steps_per_call()
 
@@ -81,7 +92,12 @@ class TextState:
     @property
     def vocab_size(self) -> int:
         """How many tokens the model has."""
-        return len(self.characters)
+        return len(self.texts)
+
+    @property
+    def at_beginning(self) -> bool:
+        """Whether nothing of a text was read or drawn yet: of the first, or after an end."""
+        return not self._fed
 
     @property
     def seed(self) -> int:
@@ -108,12 +124,17 @@ class TextState:
         Raises:
             OptionError: not integers ``[time]``, or a token that the model does not have.
         """
-        self._feed(token_array(tokens, len(self.characters), 1))
+        self._feed(token_array(tokens, len(self.texts), 1))
 
     def _feed(self, tokens: NDArray[np.int64]) -> None:
-        """Feed tokens ``[time]``, `piece_size` in one call of the graph."""
+        """Feed tokens ``[time]``, `piece_size` in one call of the graph.
+
+        Before the first of a text that has an end comes its separator, which is the end token.
+        """
         if not len(tokens):
             return
+        if not self._fed and self._end is not None:
+            self._begin_text()
         now, logits, seen = self._writer.hidden, self._writer.logits, self._writer.seen(0)
         hidden = now  # [1, num_layers, hidden_size]
         for begin in range(0, len(tokens), self.piece_size):
@@ -129,9 +150,22 @@ class TextState:
 
     def begin(self) -> None:
         """Where nothing was fed yet, feed the separator that stands before a text."""
-        if not self._fed:
-            separator = self._engine.config.separator
-            self.feed_piece(self._engine.vocabulary.encode(separator))
+        if self._fed:
+            return
+        if self._end is not None:
+            self._begin_text()
+        else:
+            self._feed(np.array([self._engine.config.separator_token]))
+
+    def _begin_text(self) -> None:
+        """Feed the end token before the first character: it is no token that a text has seen."""
+        token = np.array([[self._end]])  # [1, time]
+        logits, hidden = self._engine.run_steps(token, self._engine.zero_hidden(1))
+        seen = self._writer.seen(0)
+        if seen is not None:
+            seen[:] = False
+        self._writer.hidden[:], self._writer.logits[:] = hidden, logits[:, -1]
+        self._fed = True
 
     def logits(self) -> NDArray[np.float32]:
         """Scores of the next token before temperature, a copy, float32 ``[vocab_size]``."""
@@ -140,46 +174,58 @@ class TextState:
 
     def hidden(self) -> NDArray[np.float32]:
         """The hidden state, a copy, float32 ``[num_layers, hidden_size]``."""
-        return np.array(self._writer.hidden[0])
+        return np.array(self._writer.hidden[0] if self._fed else self._engine.zero_hidden(1)[0])
 
     def probabilities(self, top: int | None = None) -> dict[str, float]:
         """The model's probabilities of the next character, likeliest first; `top` of them or all.
 
         They are the model's own: no temperature, no filters.
         """
-        return rank_probabilities(self.logits(), self.characters, top)
+        return rank_probabilities(self.logits(), self.texts, top)
 
     def draw(self) -> str:
         """Draw the next character with the sampling options, feed it, and return it.
 
-        Where it raises, or is interrupted, nothing was drawn: the next call draws the same.
+        An empty string is the end of the text, of a model whose texts have one: the state then
+        stands before the next text, and its draws go on. Where it raises, or is interrupted,
+        nothing was drawn: the next call draws the same.
         """
         if not self._fed:
             self.begin()
-        return self.characters[self.draw_token()]
+        token = self._writer.draw()
+        if token == self._end:
+            self._fed = False
+        return self.texts[token]
 
     def draw_piece(self, most: int) -> str:
-        """Draw the next characters, at least one and at most `most`, so many as cost little time.
+        """Draw the next characters, at least one and at most `most`, as many as are had at once.
 
-        One that is interrupted may have drawn some of them.
+        Fewer, or none, where the text ends: the state then stands before the next text, see
+        `at_beginning`. One that is interrupted may have drawn some of them.
 
         Raises:
             OptionError: `most` is not 1 or more.
         """
         most = whole_number("most", most, 1, MAX_LENGTH)
         self.begin()
-        return "".join([self.characters[token] for token in self._writer.draw_several(most)])
+        tokens = self._writer.draw_several(most, self._end)
+        if tokens[-1] == self._end:
+            self._fed = False
+        return "".join([self.texts[token] for token in tokens])
 
-    def expect(self, count: int | None) -> None:
-        """Hear how many more characters will be drawn; None: unknown.
+    def expect(self, most: int | None, certain: bool = False) -> None:
+        """Hear how many more characters will be drawn at most, and whether so many for certain.
 
-        The state then computes none beyond, as it may run ahead of what is drawn. This changes no
-        character.
+        The state may run ahead of what is drawn: then it runs no further, and there the sooner.
+        It changes no character. None: there may be any number.
 
         Raises:
-            OptionError: not a whole number.
+            OptionError: `most` is not a whole number, or `certain` not a bool.
         """
-        self._writer.expect(None if count is None else whole_number("count", count, 0, MAX_LENGTH))
+        instance("certain", certain, bool)
+        if most is not None:
+            most = whole_number("most", most, 0, MAX_LENGTH)
+        self._writer.expect(most, certain and self._end is None)
 
     def fork(self) -> "TextState":
         """An independent copy that goes on with the same draws; it shares the model."""
@@ -197,7 +243,9 @@ class TextState:
     def snapshot(self) -> bytes:
         """All of the state as bytes, for `CharGenerator.restore` in this or another process."""
         writer = self._writer
-        seen = writer.seen(0)
+        seen = writer.seen(0) if self._fed else None
+        if not self._fed:  # before a text there is no state
+            writer.hidden[:], writer.logits[:] = 0, 0
         header = Header(
             model=self._engine.artifact.sha256,
             options=self.options,
@@ -245,9 +293,11 @@ class TextState:
 
 
 def rank_probabilities(
-    logits: NDArray[np.float32], characters: str, top: int | None
+    logits: NDArray[np.float32], texts: Sequence[str], top: int | None
 ) -> dict[str, float]:
     """Softmax of logits ``[vocab_size]`` as a dict, likeliest first, ties by token.
+
+    The keys are `texts`, those of the tokens; the end token's is the empty string.
 
     Raises:
         OptionError: `top` is not a whole number of 1 or more.
@@ -256,7 +306,7 @@ def rank_probabilities(
     weights = np.exp(logits.astype(np.float64) - logits.max())  # [vocab_size]
     weights /= weights.sum()
     order = np.argsort(-weights, kind="stable")[:top]
-    return {characters[i]: float(weights[i]) for i in order}
+    return {texts[i]: float(weights[i]) for i in order}
 
 
 def check_top(top: object) -> int | None:
@@ -287,6 +337,7 @@ def _parse_snapshot(snapshot: bytes, engine: Engine) -> tuple[Header, NDArray[np
     floats = np.frombuffer(rest, dtype="<f4").astype(np.float32)
     if not np.isfinite(floats).all():
         raise ArtifactError("the snapshot is damaged: a number in it is not finite")
-    if not header.fed and (floats.any() or header.drawn or header.seen):
+    drawn = header.drawn and not config.end  # before its next text a state may have drawn others
+    if not header.fed and (floats.any() or drawn or header.seen):
         raise ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state")
     return header, floats

@@ -12,7 +12,7 @@ from chargen_ort.options import MAX_LENGTH, check_stops
 from chargen_ort.sampling import StopFinder
 from chargen_ort.state import TextState
 
-# why a text ended; "end" is for models that have an end token
+# why a text ended; "end" is the end token, which not every model has
 Ended = Literal["end", "stop", "length", "cancelled"]
 
 
@@ -41,16 +41,18 @@ class TextStream:
         self.seed = state.seed
         self._start, self._length, self._stops = start, length, stops
         self._made = 0  # characters, those that are held back among them
+        self._at_end = False  # whether the model has ended the text
         self._closed = False  # set once, by any thread
         self._ended: Ended | None = None
         self._deadline = None if deadline is None else number("deadline", deadline)
-        self._texts = self._until_stop()
+        self._texts: Iterator[str] = self._until_stop()
 
     @property
     def ended(self) -> Ended | None:
-        """Why the text ended: at a ``stop`` string, at its ``length``, or ``cancelled``.
+        """Why the text ended: at its ``end``, a ``stop`` string, its ``length``, or ``cancelled``.
 
-        A stream is cancelled by `close` and by its timeout. None while it runs.
+        Only models that were trained on documents write an end. A stream is cancelled by `close`
+        and by its timeout. None while it runs.
         """
         return self._ended or ("cancelled" if self._closed else None)
 
@@ -89,7 +91,11 @@ class TextStream:
                 piece = self.state.draw_piece(most)
                 self._made += len(piece)
                 pieces.append(piece)
+                if self.state.at_beginning:
+                    self._at_end = True
+                    break
         self._end(False)
+        self._texts = iter(())  # it knows this stream, and so would keep it
         return "".join(pieces)
 
     def _read_start(self) -> bool:
@@ -100,21 +106,24 @@ class TextStream:
                 return False
             self.state.feed_piece(self._start[:size])
             self._start = self._start[size:]
-        self.state.expect(None if self._length is None else self._length - self._made)
+        left = None if self._length is None else self._length - self._made
+        self.state.expect(left, certain=left is not None and not self._stops)
         return True
 
     def _characters(self) -> Iterator[str]:
-        if not self._read_start():
+        if not self._read_start() or self._made == self._length or self._over():
             return
         self.state.begin()
-        length, draw, deadline = self._length, self.state.draw_token, self._deadline
-        characters = self.state.characters
+        length, draw, deadline = self._length, self.state.draw, self._deadline
         while self._made != length and not self._closed:
             if deadline is not None and time.monotonic() >= deadline:
                 return
-            token = draw()
+            character = draw()
+            if not character:
+                self._at_end = True
+                return
             self._made += 1
-            yield characters[token]
+            yield character
 
     def _until_stop(self) -> Iterator[str]:
         stopped = False
@@ -126,7 +135,10 @@ class TextStream:
 
     def _end(self, stopped: bool) -> None:
         whole = self._made == self._length and not len(self._start)
-        self._ended = "stop" if stopped else "length" if whole else "cancelled"
+        if stopped:
+            self._ended = "stop"
+        else:
+            self._ended = "end" if self._at_end else "length" if whole else "cancelled"
 
 
 def hold_back(characters: Iterator[str], stops: tuple[str, ...]) -> Generator[str, None, bool]:

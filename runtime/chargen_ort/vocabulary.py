@@ -27,6 +27,8 @@ class Vocabulary:
         unknown: what `encode` does with a character outside: refuse it with an error, skip it,
             or encode `replacement` instead.
         replacement: a character of the vocabulary, used when the policy is ``replace``.
+        end: whether there is an end token, the last one, which ends a text. It stands for no
+            character: no text is encoded to it, and decoding leaves it out.
 
     Raises:
         OptionError: duplicate or no characters, or a replacement outside the vocabulary.
@@ -35,6 +37,7 @@ class Vocabulary:
     characters: str
     unknown: UnknownPolicy = "error"
     replacement: str = ""
+    end: bool = False
 
     def __post_init__(self) -> None:
         instance("characters", self.characters, str)
@@ -66,13 +69,18 @@ class Vocabulary:
         return cls("".join(map(chr, np.flatnonzero(counts).tolist())), unknown)
 
     def __len__(self) -> int:
-        return len(self.characters)
+        return len(self.characters) + self.end
+
+    @property
+    def end_token(self) -> int | None:
+        """The token that ends a text; None where texts have no end."""
+        return len(self.characters) if self.end else None
 
     @cached_property
     def _token_of(self) -> NDArray[np.int32]:
         """Token id by code point, -1 where there is none."""
         table = np.full(max(map(ord, self.characters)) + 1, -1, dtype=np.int32)
-        table[_code_points(self.characters)] = np.arange(len(self), dtype=np.int32)
+        table[_code_points(self.characters)] = np.arange(len(self.characters), dtype=np.int32)
         return table
 
     @cached_property
@@ -107,7 +115,7 @@ class Vocabulary:
         if missing.any():
             if policy == "error":
                 first = int(missing.argmax())
-                raise UnknownCharacterError(text[first], offset + first, len(self))
+                raise UnknownCharacterError(text[first], offset + first, len(self.characters))
             if policy == "skip":
                 tokens = tokens[~missing]
             else:
@@ -137,7 +145,7 @@ class Vocabulary:
         return np.where(points < len(table), table[np.minimum(points, len(table) - 1)], -1)
 
     def decode(self, tokens: Sequence[int] | NDArray[np.integer]) -> str:
-        """The text of `tokens`.
+        """The text of `tokens`; the end token is no part of it.
 
         Raises:
             OptionError: a token is outside 0 … len(self) - 1.
@@ -148,7 +156,8 @@ class Vocabulary:
             raise OptionError("tokens must be one list of integers") from None
         if ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= len(self)):
             raise OptionError(f"tokens must be integers from 0 to {len(self) - 1}")
-        points = self._points[ids.ravel()] if ids.size else self._points[:0]
+        ids = ids.ravel() if ids.size else np.zeros(0, dtype=np.int64)
+        points: NDArray[np.uint32] = self._points[ids[ids < len(self.characters)]]
         return points.tobytes().decode("utf-32-le", "surrogatepass")
 
 

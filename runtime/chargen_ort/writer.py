@@ -6,22 +6,18 @@ way the tokens of a row follow from the state that it began with, its seed, its 
 it has drawn: neither the rows beside it nor the number of steps in a run change a bit.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.engine import Engine, steps_per_run
-from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN
-from chargen_ort.graphs.writer import INVERSE_TEMPERATURE, NEXT_LOGITS, TOKENS, UNIFORMS
+from chargen_ort.engine import Engine
 from chargen_ort.options import SamplingOptions
+from chargen_ort.runs import Runs, steps_per_run
 from chargen_ort.sampling import Draws, Sampler
-from chargen_ort.sessions import bind, run_bound, share
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, IOBinding
 
 
 @dataclass(frozen=True)
@@ -99,8 +95,8 @@ class StepWriter:
         """Which tokens the penalty counts, bool ``[vocab_size]``; None without one. Writable."""
         return self._sampler.seen(place)
 
-    def expect(self, count: int | None) -> None:
-        """Hear how many more tokens one row will draw; None: nobody knows."""
+    def expect(self, most: int | None, certain: bool) -> None:
+        """Hear how many more tokens one row will draw, which changes nothing here."""
 
     def draw(self) -> int:
         """Draw and read the next token of the one row that there is.
@@ -116,9 +112,15 @@ class StepWriter:
             self._seen[token] = True
         return token
 
-    def draw_several(self, most: int) -> list[int]:
-        """Draw and read the next tokens: at least one, at most `most`, as many as take no time."""
-        return [self.draw() for _ in range(min(most, self._several))]
+    def draw_several(self, most: int, end: int | None = None) -> list[int]:
+        """Draw and read tokens: at least one, at most `most`, as many as are had at once.
+
+        None is drawn after the token `end`.
+        """
+        tokens = [self.draw()]
+        while len(tokens) < min(most, self._several) and tokens[-1] != end:
+            tokens.append(self.draw())
+        return tokens
 
     def write(self, steps: int) -> NDArray[np.int64]:
         """Draw and read a token in each row: ``[1, batch]``, as `steps` is 1."""
@@ -150,37 +152,46 @@ class RunWriter:
         most_steps: how many steps `write` takes at most.
     """
 
+    _idle: deque[Runs] | None = None  # where the runs go back to
+
     def __init__(self, engine: Engine, draws: Draws, temperature: float) -> None:
-        batch = len(draws.rows)
         self.draws = draws
-        self.most_steps = steps_per_run(engine.config.sizes, batch)
         self._engine = engine
         self._temperature = temperature
-        self._inverse = np.full((batch, 1), 1 / temperature if temperature else 1, np.float32)
-        self._uniforms = np.zeros((self.most_steps, batch, 1))
-        self._tokens = np.zeros((self.most_steps, batch), dtype=np.int64)
-        self._hidden = [engine.zero_hidden(batch) for _ in range(2)]
-        shape = batch, len(engine.vocabulary)
-        self._logits = [np.zeros(shape, dtype=np.float32) for _ in range(2)]
+        greedy = temperature == 0
+        self._open_session = partial(engine.writer_session, greedy)
+        idle = engine.idle_runs(greedy) if len(draws.rows) == 1 else deque(maxlen=1)
+        try:
+            self._runs = idle.pop()  # of many threads one gets it
+        except IndexError:
+            self._runs = Runs(engine.config.sizes, len(draws.rows))
+        self._idle = idle
+        self._runs.begin(temperature)
+        self.most_steps = len(self._runs.tokens)
         self._source = 0  # which of two arrays holds the states before the last run
-        self._runs: _Runs | None = None
         self._ahead: list[int] = []  # tokens of the last run
         self._taken = 0  # how many of them were drawn
         self._reached = 0  # the steps of the run that the other arrays hold the states after
         self._unseen = 0  # tokens drawn since somebody looked at the state
-        self._end: int | None = None  # the draw that is the last, where that is known
+        self._end: int | None = None  # the draw that is the last at most, where that is known
+        self._certain = False  # whether it will be made
+
+    def __del__(self) -> None:
+        # for the next text: what binds arrays to a session takes as long as some steps
+        if self._idle is not None:
+            self._idle.append(self._runs)
 
     @property
     def hidden(self) -> NDArray[np.float32]:
         """The states, ``[batch, num_layers, hidden_size]``; they may be written to."""
         self._settle()
-        return self._hidden[self._source]
+        return self._runs.hidden[self._source]
 
     @property
     def logits(self) -> NDArray[np.float32]:
         """Scores of the next tokens, ``[batch, vocab_size]``; they may be written to."""
         self._settle()
-        return self._logits[self._source]
+        return self._runs.logits[self._source]
 
     def drawn(self, place: int) -> int:
         """How many tokens the row at `place` has drawn."""
@@ -198,15 +209,19 @@ class RunWriter:
         """
         self.hidden[place], self.logits[place] = state.hidden, state.logits
         self.draws.start_row(place, row, state.drawn, seed)
-        self._inverse[place] = 1 / temperature if temperature else 1
+        self._runs.inverse[place] = 1 / temperature if temperature else 1
 
     def row_state(self, place: int) -> "RowState":
         """Where the row at `place` stands, copied."""
         return RowState(self.hidden[place].copy(), self.logits[place].copy(), self.drawn(place))
 
-    def expect(self, count: int | None) -> None:
-        """Hear how many more tokens one row will draw, to run no further; None: nobody knows."""
-        self._end = None if count is None else self.drawn(0) + count
+    def expect(self, most: int | None, certain: bool) -> None:
+        """Hear how many more tokens one row will draw at most, and whether so many for certain.
+
+        It then runs no further. None: there may be any number.
+        """
+        self._end = None if most is None else self.drawn(0) + most
+        self._certain = certain
 
     def draw(self) -> int:
         """Draw and read the next token of the one row that there is.
@@ -219,11 +234,16 @@ class RunWriter:
         self._taken += 1
         return token
 
-    def draw_several(self, most: int) -> list[int]:
-        """Draw and read the next tokens: at least one, at most `most`, as many as take no time."""
+    def draw_several(self, most: int, end: int | None = None) -> list[int]:
+        """Draw and read tokens: at least one, at most `most`, as many as are had at once.
+
+        None is drawn after the token `end`.
+        """
         if self._taken == len(self._ahead):
             self._run_ahead()
         tokens = self._ahead[self._taken : self._taken + most]
+        if end in tokens:
+            tokens = tokens[: tokens.index(end) + 1]
         self._taken += len(tokens)
         return tokens
 
@@ -233,26 +253,27 @@ class RunWriter:
         self._run(steps, self.draws.ahead(steps))
         self._source ^= 1
         self.draws.column += steps
-        return self._tokens[:steps]
+        return self._runs.tokens[:steps]
 
     def keep_rows(self, places: list[int]) -> "RunWriter":
         """A writer that goes on with the rows at `places`; one named twice is there twice."""
         other = RunWriter(self._engine, self.draws.keep_rows(places), self._temperature)
         other.hidden[:], other.logits[:] = self.hidden[places], self.logits[places]
-        other._inverse[:] = self._inverse[places]
+        other._runs.inverse[:] = self._runs.inverse[places]
         return other
 
     def _run_ahead(self) -> None:
         """Write on in one row: first one token, so that it comes soon, and then further ahead."""
         self._settle()
-        left = 0 if self._end is None else self._end - self.drawn(0)
-        if left > 0:
-            steps = min(max(1, 4 * self._unseen), left)
-        else:  # what is written beyond the end of the text is lost: a fourth at most
-            steps = 1 << max(0, (self._unseen // 4).bit_length() - 1)
+        if self._certain:
+            steps = max(1, 4 * self._unseen)
+        else:  # what is written beyond the end of the text is lost: a third at most
+            steps = 1 << max(0, ((self._unseen + 1) // 3).bit_length() - 1)
+        if self._end is not None and self._end > self.drawn(0):
+            steps = min(steps, self._end - self.drawn(0))
         steps = min(steps, self.most_steps)
         self._run(steps, self.draws.ahead(steps))
-        self._ahead, self._reached = self._tokens[:steps, 0].tolist(), steps
+        self._ahead, self._reached = self._runs.tokens[:steps, 0].tolist(), steps
 
     def _settle(self) -> None:
         """Have the states after the tokens that were drawn, and forget those that were not."""
@@ -260,7 +281,7 @@ class RunWriter:
             self._reached = 0  # an interrupted run leaves no states
             self._run(self._taken)
             self._reached = self._taken
-            self._unseen, self._end = -self._taken, None  # whoever looked may look again
+            self._unseen, self._certain = -self._taken, False  # whoever looked may look again
         # from here on nothing is called: an interruption finds all of it done, or nothing
         if self._taken:
             self._source ^= 1
@@ -271,41 +292,7 @@ class RunWriter:
 
     def _run(self, steps: int, uniforms: NDArray[np.float64] | None = None) -> None:
         """Write `steps` tokens a row; `uniforms` ``[batch, steps]``, or None for those before."""
-        if self._runs is None:
-            session = self._engine.writer_session(self._temperature == 0)
-            states = list(zip(self._hidden, self._logits, strict=True))
-            self._runs = _Runs(session, self._inverse, states, self._uniforms, self._tokens)
         if uniforms is not None:
             # what a cumulative sum reaches from the next larger number on, it exceeds
-            self._uniforms[:steps, :, 0] = np.nextafter(uniforms.T, 1)
-        self._runs.run(steps, self._source)
-
-
-class _Runs:
-    """The runs over the arrays of a writer: a binding for each number of steps, each way."""
-
-    def __init__(
-        self,
-        session: "InferenceSession",
-        inverse: NDArray[np.float32],
-        states: list[tuple[NDArray[np.float32], NDArray[np.float32]]],
-        uniforms: NDArray[np.float64],
-        tokens: NDArray[np.int64],
-    ) -> None:
-        self._session = session
-        self._inverse = share(inverse)
-        self._states = [(share(hidden), share(logits)) for hidden, logits in states]
-        self._uniforms, self._tokens = uniforms, tokens  # [most_steps, batch, 1] and without 1
-        self._bindings: dict[tuple[int, int], IOBinding] = {}
-
-    def run(self, steps: int, source: int) -> None:
-        """Write `steps` tokens a row from the states number `source` into the others."""
-        if (steps, source) not in self._bindings:
-            hidden, logits = self._states[source]
-            next_hidden, next_logits = self._states[1 - source]
-            uniforms, tokens = share(self._uniforms[:steps]), share(self._tokens[:steps])
-            names = (HIDDEN, LOGITS, INVERSE_TEMPERATURE, UNIFORMS)
-            inputs = dict(zip(names, (hidden, logits, self._inverse, uniforms), strict=True))
-            outputs = {NEXT_HIDDEN: next_hidden, NEXT_LOGITS: next_logits, TOKENS: tokens}
-            self._bindings[steps, source] = bind(self._session, inputs, outputs)
-        run_bound(self._session, self._bindings[steps, source])
+            np.nextafter(uniforms.T, 1, out=self._runs.uniforms[:steps, :, 0])
+        self._runs.run(self._open_session, steps, self._source)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 from tests.benchmarks.measure import Row, describe_ratio, machine, table
 
 RESULTS = Path("build/bench.json")
-SUITES = ("runtime", "precision", "training")
+SUITES = ("runtime", "writing", "precision", "training")
 
 
 def main(names: list[str]) -> None:
     """Run the suites named, or all of them."""
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy is not imported yet
     rows: list[Row] = []
     for name in names or SUITES:
         for row in importlib.import_module(f"tests.benchmarks.{name}").rows():

@@ -135,9 +135,9 @@ def our_stream(generator, characters, length):
 def streams() -> Iterator[Row]:
     """One text at a time."""
     for name, sizes, length, asked in (
-        ("one stream, hidden 32", (32, 1, 8, 16), 2000, 12.0),
-        ("one stream, hidden 256", (256,), 1000, 5.0),
-        ("one stream, 2 x 512 fp32", (512, 2), 300, 2.5),
+        ("one stream, hidden 32", (32, 1, 8, 16), 2000, 10.0),
+        ("one stream, hidden 256", (256,), 1000, 6.5),
+        ("one stream, 2 x 512 fp32", (512, 2), 300, 1.5),
     ):
         generator, plain, characters = models(*sizes)
         ours = our_stream(generator, characters, length)
@@ -174,10 +174,10 @@ def batches() -> Iterator[Row]:
     work = "64 streams, hidden 128, generate_batch"
     single = our_stream(generator, characters, length)
     medians = side_by_side(ours, single, rows * length, length)
-    yield Row(work, "one stream of the same", *medians, "us/char", 5.0)
+    yield Row(work, "one stream of the same", *medians, "us/char", 4.0)
     yield Row(
         work, "PyTorch, batched", *side_by_side(ours, theirs, rows * length, rows * length),
-        "us/char", 2.0,
+        "us/char", 2.5,
     )  # fmt: skip
 
 
@@ -235,7 +235,7 @@ def processes() -> Iterator[Row]:
                 times[name].append(seconds * 1e3)
                 memory[name].append(mebibytes)
     for what, figures, unit, most in (
-        ("time", times, "ms", 1.8),
+        ("time", times, "ms", 1.6),
         ("peak memory", memory, "MiB", 1.3),
     ):
         yield Row(

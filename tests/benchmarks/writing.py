@@ -76,6 +76,7 @@ def rows() -> Iterator[Row]:
 def install(commit: str) -> Path:
     """The folder with the runtime of a commit; it is installed where it is not there yet."""
     folder = ROOT / "build" / f"runtime-{commit}"
+    folder.parent.mkdir(exist_ok=True)
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=ROOT / "build") as new:
             source = f"git+file://{ROOT}@{commit}"

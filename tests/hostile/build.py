@@ -48,9 +48,18 @@ def body() -> bytes:
     return without_seal(honest())
 
 
-def of_precision(precision: str, num_layers: int = NUM_LAYERS, scale: float = 0.1) -> bytes:
+def of_precision(
+    precision: str,
+    num_layers: int = NUM_LAYERS,
+    scale: float = 0.1,
+    embedding_dim: int = 8,
+    hidden_size: int = 16,
+) -> bytes:
     """A sealed artifact of a precision, with random weights up to `scale` either way."""
-    config = Config.of(Vocabulary(ALPHABET), 8, 16, num_layers, "\n", precision=precision)
+    vocabulary = Vocabulary(ALPHABET)
+    config = Config.of(
+        vocabulary, embedding_dim, hidden_size, num_layers, "\n", precision=precision
+    )
     form = render(VARIANTS[precision].graph(config.sizes))
     rng = np.random.default_rng(0)
     weights = {

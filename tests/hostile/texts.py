@@ -153,6 +153,7 @@ CONFIGS = [
     config("separator_unknown", "the separator 'é' is not one character of the", separator="é"),
     config("separator_two", "the separator 'ab' is not one character", separator="ab"),
     config("separator_empty", "the separator '' is not one character", separator=""),
+    config("end_alone", "end is true, so the last of two or more tokens, and the sep", end=True),
     config("separator_null", "separator must be a str, got NoneType", separator=None),
     config("unknown_policy", "unknown is 'ignore'; it must be one of", unknown="ignore"),
     config("replacement_unknown", "replacement 'é' is not one character", replacement="é"),

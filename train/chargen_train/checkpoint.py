@@ -4,6 +4,7 @@ The file is a line that names the format, the SHA-256 of what follows, and an ar
 that holds tensors and one JSON text, read with ``weights_only=True``.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -23,17 +24,21 @@ from torch import Tensor
 
 from chargen_ort.checks import printable
 from chargen_ort.errors import OptionError
+from chargen_ort.records import Base
+from chargen_ort.strict import record_of
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus
 from chargen_train.files import write_atomically
 from chargen_train.model import CharGRU
 from chargen_train.planning import Plan
+from chargen_train.reading import Reading
 from chargen_train.recipe import Recipe
 from chargen_train.run import Run, State
+from chargen_train.split import Part
 from chargen_train.state_checks import check_fields, check_like, check_range
-from chargen_train.windows import Windows
+from chargen_train.windows import batches_of
 
-_MAGIC = b"chargen checkpoint 3\n"
+_MAGIC = b"chargen checkpoint 4\n"
 _ZIP = b"PK\x03\x04"  # the archive's first bytes; PyTorch would also read bare pickles
 _DIGEST = 65  # 64 hexadecimal digits and a line end
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -48,25 +53,29 @@ class Checkpoint:
 
     Attributes:
         vocabulary, corpus_name, corpus_sha256: of the text.
+        reading: how that is read and split.
         recipe, plan: what is done.
         seconds: used up since the first step.
+        base: the model that the run began with; None if it began with nothing.
         state: of each part of the run, see `Run.state`.
     """
 
     vocabulary: Vocabulary
     corpus_name: str
     corpus_sha256: str
+    reading: Reading
     recipe: Recipe
     plan: Plan
     seconds: float
+    base: Base | None
     state: State
 
     @classmethod
     def of(cls, run: Run) -> Self:
         """The checkpoint of this moment; it shares memory with the run."""
         corpus = run.corpus
-        facts = corpus.vocabulary, corpus.name, corpus.sha256
-        return cls(*facts, run.recipe, run.plan, run.seconds, run.state())
+        facts = corpus.vocabulary, corpus.name, corpus.sha256, corpus.reading
+        return cls(*facts, run.recipe, run.plan, run.seconds, run.base, run.state())
 
     @property
     def step(self) -> int:
@@ -92,7 +101,8 @@ class Checkpoint:
         return model.eval()
 
 
-_FACTS = ("vocabulary", "corpus_name", "corpus_sha256", "recipe", "plan", "seconds")
+_RECORDS = {"vocabulary": Vocabulary, "reading": Reading, "recipe": Recipe, "plan": Plan}
+_FACTS = ("corpus_name", "corpus_sha256", "seconds", "base", *_RECORDS)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -104,8 +114,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         OptionError: not writable, or the disk is full; what was there is untouched.
     """
     facts = {name: value for name, value in vars(checkpoint).items() if name in _FACTS}
-    for name in ("vocabulary", "recipe", "plan"):
+    for name in _RECORDS:
         facts[name] = asdict(facts[name])
+    if checkpoint.base is not None:
+        facts["base"] = checkpoint.base.to_json()
     content = {"facts": json.dumps(facts), "state": checkpoint.state}
     archive = io.BytesIO()
     torch.save(content, archive)
@@ -157,11 +169,13 @@ def _from_archive(payload: memoryview) -> Checkpoint:
     with warnings.catch_warnings(action="ignore"):
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     facts = json.loads(content.pop("facts"))
-    vocabulary = check_fields(Vocabulary, facts["vocabulary"])
-    vocabulary["characters"].encode()  # no lone surrogates
-    facts["vocabulary"] = Vocabulary(**vocabulary)
-    facts["recipe"] = Recipe(**check_fields(Recipe, facts["recipe"]))
-    facts["plan"] = Plan(**check_fields(Plan, facts["plan"]))
+    for name, kind in _RECORDS.items():
+        values = check_fields(kind, facts[name])
+        if kind is Vocabulary:
+            values["characters"].encode()  # no lone surrogates
+        facts[name] = kind(**values)
+    if facts["base"] is not None:
+        facts["base"] = record_of(Base, facts["base"], "base")
     return Checkpoint(**check_fields(Checkpoint, {**facts, **content}))
 
 
@@ -176,9 +190,11 @@ def _check(checkpoint: Checkpoint) -> None:
     check_range("reserve", plan.reserve, 0)
     check_range("measured", plan.measured, 2)
     check_range("seconds", checkpoint.seconds, 0)
+    os.fsencode(checkpoint.reading.holdout or "")  # a path that can be asked for
     check_like("", checkpoint.state, _form(checkpoint))
     torch.Generator().set_state(checkpoint.state["random"]["torch"])
-    np.random.default_rng(0).bit_generator.state = checkpoint.state["windows"]["generator"]
+    if not checkpoint.vocabulary.end:
+        np.random.default_rng(0).bit_generator.state = checkpoint.state["windows"]["generator"]
 
 
 def _form(checkpoint: Checkpoint) -> State:
@@ -190,7 +206,8 @@ def _form(checkpoint: Checkpoint) -> State:
     with torch.device("meta"):  # sizes that a file claims take no memory
         sizes = recipe.embedding_dim, recipe.hidden_size, recipe.num_layers
         model = CharGRU(distinct, *sizes)
-    corpus = Corpus("", "", checkpoint.vocabulary, np.zeros(2, dtype=np.uint8), cut=2)
+    part = Part(np.zeros(3, dtype=np.uint8), np.array([[1, 3]]), checkpoint.vocabulary.end)
+    corpus = Corpus("", "", 2, checkpoint.vocabulary, part.tokens, part, part)
     run = Run(model, corpus, recipe, replace(checkpoint.plan, device="meta"))
     form = run.state()
     weights = form["learner"]["weights"]
@@ -262,11 +279,26 @@ def refuse_other(
     for name, value in settings.items():
         own = getattr(checkpoint.recipe, name)
         if value != own:
-            option = f"--{name.replace('_', '-')}"
-            raise OptionError(
-                f"cannot resume: {name} is {_shown(value)}, the run has {_shown(own)}; "
-                f"leave {option} out, or leave --resume out to start anew"
-            )
+            raise _other_setting(name, value, own)
+
+
+def saved_reading(path: Path, given: Reading) -> Reading:
+    """How the run with a checkpoint at `path` reads its corpus; `given` where none can be read.
+
+    Raises:
+        OptionError: `given` says something else.
+    """
+    for file in (path, previous_of(path)):
+        with contextlib.suppress(OptionError):
+            own = load_checkpoint(file).reading
+            break
+    else:
+        return given
+    for name, default in asdict(Reading()).items():
+        value = getattr(given, name)
+        if value not in (default, getattr(own, name)):
+            raise _other_setting(name, value, getattr(own, name))
+    return own
 
 
 def refuse_misfit(checkpoint: Checkpoint, corpus: Corpus) -> None:
@@ -276,13 +308,20 @@ def refuse_misfit(checkpoint: Checkpoint, corpus: Corpus) -> None:
         OptionError: the SHA-256 may be right nevertheless: of a forged checkpoint, or of one that
             was made by a version that read the text otherwise.
     """
-    if checkpoint.vocabulary.characters != corpus.vocabulary.characters:
+    if checkpoint.vocabulary != corpus.vocabulary:
         raise OptionError(
             f"the checkpoint has {len(checkpoint.vocabulary):,} characters that are not the "
             f"{len(corpus.vocabulary):,} of {corpus.name}; train anew"
         )
-    windows = Windows(corpus.training, checkpoint.recipe, torch.device("cpu"))
+    windows = batches_of(corpus.training, checkpoint.recipe, torch.device("cpu"))
     windows.load(checkpoint.state["windows"])
+
+
+def _other_setting(name: str, value: object, own: object) -> OptionError:
+    return OptionError(
+        f"cannot resume: {name} is {_shown(value)}, the run has {_shown(own)}; "
+        f"leave --{name.replace('_', '-')} out, or leave --resume out to start anew"
+    )
 
 
 def _shown(value: object) -> str:

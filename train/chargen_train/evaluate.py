@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from chargen_ort.sampling import Sampler, SamplingOptions
-from chargen_ort.scoring import window_rows
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.model import CharGRU
+from chargen_train.split import Passages
 
-WINDOW = 256  # characters, each window from a zero state: the protocol P1
+_STEPS = 256  # in one call
 
 
 def bits_per_char(nats: float) -> float:
@@ -22,42 +23,56 @@ def bits_per_char(nats: float) -> float:
     return nats / math.log(2)
 
 
-def mean_loss(model: CharGRU, tokens: NDArray[np.unsignedinteger], window: int = WINDOW) -> float:
-    """Mean loss in nats over consecutive windows, each from a zero state (protocol P1).
+@dataclass(frozen=True)
+class Losses:
+    """What passages cost, in the order of the passages.
 
-    Each window feeds `window` characters and predicts the character after each; the last may be
-    shorter. So every character but the first is predicted once.
+    Attributes:
+        nats: of all predictions in each, ``[passages]``.
+        predicted: how many those are, ``[passages]``.
     """
-    return mean_loss_until(model, tokens, lambda: False, window)[0]
+
+    nats: NDArray[np.float64]
+    predicted: NDArray[np.int64]
+
+    @property
+    def mean(self) -> float:
+        """Mean loss of a prediction, nats."""
+        return math.fsum(self.nats) / int(self.predicted.sum())
+
+
+def mean_loss(model: CharGRU, passages: Passages) -> float:
+    """Mean loss of a prediction in nats, each passage from a zero state."""
+    return measure_losses(model, passages, lambda: False).mean
 
 
 @torch.no_grad()
-def mean_loss_until(
-    model: CharGRU,
-    tokens: NDArray[np.unsignedinteger],
-    is_over: Callable[[], bool],
-    window: int = WINDOW,
-) -> tuple[float, int]:
-    """`mean_loss` of as much of the text as can be read before `is_over` says so.
+def measure_losses(model: CharGRU, passages: Passages, is_over: Callable[[], bool]) -> Losses:
+    """The loss of as many passages as can be read before `is_over` says so.
 
-    It is asked every 64 windows, the first of which are read in any case.
-
-    Returns:
-        the mean loss, and how many characters of `tokens` it is of.
+    It is asked after every 16,384 tokens or so, the first of which are read in any case.
     """
     device = model.output.weight.device
     was_training = model.training
     model.eval()
-    total, read = 0.0, 0
-    for inputs, targets in window_rows(tokens, window):
-        if read and is_over():
+    nats, read = np.zeros(len(passages)), np.zeros(len(passages), dtype=bool)
+    for rows, inputs, targets in passages.batches():
+        if read.any() and is_over():
             break
-        token, target = as_tensor(inputs, device), as_tensor(targets, device)  # [rows, width]
-        logits, _ = model(token, model.zero_hidden(len(token)))  # [rows, width, vocab_size]
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="sum")
-        total, read = total + losses.item(), read + target.numel()
+        hidden = model.zero_hidden(len(rows))
+        for begin in range(0, inputs.shape[1], _STEPS):
+            piece = slice(begin, begin + _STEPS)
+            token, target = (as_tensor(each[:, piece], device) for each in (inputs, targets))
+            logits, hidden = model(token, hidden)  # [rows, time, vocab_size]
+            # what is predicted behind the end of a row costs nothing
+            losses = F.cross_entropy(
+                logits.flatten(0, 1).float(), target.flatten(), reduction="none"
+            )
+            hidden = hidden.float()
+            nats[rows] += losses.view(target.shape).double().sum(dim=1).cpu().numpy()
+        read[rows] = True
     model.train(was_training)
-    return total / read, read + 1
+    return Losses(nats[read], passages.sizes[read])
 
 
 def sample_text(
@@ -75,13 +90,17 @@ def sample_texts(
     length: int,
     options: Sequence[SamplingOptions],
 ) -> list[str]:
-    """The same for several options at once: one text for each."""
+    """The same for several options at once: one text for each.
+
+    Where texts have an end, one begins after the other, each on a line of its own.
+    """
     was_training = model.training
     model.eval()
     samplers = [Sampler(each, len(vocabulary)) for each in options]
-    rows = len(samplers)
+    rows, end = len(samplers), vocabulary.end_token
     device = model.output.weight.device
-    token = as_tensor(np.tile(vocabulary.encode(start), (rows, 1)), device)  # [rows, time]
+    read = vocabulary.encode(start) if end is None else np.append(end, vocabulary.encode(start))
+    token = as_tensor(np.tile(read, (rows, 1)), device)  # [rows, time]
     hidden = model.zero_hidden(rows)
     tokens = np.zeros((length, rows), dtype=np.int64)
     for time in range(length):
@@ -89,9 +108,17 @@ def sample_texts(
         last = logits[:, -1].float().cpu().numpy()  # [rows, vocab_size]
         for row, sampler in enumerate(samplers):
             tokens[time, row] = sampler.sample(last[row : row + 1])[0]
+            if tokens[time, row] == end:
+                hidden[row] = 0
         token = as_tensor(tokens[time, :, None], device)  # [rows, 1]
     model.train(was_training)
-    return [vocabulary.decode(row) for row in tokens.T]
+    return [_lines(vocabulary, row) for row in tokens.T]
+
+
+def _lines(vocabulary: Vocabulary, tokens: NDArray[np.int64]) -> str:
+    """The text of tokens, with a line end in place of each end token."""
+    ends = np.flatnonzero(tokens == len(vocabulary.characters))
+    return "\n".join(vocabulary.decode(text) for text in np.split(tokens, ends))
 
 
 def as_tensor(tokens: NDArray[np.integer], device: torch.device) -> Tensor:

@@ -4,16 +4,16 @@ import copy
 import time
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from chargen_ort.options import SamplingOptions
 from chargen_train.corpus import Corpus
 from chargen_train.device import choose_bf16
-from chargen_train.evaluate import WINDOW, mean_loss, sample_texts
+from chargen_train.evaluate import mean_loss, sample_texts
 from chargen_train.events import SAMPLE_TEMPERATURES
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
+from chargen_train.split import WINDOW
 
 MAX_VALIDATION = 1_000_000  # characters that the last evaluation reads
 SAMPLE_LENGTH = 160
@@ -87,7 +87,8 @@ def make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, export_seconds: fl
 def _evaluation_seconds(model: CharGRU, corpus: Corpus) -> tuple[float, float]:
     """Seconds a character of the float32 evaluation on the CPU, and seconds of the samples."""
     cpu = copy.deepcopy(model).to("cpu")
-    warm_up, timed = (np.resize(corpus.tokens[:length], length) for length in _TIMED)
+    passages = corpus.measuring.head(_TIMED[1]).passages()
+    warm_up, timed = (passages.head(length) for length in _TIMED)
     mean_loss(cpu, warm_up)
     begun = time.monotonic()
     mean_loss(cpu, timed)
@@ -97,6 +98,6 @@ def _evaluation_seconds(model: CharGRU, corpus: Corpus) -> tuple[float, float]:
     sample_texts(cpu, corpus.vocabulary, start, _TIMED_SAMPLE, options)
     sampled = time.monotonic()
     return (
-        (evaluated - begun) / len(timed),
+        (evaluated - begun) / timed.predicted,
         (sampled - evaluated) * SAMPLE_LENGTH / _TIMED_SAMPLE,
     )

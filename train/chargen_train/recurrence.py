@@ -19,10 +19,14 @@ from torch.nn import functional as F
 
 
 class Workspace:
-    """Memory of one layer, kept from window to window; a copy of a model begins without."""
+    """Memory of one layer, kept from window to window; a copy of a model begins without.
+
+    A shorter window uses the beginning of what the longest has needed.
+    """
 
     def __init__(self) -> None:
         self.shape: tuple[int, ...] = ()
+        self.longest = 0
         self.dtype = torch.float32
         self.uses = 0  # a backward pass must be of the latest forward pass
 
@@ -37,19 +41,23 @@ class Workspace:
         self.uses += 1
         if (time, batch, hidden) == self.shape and dtype == self.dtype:
             return
-        self.shape, self.dtype = (time, batch, hidden), dtype
-        state = torch.zeros(time + 1, batch, hidden)
-        self.state = state  # before each step and after the last
-        self.narrow = state if dtype == torch.float32 else state.to(dtype)  # the same in dtype
-        self.rz = torch.zeros(time, batch, 2 * hidden)
-        self.new = torch.zeros(time, batch, hidden)
-        self.g = torch.zeros(time, batch, hidden)
+        if (batch, hidden) != self.shape[1:] or dtype != self.dtype or time > self.longest:
+            self._make(time, batch, hidden, dtype)
+        self.shape = time, batch, hidden
+        self.state, self.narrow = (whole[: time + 1] for whole in self._states)
+        if self.dtype == torch.float32:
+            self.narrow = self.state
+        parts = (whole[:time] for whole in self._steps)
+        self.rz, self.new, self.g, self.to_z, self.to_n, self.d_input, self.d_recurrent = parts
+
+    def _make(self, time: int, batch: int, hidden: int, dtype: torch.dtype) -> None:
+        self.longest, self.dtype = time, dtype
+        state = torch.zeros(time + 1, batch, hidden)  # before each step and after the last
+        self._states = state, state if dtype == torch.float32 else state.to(dtype)
+        self._steps = [torch.zeros(time, batch, width * hidden) for width in (2, 1, 1, 1, 1)]
+        self._steps += [torch.zeros(time, batch, 3 * hidden, dtype=dtype) for _ in range(2)]
         self.product = torch.zeros(batch, 3 * hidden, dtype=dtype)
-        self.to_z = torch.zeros(time, batch, hidden)
-        self.to_n = torch.zeros(time, batch, hidden)
         self.gates = torch.zeros(batch, 3 * hidden)
-        self.d_input = torch.zeros(time, batch, 3 * hidden, dtype=dtype)
-        self.d_recurrent = torch.zeros(time, batch, 3 * hidden, dtype=dtype)
         self.d_state = torch.zeros(batch, hidden)
         self.d_product = torch.zeros(batch, hidden, dtype=dtype)
 

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from chargen_ort.records import Certificate, Training
-from chargen_ort.reports import describe_certificate, describe_versions
+from chargen_ort.reports import describe_certificate, describe_comparisons, describe_versions
 from chargen_ort.strict import record_of
 from chargen_train.chart import Curve, render_chart
 from chargen_train.evaluate import bits_per_char
@@ -58,6 +58,13 @@ details { margin: .6rem 0; } summary { cursor: pointer; padding: .2rem 0; }
 .key { display: inline-block; width: 1.2rem; height: .2rem; vertical-align: middle;
   margin: 0 .35rem 0 0; background: currentColor; }
 """
+
+
+_HOLDOUT = {
+    "tail": "the last tenth",
+    "spread": "spread over the corpus",
+    "none": "nothing",
+}
 
 
 def render_report(config: Json, metrics: Sequence[Json]) -> str:
@@ -120,6 +127,10 @@ def _heading(config: Json, metrics: Sequence[Json]) -> str:
         f"<h1>{escape(corpus['name'])}</h1>"
         f'<p class="soft">A character-level language model: {escape(sizes)}. '
         f'Run {escape(state)}.</p><div class="cards">{shown}</div>'
+        + "".join(
+            f"<p>{escape(_as_sentence(sentence))}</p>"
+            for _, sentence in (describe_comparisons(training) if training else ())
+        )
         + "".join(
             f'<p class="warning">{escape(_as_sentence(note))}</p>'
             for note in (training.notes if training else ())
@@ -192,8 +203,9 @@ def _samples(metrics: Sequence[Json]) -> str:
 
 def _corpus(corpus: Json) -> str:
     characters, counts = corpus["vocabulary"], corpus["counts"]
-    held_out = corpus["characters"] - corpus["training_characters"]
-    common = sorted(zip(counts, characters, strict=True), key=lambda pair: -pair[0])[:20]
+    held_out = corpus["held_out_characters"]
+    named = zip(counts, characters, strict=False)  # the end token has no name
+    common = sorted(named, key=lambda pair: -pair[0])[:20]
     highest = max(common[0][0], 1)
     bars = "".join(
         f'<rect class="train" x="{10 + 35 * i}" y="{90 - 80 * count / highest:.1f}" width="24" '
@@ -209,7 +221,8 @@ def _corpus(corpus: Json) -> str:
     facts = {
         "characters": f"{corpus['characters']:,}",
         "training": f"{corpus['training_characters']:,}",
-        "held out": f"the last {held_out:,}" if held_out else "none, the corpus is too short",
+        "held out": f"{held_out:,} ({_HOLDOUT.get(corpus['reading']['holdout'], 'of a file')})",
+        "documents": corpus["decision"],
         "vocabulary": f"{len(characters):,} characters",
         "SHA-256 of the file": corpus["sha256"],
     }
@@ -244,7 +257,9 @@ def _parity(config: Json) -> str:
 def _usage(config: Json) -> str:
     name = config["artifact"]
     start = config["corpus"]["begins"].strip().split("\n")[0][:4]
-    shell = f"pip install chargen-ort\nchargen-ort --model {_quoted(name)} --start {_quoted(start)}"
+    is_list = config["corpus"]["reading"]["documents"] != "none"
+    asked = "--num 20" if is_list else f"--start {_quoted(start)}"
+    shell = f"pip install chargen-ort\nchargen-ort --model {_quoted(name)} {asked}"
     python = (
         f"import chargen_ort\n\nmodel = chargen_ort.load({name!r})\n"
         f"print(model.generate({start!r}, length=200, temperature=0.8, seed=7))"

@@ -12,15 +12,14 @@ import torch
 
 from chargen_ort.checks import printable
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import CorpusFacts, HeldOut, Split, Training
+from chargen_ort.records import Base, Training
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import autocast, load_random, random_state
 from chargen_train.distillation import SoftTargets, describe_phase, phase_end
 from chargen_train.evaluate import (
-    WINDOW,
-    bits_per_char,
+    Losses,
     mean_loss,
-    mean_loss_until,
+    measure_losses,
     sample_texts,
 )
 from chargen_train.events import (
@@ -29,6 +28,7 @@ from chargen_train.events import (
     Progress,
     TrainedModel,
 )
+from chargen_train.history import describe_corpus, describe_losses
 from chargen_train.learner import Best, Learner, scheduled_rate
 from chargen_train.model import CharGRU, initialise
 from chargen_train.planning import (
@@ -39,7 +39,7 @@ from chargen_train.planning import (
     evaluation_count,
 )
 from chargen_train.recipe import Recipe
-from chargen_train.windows import Windows
+from chargen_train.windows import batches_of
 
 _WORSE = 0.05  # nats: a last loss so far above the best is worth a word
 _FEW_STEPS = 50  # in fewer a model learns next to nothing
@@ -94,6 +94,7 @@ class Run:
         model: with start weights, on the device of the plan.
         corpus, recipe, plan: what is done.
         clock: gives seconds.
+        base: that the model's weights were taken from.
     """
 
     def __init__(
@@ -103,17 +104,23 @@ class Run:
         recipe: Recipe,
         plan: Plan,
         clock: Callable[[], float] = time.monotonic,
+        base: Base | None = None,
     ) -> None:
         self.corpus = corpus
         self.recipe = recipe
         self.plan = plan
+        self.base = base
         self.device = torch.device(plan.device)
-        self.windows = Windows(corpus.training, recipe, self.device)
+        self.windows = batches_of(corpus.training, recipe, self.device)
         self.counters = Counters()
         self.learner = Learner(model, recipe)
         self.teachers: list[CharGRU] = []
         self.best = Best()
         self.soft_targets: SoftTargets | None = None
+        measuring = corpus.validation
+        if not len(measuring):
+            measuring = corpus.training.head(plan.measured)
+        self._measured = measuring.passages().head(plan.measured)
         self.steps = _steps(recipe, self.windows.per_epoch)
         self.learning_rate = 0.0
         self._clock = clock
@@ -177,7 +184,9 @@ class Run:
             self.learner = Learner(model, self.recipe)
         if self.teachers and len(self.teachers) == self.recipe.teachers:
             if self.soft_targets is None:
-                self.soft_targets = SoftTargets(self.teachers, self.corpus.training, self.plan.bf16)
+                self.soft_targets = SoftTargets(
+                    self.teachers, self.corpus.training[:], self.plan.bf16
+                )
             if not self.soft_targets.ready:
                 self.soft_targets.prepare()
                 return False
@@ -278,13 +287,11 @@ class Run:
         to keep.
         """
         # the averaged weights, as they vary less from step to step and predict better
-        held_out = len(self.corpus.validation) > 0
-        text = self.corpus.validation if held_out else self.corpus.training
         with autocast(self.device, self.plan.bf16):
-            loss = mean_loss(self.learner.average, text[: self.plan.measured])
+            loss = mean_loss(self.learner.average, self._measured)
         self.best.offer(self.learner.average, loss, self.step)
         self.counters.validation, self.counters.measured_step = loss, self.step
-        return loss if held_out else None
+        return loss if len(self.corpus.validation) else None
 
     def is_best(self, evaluation: Evaluation | None) -> bool:
         """Whether the weights that were just measured are the best so far."""
@@ -295,9 +302,7 @@ class Run:
         now = self._clock()
         fraction = min(1.0, self.fraction())
         held_out = len(self.corpus.validation) > 0
-        characters = (
-            (self.step - self.started_step) * self.recipe.batch_size * self.recipe.seq_length
-        )
+        characters = (self.step - self.started_step) * self.windows.characters_per_step
         return Progress(
             step=self.step,
             fraction=fraction,
@@ -314,23 +319,23 @@ class Run:
         )
 
     def finish(self) -> TrainedModel:
-        """The best weights, measured in float32 on the held-out tail as far as time allows."""
+        """The best weights, measured in float32 on the held-out part as far as time allows."""
         best = (
             copy.deepcopy(self.best.model or self.learner.average).to("cpu", torch.float32).eval()
         )
-        tail = self.corpus.validation[:MAX_VALIDATION]
-        loss, characters = None, 0
-        if len(tail):
-            loss, characters = mean_loss_until(best, tail, self._time_is_up)
+        losses = None
+        if len(self.corpus.validation):
+            passages = self.corpus.validation.passages().head(MAX_VALIDATION)
+            losses = measure_losses(best, passages, self._time_is_up)
         notes = self._notes()
-        return TrainedModel(best, _summary(self, loss, characters, notes), notes)
+        return TrainedModel(best, _summary(self, losses, notes), notes)
 
     def _time_is_up(self) -> bool:
         return self.deadline is not None and self._clock() >= self.deadline
 
     def _notes(self) -> tuple[str, ...]:
         """What went badly, in sentences."""
-        notes = []
+        notes = list(self.corpus.warnings)
         read = self.step / self.windows.per_epoch
         if self.step < _FEW_STEPS or read < 1:
             steps = "1 step" if self.step == 1 else f"{self.step:,} steps"
@@ -357,36 +362,20 @@ class Run:
         return tuple(notes)
 
 
-def describe_corpus(corpus: Corpus) -> Training:
-    """The record of a model that has not been trained on `corpus` yet."""
-    return Training(
-        corpora=(
-            CorpusFacts(name=printable(corpus.name), sha256=corpus.sha256, characters=len(corpus)),
-        ),
-        characters=len(corpus),
-        training_characters=corpus.cut,
-        split=Split(holdout="tail" if corpus.cut < len(corpus) else "none"),
-        settings={},
-        versions={},
-    )
-
-
-def _summary(run: Run, loss: float | None, characters: int, notes: tuple[str, ...]) -> Training:
+def _summary(run: Run, losses: Losses | None, notes: tuple[str, ...]) -> Training:
     recipe = run.recipe
     settings = {k: v for k, v in asdict(recipe).items() if v is not None}
     del settings["device"], settings["seed"]
-    validation = None
-    if loss is not None:
-        validation = HeldOut(
-            nats_per_char=loss,
-            bits_per_char=bits_per_char(loss),
-            characters=characters,
-            protocol=f"mean over consecutive {WINDOW}-character windows of the held-out tail, "
-            "each from a zero state",
-        )
+    if run.corpus.reading.column is not None:
+        settings["column"] = printable(run.corpus.reading.column)
+    validation, quantiles = None, None
+    if losses is not None:
+        validation, quantiles = describe_losses(run.corpus, losses)
     return replace(
         describe_corpus(run.corpus),
         validation=validation,
+        base=run.base,
+        score_quantiles=quantiles,
         steps=run.step,
         exported_step=run.step if run.best.model is None else run.best.step,
         epochs=run.step / run.windows.per_epoch,

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 import torch
 
 from chargen_ort.errors import ChargenError, TrainingError
+from chargen_train.base import BaseModel, take_weights
 from chargen_train.checkpoint import Checkpoint, refuse_other, save_checkpoint
 from chargen_train.corpus import Corpus
 from chargen_train.device import (
@@ -32,8 +33,9 @@ def train(
     observer: Observer = Observer(),  # noqa: B008 - does nothing
     supervision: Supervision = Supervision(),  # noqa: B008 - frozen
     resume: Checkpoint | None = None,
+    base: BaseModel | None = None,
 ) -> TrainedModel:
-    """Train a `CharGRU` on `corpus`.
+    """Train a `CharGRU` on `corpus`, from the weights of `base` if there is one.
 
     A run that is resumed on a CPU has the weights, bit for bit, of one that never stopped, if
     steps or epochs bound it. If minutes do, the clock goes on from what the checkpoint had used,
@@ -53,9 +55,13 @@ def train(
     count = resume.plan.threads if resume else choose_threads(recipe, device)
     with own_randomness(device), threads(count):
         torch.manual_seed(recipe.seed)
-        model = build_model(corpus, recipe).to(device)
+        model = build_model(corpus, recipe)
+        if base is not None and resume is None:
+            take_weights(model, corpus.vocabulary, base)
+        model = model.to(device)
         plan = resume.plan if resume else make_plan(model, corpus, recipe, seconds)
-        run = Run(model, corpus, recipe, plan, supervision.clock)
+        facts = resume.base if resume else base.facts if base else None
+        run = Run(model, corpus, recipe, plan, supervision.clock, facts)
         if resume is not None:
             run.load(resume.state)
         run.start(begun, resume.seconds if resume else None, seconds)
@@ -151,7 +157,8 @@ def _take_steps(
 def trained_so_far(corpus: Corpus, checkpoint: Checkpoint) -> TrainedModel:
     """The best weights that a checkpoint holds, measured as at the end of a run, on the CPU."""
     plan = replace(checkpoint.plan, device="cpu")
-    run = Run(build_model(corpus, checkpoint.recipe), corpus, checkpoint.recipe, plan)
+    model, recipe = build_model(corpus, checkpoint.recipe), checkpoint.recipe
+    run = Run(model, corpus, recipe, plan, base=checkpoint.base)
     run.load(checkpoint.state)
     return run.finish()
 
@@ -174,4 +181,4 @@ def measure_speed(corpus: Corpus, recipe: Recipe) -> float:
         while (seconds := time.monotonic() - begun) < _SPEED_SECONDS:
             run.take_step()
             steps += 1
-    return steps * recipe.batch_size * recipe.seq_length / seconds
+    return steps * run.windows.characters_per_step / seconds

@@ -1,7 +1,7 @@
 """How a graph is written down, and the literals that the graphs share."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +11,8 @@ FORMAT = 2
 PRODUCER, PRODUCER_VERSION = "chargen", f"format {FORMAT}"
 OPSET, IR_VERSION = 17, 8
 TOKEN, HIDDEN, LOGITS, NEXT_HIDDEN = "token", "hidden", "logits", "next_hidden"
+
+_LARGE = 1 << 20  # bytes
 
 # TensorProto.DataType
 FLOAT, UINT8, INT8, INT64, FLOAT16, DOUBLE = 1, 2, 3, 7, 10, 11
@@ -93,6 +95,19 @@ class Graph:
 
 
 Attribute = int | tuple[int, ...] | Graph
+
+
+def placed(tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Which tensors to put into the body of a Scan, and which large ones beside it.
+
+    ONNX Runtime keeps two copies of what is in a body, and to hand it what stands outside takes a
+    tenth of a microsecond a step.
+    """
+    small, large = (
+        tuple(tensor for tensor in tensors if (tensor.nbytes >= _LARGE) == is_large)
+        for is_large in (False, True)
+    )
+    return small, large
 
 
 def named_node(op: str, inputs: tuple[str, ...], *outputs: str, **attributes: Attribute) -> Node:

@@ -2,17 +2,22 @@
 
 It stands in no file. An engine makes it in memory of the weights of the sealed file, because many
 steps in one run cost far less than as many runs. The step of int8 is the file's own; that of fp32
-and fp16 is the GRU operator written out, as ONNX Runtime then keeps the weights packed from step to
-step. Gates stand in ONNX's order update, reset, new.
+and fp16 is written out in `chargen_ort.graphs.cells`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from chargen_ort.graphs.gru import HALF
+from chargen_ort.graphs.cells import (
+    cell_nodes,
+    cell_tensors,
+    first_input,
+    first_tensors,
+    hidden_shapes,
+    join_hidden,
+    output_tensors,
+    split_hidden,
+    states,
+)
 from chargen_ort.graphs.int8 import body_nodes, body_tensors, table_nodes, table_tensors
 from chargen_ort.graphs.spec import (
     DOUBLE,
@@ -27,13 +32,11 @@ from chargen_ort.graphs.spec import (
     Tensor,
     Value,
     named_node,
+    placed,
 )
 
 INVERSE_TEMPERATURE, UNIFORMS = "inverse_temperature", "uniforms"
 NEXT_LOGITS, TOKENS = "next_logits", "tokens"
-MAX_TABLE = 1 << 22  # numbers in the first layer's table of fp32 and fp16: 16 MB
-
-Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,13 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool) -> Graph:
         greedy: take the likeliest token, the lowest among equals, whatever the uniforms.
     """
     step = _int8_step(sizes) if precision == "int8" else _float_step(sizes)
+    inside, beside = placed(step.tensors)
     logits = ("batch", sizes.vocab_size)
     body = Graph(
         "one_character",
         "Draws a token in every row and reads it.",
         (*_draw_nodes(greedy), *step.nodes),
-        (*_draw_tensors(sizes, greedy), *step.tensors),
+        (*_draw_tensors(sizes, greedy), *inside),
         (*step.old, Value("last_logits", FLOAT, logits), Value("uniform", DOUBLE, ("batch", 1))),
         (*step.new, Value("step_logits", FLOAT, logits), Value("current", INT64, ("batch",))),
     )
@@ -95,43 +99,10 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool) -> Graph:
         "chargen_writer",
         "A GRU language model that writes.",
         (*step.before, scan, *step.after),
-        tuple(step.outer_tensors),
+        (*beside, *step.outer_tensors),
         inputs + options,
         (*outputs, Value(TOKENS, INT64, ("time", "batch"))),
     )
-
-
-def writer_weights(weights: Mapping[str, Array], sizes: Sizes, precision: str) -> dict[str, Array]:
-    """The weights of the writer, by their names in its graph, from those of the file."""
-    if precision == "int8":
-        return dict(weights)
-    single = {n.removesuffix(HALF): w.astype(np.float32, copy=False) for n, w in weights.items()}
-    made: dict[str, Array] = {
-        name: single[name] for name in ("embedding", "output_weight", "output_bias")
-    }
-    gates = slice(0, 2 * sizes.hidden_size), slice(2 * sizes.hidden_size, None)
-    for layer in range(sizes.num_layers):
-        w, r, bias = (single[f"layer_{layer}_{letter}"][0] for letter in "WRB")
-        into, back = np.split(bias, 2)  # [3 hidden_size] each
-        summed = into.copy()
-        summed[gates[0]] += back[gates[0]]
-        products, table = w.T, layer == 0 and has_table(sizes)  # [width, 3 hidden_size]
-        if table:
-            # in float64: no library's order of summing shows in the rounded result
-            exact = made.pop("embedding").astype(np.float64) @ products.astype(np.float64) + summed
-            products = exact.astype(np.float32)  # [vocab_size, 3 hidden_size]
-        for name, part in zip(("gates", "new"), gates, strict=True):
-            at = f"layer_{layer}_{name}"
-            made[f"{at}_W"], made[f"{at}_R"] = products[:, part], r[part].T
-            if not table:
-                made[f"{at}_bias"] = summed[part]
-        made[f"layer_{layer}_kept_bias"] = back[gates[1]]
-    return made
-
-
-def has_table(sizes: Sizes) -> bool:
-    """Whether fp32 and fp16 look the first layer's input products up, or compute them each time."""
-    return sizes.vocab_size * 3 * sizes.hidden_size <= MAX_TABLE
 
 
 def _draw_tensors(sizes: Sizes, greedy: bool) -> list[Tensor]:
@@ -178,82 +149,24 @@ def _int8_step(sizes: Sizes) -> _Step:
 
 
 def _float_step(sizes: Sizes) -> _Step:
-    """The cell written out, with a state ``[batch, hidden_size]`` for each layer."""
-    layers, hidden = range(sizes.num_layers), sizes.hidden_size
-    fed, made = ([f"layer_{layer}_{when}" for layer in layers] for when in ("first", "final"))
-    nodes, tensors = _embedding(sizes)
-    for layer in layers:
-        nodes += _cell_nodes(layer, layer == 0 and has_table(sizes))
-        tensors += _cell_tensors(layer, sizes)
-    scores = (f"layer_{layers[-1]}_state", "output_weight", "output_bias")
+    """The step written out, with a state for each layer."""
+    fed, made = (
+        [f"layer_{layer}_{when}" for layer in range(sizes.num_layers)]
+        for when in ("first", "final")
+    )
+    scores = (f"layer_{sizes.num_layers - 1}_state", "output_weight", "output_bias")
     return _Step(
-        nodes=[*nodes, named_node("Gemm", scores, "step_logits")],
-        tensors=[
-            *tensors,
-            Tensor("output_weight", FLOAT, (hidden, sizes.vocab_size)),
-            Tensor("output_bias", FLOAT, (sizes.vocab_size,)),
+        nodes=[
+            *first_input(sizes, "current"),
+            *cell_nodes(sizes.num_layers),
+            named_node("Gemm", scores, "step_logits"),
         ],
-        old=[Value(f"layer_{layer}_old", FLOAT, ("batch", hidden)) for layer in layers],
-        new=[Value(f"layer_{layer}_state", FLOAT, ("batch", hidden)) for layer in layers],
+        tensors=[*first_tensors(sizes), *cell_tensors(sizes), *output_tensors(sizes)],
+        old=states(sizes, "old"),
+        new=states(sizes, "state"),
         fed=fed,
         made=made,
-        before=[
-            named_node("Reshape", (HIDDEN, "flat_shape"), "hidden_flat"),
-            named_node("Split", ("hidden_flat",), *fed, axis=1),
-        ],
-        after=[
-            named_node("Concat", tuple(made), "final_flat", axis=1),
-            named_node("Reshape", ("final_flat", "hidden_shape"), NEXT_HIDDEN),
-        ],
-        outer_tensors=[
-            Tensor("flat_shape", INT64, (2,), (-1, sizes.num_layers * hidden)),
-            Tensor("hidden_shape", INT64, (3,), (-1, sizes.num_layers, hidden)),
-        ],
+        before=split_hidden(fed),
+        after=join_hidden(made),
+        outer_tensors=hidden_shapes(sizes),
     )
-
-
-def _embedding(sizes: Sizes) -> tuple[list[Node], list[Tensor]]:
-    """What makes the first layer's input where there is no table."""
-    if has_table(sizes):
-        return [], []
-    look_up = named_node("Gather", ("embedding", "current"), "embedded")
-    return [look_up], [Tensor("embedding", FLOAT, (sizes.vocab_size, sizes.embedding_dim))]
-
-
-def _cell_nodes(layer: int, table: bool) -> list[Node]:
-    """One layer of one step; `table`: its input products are looked up."""
-    nodes: list[Node] = []
-
-    def add(op: str, inputs: tuple[str, ...], *outputs: str, **attributes: int) -> str:
-        nodes.append(named_node(op, inputs, *outputs, **attributes))
-        return outputs[0]
-
-    at = f"layer_{layer}"
-    old, x = f"{at}_old", f"layer_{layer - 1}_state" if layer else "embedded"
-    given = []  # [batch, 2 hidden_size] of the gates and [batch, hidden_size] of the new state
-    for name in (f"{at}_gates", f"{at}_new"):
-        weights = (f"{name}_W", "current") if table else (x, f"{name}_W", f"{name}_bias")
-        given.append(add("Gather" if table else "Gemm", weights, f"{name}_input"))
-    sums = add("Gemm", (old, f"{at}_gates_R", given[0]), f"{at}_gate_sums")
-    add("Split", (add("Sigmoid", (sums,), f"{at}_gates"),), f"{at}_update", f"{at}_reset", axis=1)
-    kept = add("Gemm", (old, f"{at}_new_R", f"{at}_kept_bias"), f"{at}_recurrent_new")
-    kept = add("Mul", (f"{at}_reset", kept), f"{at}_kept")
-    new = add("Tanh", (add("Add", (kept, given[1]), f"{at}_new_sums"),), f"{at}_new")
-    change = add("Sub", (old, new), f"{at}_change")
-    change = add("Mul", (f"{at}_update", change), f"{at}_carried")
-    add("Add", (new, change), f"{at}_state")
-    return nodes
-
-
-def _cell_tensors(layer: int, sizes: Sizes) -> list[Tensor]:
-    at, hidden = f"layer_{layer}", sizes.hidden_size
-    rows = hidden if layer else sizes.vocab_size if has_table(sizes) else sizes.embedding_dim
-    tensors = [Tensor(f"{at}_kept_bias", FLOAT, (hidden,))]
-    for name, width in (("gates", 2 * hidden), ("new", hidden)):
-        tensors += [
-            Tensor(f"{at}_{name}_W", FLOAT, (rows, width)),
-            Tensor(f"{at}_{name}_R", FLOAT, (hidden, width)),
-        ]
-        if layer or not has_table(sizes):
-            tensors.append(Tensor(f"{at}_{name}_bias", FLOAT, (width,)))
-    return tensors

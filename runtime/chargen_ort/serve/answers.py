@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from itertools import accumulate
 
 from chargen_ort.serve.requests import Completion
 from chargen_ort.serve.texts import Piece, Prompt, Scores
 
 Logprobs = dict[str, list[object]]
+_REASONS = {"end": "stop"}  # as the interface has it
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,13 @@ class Choices:
     """The choices of an answer, from the pieces of their texts.
 
     Args:
-        characters: of the model, by token.
+        texts: of the model's tokens, by number.
         asked: what was asked for.
         prompts: as they were read, one for each choice.
     """
 
-    def __init__(self, characters: str, asked: Completion, prompts: Sequence[Prompt]) -> None:
-        self._characters, self._asked, self._prompts = characters, asked, prompts
+    def __init__(self, texts: Sequence[str], asked: Completion, prompts: Sequence[Prompt]) -> None:
+        self._texts, self._asked, self._prompts = texts, asked, prompts
         self._sent: list[int | None] = [None] * len(prompts)  # characters; None: not begun
         self._drawn = [0] * len(prompts)
 
@@ -50,8 +49,9 @@ class Choices:
                 text, logprobs = self._echo(index)
                 yield self._part(index, text, logprobs if scored else None)
         offset = self._sent[index] or 0
-        logprobs = _logprobs(self._characters, piece.text, piece.scores, offset)
-        yield self._part(index, piece.text, logprobs if scored else None, piece.ended)
+        logprobs = _logprobs(self._texts, list(piece.text), piece.scores, offset)
+        ended = _REASONS.get(piece.ended or "", piece.ended)
+        yield self._part(index, piece.text, logprobs if scored else None, ended)
 
     def _part(
         self, index: int, text: str, logprobs: Logprobs | None, ended: str | None = None
@@ -79,38 +79,39 @@ class Choices:
         }
 
     def _echo(self, index: int) -> tuple[str, Logprobs]:
-        """The prompt of a choice; its first character has no log probability."""
-        prompt = self._prompts[index]
-        given = self._asked.prompts[index // self._asked.n]
-        read = _decode(self._characters, prompt.tokens)
-        first: Logprobs = {
-            "tokens": list(read[:1]),
-            "token_logprobs": [None] * len(read[:1]),
-            "top_logprobs": [None] * len(read[:1]),
-            "text_offset": [0] * len(read[:1]),
+        """The prompt of a choice; of what is read first there is no log probability."""
+        prompt, given = self._prompts[index], self._asked.prompts[index // self._asked.n]
+        read = [self._texts[token] for token in prompt.tokens.tolist()]
+        scored = 0 if prompt.scores is None else len(prompt.scores.own)
+        first = read[: len(read) - scored]
+        unscored: Logprobs = {
+            "tokens": [*first],
+            "token_logprobs": [None for _ in first],
+            "top_logprobs": [None for _ in first],
+            "text_offset": [0 for _ in first],
         }
-        rest = _logprobs(self._characters, read[1:], prompt.scores, 1)
-        return given if isinstance(given, str) else read, _joined(first, rest) or first
+        begin = len("".join(first))
+        rest = _logprobs(self._texts, read[len(first) :], prompt.scores, begin)
+        return given if isinstance(given, str) else "".join(read), _joined(unscored, rest) or rest
 
 
-def _decode(characters: str, tokens: NDArray[np.int64]) -> str:
-    return "".join([characters[token] for token in tokens.tolist()])
-
-
-def _logprobs(characters: str, text: str, scores: Scores | None, offset: int) -> Logprobs:
-    """Log probabilities of the characters of `text`, which stands at `offset`, in nats."""
+def _logprobs(
+    texts: Sequence[str], tokens: list[str], scores: Scores | None, offset: int
+) -> Logprobs:
+    """Log probabilities, nats, of tokens by their texts, the first of which is at `offset`."""
     own: list[float] = [] if scores is None else scores.own.tolist()
     tops: list[object] = []
     if scores is not None:
-        rows = zip(text, own, scores.top.tolist(), scores.top_scores.tolist(), strict=True)
-        for character, score, tokens, values in rows:
-            names = [characters[token] for token in tokens]
-            tops.append(dict(zip(names, values, strict=True)) | {character: score})
+        rows = zip(tokens, own, scores.top.tolist(), scores.top_scores.tolist(), strict=True)
+        for token, score, likely, values in rows:
+            names = [texts[each] for each in likely]
+            tops.append(dict(zip(names, values, strict=True)) | {token: score})
+    places = accumulate(map(len, tokens), initial=offset)
     return {
-        "tokens": list(text),
-        "token_logprobs": list(own),
+        "tokens": [*tokens],
+        "token_logprobs": [*own],
         "top_logprobs": tops,
-        "text_offset": list(range(offset, offset + len(text))),
+        "text_offset": [place for place, _ in zip(places, tokens, strict=False)],
     }
 
 

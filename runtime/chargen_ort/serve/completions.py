@@ -139,7 +139,7 @@ class Completions:
             job.submit(_texts(job, asked, options, prompts, service.limits.timeout))
             watcher = asyncio.create_task(job.watch(receive))
             head = Head(f"cmpl-{token_hex(12)}", int(time.time()), model.name, options.seed or 0)
-            choices = Choices(model.generator.vocabulary.characters, asked, prompts)
+            choices = Choices(model.generator.config.tokens, asked, prompts)
             try:
                 if asked.stream:
                     with service.streaming():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from chargen_ort.engine import Engine, Stepper
 from chargen_ort.sampling import Draws, Sampler
 from chargen_ort.serve.texts import Scores, Writing, join_scores, score_tokens
+from chargen_ort.vocabulary import Vocabulary
 from chargen_ort.writer import RowState, RunWriter
 
 _STEPS_AT_ONCE = 64
@@ -26,6 +27,18 @@ def _state(text: Writing) -> RowState:
     if text.state is None:  # read before it joins
         raise AssertionError("a text joins a lane before its prompt was read")
     return text.state
+
+
+def _texts(vocabulary: Vocabulary, tokens: NDArray[np.int64]) -> list[tuple[str, bool]]:
+    """The text of each row of tokens ``[batch, steps]``, and whether the model ends it there."""
+    end, steps = vocabulary.end_token, tokens.shape[1]
+    if end is None:  # a character a token: all of them at once
+        whole = vocabulary.decode(tokens.ravel())
+        return [(whole[at : at + steps], False) for at in range(0, len(whole), steps)]
+    is_end = tokens == end  # [batch, steps]
+    counts = np.where(is_end.any(axis=1), is_end.argmax(axis=1), steps).tolist()
+    rows = zip(tokens, counts, strict=True)
+    return [(vocabulary.decode(row[:count]), count < steps) for row, count in rows]
 
 
 class RunLane:
@@ -88,14 +101,15 @@ class RunLane:
         }
         steps = self._steps(texts, self._writer.most_steps)
         tokens = self._writer.write(steps).T  # [batch, steps]
-        written = self._engine.vocabulary.decode(tokens.ravel())
+        written = _texts(self._engine.vocabulary, tokens)
         for place, text in enumerate(self._places):
             if text is None:
                 continue
             scores = None
             if place in before and text.wanted.top is not None:
                 scores = self._scores(before[place], tokens[place].copy(), text.wanted.top)
-            text.take(written[place * steps : (place + 1) * steps], scores)
+            own, ends = written[place]
+            text.take(own, scores, ends)
             if text.ended:
                 self._places[place] = None
         return len(texts)
@@ -151,7 +165,7 @@ class StepLane:
             if text.sampler is None:
                 options, vocab_size = text.wanted.options, len(self._engine.vocabulary)
                 text.sampler = Sampler(options, vocab_size, (text.wanted.row,))
-                text.sampler.see(0, text.prompt.fed)
+                text.sampler.see(0, text.prompt.seen)
                 text.counts = np.zeros(vocab_size, dtype=np.int64)
             text.state = None
 
@@ -205,8 +219,9 @@ class StepLane:
                     scores[place].append(score_tokens(row, token, text.wanted.top))
             stepper.step(tokens)
             drawn.append(tokens)
-        for text, own, found in zip(texts, np.stack(drawn, axis=1), scores, strict=True):
-            text.take(self._engine.vocabulary.decode(own), join_scores(found) if found else None)
+        written = _texts(self._engine.vocabulary, np.stack(drawn, axis=1))
+        for text, (own, ends), found in zip(texts, written, scores, strict=True):
+            text.take(own, join_scores(found) if found else None, ends)
         if any(text.ended for text in texts):
             self._keep([text for text in texts if not text.ended])
         return len(texts)

@@ -116,12 +116,18 @@ class Prompt:
 
     Attributes:
         tokens: as given.
-        fed: what the model reads: the tokens, or the separator that stands before a text.
+        fed: what the model reads: where texts have an end, the end token comes first; else the
+            separator that stands before a text is read where there are no tokens.
+        seen: those of them that a repetition penalty counts.
+        may_end: whether the model ends texts.
     """
 
     def __init__(self, engine: Engine, tokens: NDArray[np.int64], top: int | None = None) -> None:
-        self.tokens = tokens
-        self.fed = tokens if len(tokens) else engine.vocabulary.encode(engine.config.separator)
+        separator = np.array([engine.config.separator_token])
+        self.tokens, self.may_end = tokens, engine.config.end
+        begun = len(tokens) and (not self.may_end or tokens[0] == separator[0])
+        self.fed = tokens if begun else np.concatenate([separator, tokens])
+        self.seen = tokens if self.may_end else self.fed
         self._engine = engine
         self._top = top
         self._position = 0
@@ -141,7 +147,7 @@ class Prompt:
 
     @property
     def scores(self) -> Scores | None:
-        """Of all tokens but the first; None where there are none, or were not asked for."""
+        """Of all tokens but the first that is read; None where there are none, or not wanted."""
         return join_scores(self._scores) if self._scores else None
 
     def read_piece(self) -> None:
@@ -151,7 +157,7 @@ class Prompt:
         logits, self._hidden = self._engine.run_steps(piece[None], self._hidden)
         self._logits = logits[0, -1].copy()
         following = self.fed[begin + 1 : end + 1]
-        if self._top is not None and len(following) and len(self.tokens):
+        if self._top is not None and len(following):
             self._scores.append(score_tokens(logits[0, : len(following)], following, self._top))
         self._position += len(piece)
 
@@ -203,7 +209,9 @@ class Writing:
     @property
     def expected(self) -> int:
         """How many it is likely to draw yet."""
-        return self.left if self._finder is None else min(self.left, max(_SHORT, self.written))
+        if self._finder is None and not self.prompt.may_end:
+            return self.left
+        return min(self.left, max(_SHORT, self.written))
 
     @property
     def unread(self) -> int:
@@ -214,8 +222,15 @@ class Writing:
         """Whether nobody waits for it any more."""
         return self.cancelled or now >= self.deadline
 
-    def take(self, text: str, scores: Scores | None) -> None:
-        """Hear what was drawn next: a character a token, some of them perhaps beyond the end."""
+    def take(self, text: str, scores: Scores | None, ends: bool = False) -> None:
+        """Hear what was drawn next, some of it perhaps beyond the end.
+
+        Args:
+            text: a character a token.
+            scores: of them, where they are asked for, and perhaps of more.
+            ends: the model ended the text after them, with a token of its own.
+        """
+        ends = ends and len(text) < self.left
         text = text[: self.left]
         if scores is not None:
             self._scores.append(scores.part(0, len(text)))
@@ -230,10 +245,11 @@ class Writing:
                     break
             else:
                 keep -= self._finder.pending
-        self.written += len(text)
+        ends = ends and self.ended is None
+        self.written += len(text) + ends
         self.turn -= len(text)
-        if self.ended is None and not self.left:
-            self.ended, keep = "length", len(whole)
+        if self.ended is None and (ends or not self.left):
+            self.ended, keep = "end" if ends else "length", len(whole)
         self._out.append(whole[:keep])
         self._held = whole[keep:]
 

@@ -1,0 +1,244 @@
+// A loaded model: write, score, look at what may come.
+
+import { Engine } from "./engine.js";
+import { ArtifactError, OptionError, shown } from "./errors.js";
+import { parseArtifact } from "./file.js";
+import { DEFAULT_LENGTH, Vocabulary, checkOptions, checkPolicy, checkWhole } from "./options.js";
+import { kindOf } from "./records.js";
+import { TextState, restoreState } from "./state.js";
+import { TextStream } from "./stream.js";
+import { LIMITS, OPTIONS } from "./tables.js";
+
+/** @import { Artifact } from "./file.js" */
+/** @import { SamplingOptions } from "./options.js" */
+/** @import { StreamOptions } from "./options.js" */
+/** @import { TextOptions } from "./options.js" */
+/** @import { WritingOptions } from "./options.js" */
+
+/** Log probability of a text. */
+export class Score {
+  /**
+   * @param {number[]} scores nats, one for each character that was scored
+   * @param {number} unknown how many of them the model does not know
+   */
+  constructor(scores, unknown) {
+    /** Nats, one for each character that was scored. */
+    this.log_probabilities = Float64Array.from(scores);
+    /** How many of them the model does not know: each counts as likely as the least likely one. */
+    this.unknown = unknown;
+    /** How many were scored. */
+    this.characters = scores.length;
+    /** Log probability of all of them together, nats (0 or less). */
+    this.total = scores.reduce((sum, score) => sum + score, 0);
+  }
+
+  /** Mean negative log probability, nats: the loss of training. */
+  get nats_per_char() {
+    return -this.total / this.characters;
+  }
+
+  /** The same in bits. */
+  get bits_per_char() {
+    return this.nats_per_char / Math.LN2;
+  }
+
+  /** Exp of `nats_per_char`: between so many characters the model hesitates on average. */
+  get perplexity() {
+    return Math.exp(this.nats_per_char);
+  }
+}
+
+/** A loaded model. No call changes it. */
+export class Model {
+  /**
+   * Made by `load`.
+   * @param {Artifact} artifact
+   * @param {{[name: string]: Float32Array | Int8Array}} weights
+   */
+  constructor(artifact, weights) {
+    /** What the file says: seal, config, training, parity, properties. */
+    this.artifact = artifact;
+    this.vocabulary = new Vocabulary(artifact.config);
+    this.engine = new Engine(artifact.config, weights);
+  }
+
+  /** What the model is. */
+  get config() {
+    return this.artifact.config;
+  }
+
+  /**
+   * The state of a text that begins with `start`, to feed, draw, fork and save.
+   * @param {string} [start]
+   * @param {SamplingOptions & TextOptions} [options]
+   */
+  state(start = "", options = {}) {
+    const state = this.#newState(options);
+    state.feed(start);
+    return state;
+  }
+
+  /** @param {WritingOptions} given */
+  #newState({ row = 0, unknown, length: _, signal: __, ...sampling }) {
+    const wrong = Object.keys(sampling).find((name) => name !== "stop" && !Object.hasOwn(OPTIONS, name));
+    if (wrong !== undefined) throw new OptionError(`no such option: ${wrong}`);
+    const options = checkOptions(sampling, this.vocabulary, this.config.sampling);
+    options.seed ??= BigInt(crypto.getRandomValues(new Uint32Array(1))[0]);
+    return new TextState(this, options, BigInt(checkWhole("row", row, 0, LIMITS.row)), checkPolicy(unknown));
+  }
+
+  /**
+   * Write on from `start`, character by character: `for await (const character of stream)`.
+   * @param {string} [start] the text to go on from, not part of the result; empty begins a text
+   * @param {WritingOptions} [options] without a length the text goes on until its end, a stop string,
+   *   `close` or the signal
+   */
+  stream(start = "", options = {}) {
+    const tokens = this.vocabulary.encode(start, options.unknown);
+    return new TextStream(this.#newState(options), tokens, checkLength(options.length), options.signal);
+  }
+
+  /**
+   * The text that `stream` writes, whole, before this returns.
+   * @param {string} [start]
+   * @param {WritingOptions} [options] 200 characters, where there is no length
+   */
+  generate(start = "", options = {}) {
+    return [...this.stream(start, { length: DEFAULT_LENGTH, ...options })].join("");
+  }
+
+  /**
+   * Write on from where `state` stands, with its options; see `stream`.
+   * @param {TextState} state
+   * @param {StreamOptions} [options]
+   */
+  resume(state, { length, signal } = {}) {
+    return new TextStream(state, [], checkLength(length), signal);
+  }
+
+  /**
+   * The state that `TextState.snapshot` saved, in this or another program.
+   * @param {Uint8Array} snapshot
+   */
+  restore(snapshot) {
+    return restoreState(this, snapshot);
+  }
+
+  /**
+   * Probabilities of the character after `text`, likeliest first; `top` of them or all.
+   * @param {string} [text]
+   * @param {{top?: number, unknown?: "error" | "skip" | "replace"}} [options]
+   */
+  nextProbabilities(text = "", { top, unknown } = {}) {
+    return this.state(text, { unknown }).probabilities(top);
+  }
+
+  /**
+   * How likely the model finds a text: every character but the first, given all before it; of a model
+   * of documents each character, and the end. One that the model does not know counts as likely as
+   * the one that it finds least likely there, and is then left out, or read as the replacement.
+   * @param {string} text
+   * @param {{window?: number, unknown?: "error" | "skip" | "replace"}} [options] a window begins from a
+   *   zero state again after each so many characters
+   */
+  score(text, { window, unknown } = {}) {
+    if (window !== undefined) checkWhole("window", window, 1, LIMITS.length);
+    if (this.config.end) {
+      if (window !== undefined)
+        throw new OptionError("window is for running text, and this model's texts end; leave it out");
+      return this.scoreAlone(text, { unknown, end: true });
+    }
+    const [first, ...tokens] = this.#readable(text, unknown);
+    if (!tokens.length)
+      throw new OptionError(`a score needs at least 2 characters, got ${first === undefined ? 0 : 1}`);
+    return this.#score(first, tokens, unknown, window ?? Infinity);
+  }
+
+  /**
+   * The score of a text of its own: its first character counts too, after the separator.
+   * @param {string} text
+   * @param {{end?: boolean, unknown?: "error" | "skip" | "replace"}} [options] `end` scores the end
+   *   too: the end token of a model of documents, else the line end, if the model knows it
+   */
+  scoreAlone(text, { end = false, unknown } = {}) {
+    const { config, vocabulary } = this;
+    const ending = vocabulary.end >= 0 ? vocabulary.end : vocabulary.tokenOf.get("\n");
+    const tokens = [...this.#readable(text, unknown), ...(end && ending !== undefined ? [ending] : [])];
+    if (!tokens.length) throw new OptionError("the text is empty; a score needs at least 1 character");
+    return this.#score(config.tokens.indexOf(config.separator), tokens, unknown, Infinity);
+  }
+
+  /** @type {(text: string, unknown: string | undefined) => number[]} */
+  #readable(text, unknown) {
+    checkPolicy(unknown);
+    return unknown === "error" ? this.vocabulary.encode(text, unknown) : this.vocabulary.lookUp(text);
+  }
+
+  /** @type {(first: number, tokens: number[], unknown: string | undefined, window: number) => Score} */
+  #score(first, tokens, unknown, window) {
+    const { config, vocabulary, engine } = this;
+    const standIn = (unknown ?? config.unknown) === "replace" ? vocabulary.replacement : -1;
+    const instead = standIn < 0 ? config.tokens.indexOf(config.separator) : standIn; // before a window
+    const hidden = new Float32Array(engine.layers * engine.hidden);
+    let logits = engine.step(hidden, first < 0 ? instead : first);
+    const scores = tokens.map((token, place) => {
+      if (place && place % window === 0) {
+        hidden.fill(0);
+        logits = engine.step(hidden, tokens[place - 1] < 0 ? instead : tokens[place - 1]);
+      }
+      const score = logProbability(logits, token);
+      const read = token < 0 ? standIn : token;
+      if (read >= 0) logits = engine.step(hidden, read);
+      return score;
+    });
+    return new Score(scores, tokens.filter((token) => token < 0).length);
+  }
+}
+
+/** @param {any} length */
+const checkLength = (length) =>
+  length === undefined || length === null ? Infinity : checkWhole("length", length, 0, LIMITS.length);
+
+/**
+ * Nats; of -1 those of the least likely token.
+ * @type {(logits: Float32Array, token: number) => number}
+ */
+function logProbability(logits, token) {
+  let [least, most, total] = [Infinity, -Infinity, 0];
+  for (const logit of logits) [least, most] = [Math.min(least, logit), Math.max(most, logit)];
+  for (const logit of logits) total += Math.exp(logit - most);
+  return (token < 0 ? least : logits[token]) - most - Math.log(total);
+}
+
+/**
+ * Read, check and open a model file.
+ * @param {Uint8Array | ArrayBuffer | URL | string} source its bytes, or where it is
+ * @returns {Promise<Model>}
+ */
+export async function load(source) {
+  if (typeof source === "string" || source instanceof URL) return load(await fetchBytes(source));
+  if (!(source instanceof Uint8Array) && !(source instanceof ArrayBuffer)) {
+    throw new OptionError(`a model is a Uint8Array, an ArrayBuffer or a URL, got ${kindOf(source)}`);
+  }
+  // a copy, since bytes that change could be others after the check; Buffer's slice of Node is none
+  const bytes = new Uint8Array(source instanceof Uint8Array ? source : source.slice(0));
+  const { artifact, weights } = await parseArtifact(bytes);
+  return new Model(artifact, weights);
+}
+
+/** @param {URL | string} source */
+async function fetchBytes(source) {
+  const url = String(source);
+  try {
+    if (url.startsWith("file:") && "process" in globalThis && !("Deno" in globalThis)) {
+      // @ts-ignore: Node's fetch reads no files, and elsewhere there are no types of it
+      const { readFile } = await import("node:fs/promises");
+      return new Uint8Array(await readFile(new URL(url)));
+    }
+    const response = await fetch(url);
+    if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+    return new Uint8Array(await response.arrayBuffer());
+  } catch (error) {
+    throw new ArtifactError(`cannot read ${shown(url)}: ${/** @type {Error} */ (error).message}`);
+  }
+}

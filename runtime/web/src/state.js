@@ -1,0 +1,232 @@
+// The state of one text: what was fed, what comes next, and where its draws stand.
+
+import { ArtifactError, OptionError } from "./errors.js";
+import { utf8 } from "./form.js";
+import { checkOptions, checkWhole } from "./options.js";
+import { conform, kindOf, parseObject } from "./records.js";
+import { Sampler, byWeight, exponentiate } from "./sampling.js";
+import { LIMITS, RECORDS } from "./tables.js";
+
+/** @import { Artifact } from "./file.js" */
+/** @import { Engine } from "./engine.js" */
+/** @import { Vocabulary } from "./options.js" */
+/** @import { Json } from "./errors.js" */
+/** @import { Model } from "./model.js" */
+
+/** A text in the making: feed it, look at what may come, draw, fork, save and restore. */
+export class TextState {
+  /** @type {Engine} */ #engine;
+  /** @type {Artifact} */ #artifact;
+  /** @type {Vocabulary} */ #vocabulary;
+  /** @type {Sampler} */ #sampler;
+  /** @type {string | null} */ #unknown;
+  /** @type {Float32Array} */ #hidden;
+  /** @type {Float32Array} */ #logits;
+  #fed = false;
+
+  /**
+   * Made by `Model.state`.
+   * @param {Model} model
+   * @param {Json} options checked, with a seed
+   * @param {bigint} row
+   * @param {string | null} unknown
+   */
+  constructor(model, options, row, unknown) {
+    this.model = model;
+    this.#engine = model.engine;
+    this.#artifact = model.artifact;
+    this.#vocabulary = model.vocabulary;
+    this.#sampler = new Sampler(options, this.#engine.vocab, row);
+    this.#unknown = unknown;
+    this.#hidden = new Float32Array(this.#engine.layers * this.#engine.hidden);
+    this.#logits = new Float32Array(this.#engine.vocab);
+  }
+
+  /** The sampling options. @returns {Json} */
+  get options() {
+    return { ...this.#sampler.options };
+  }
+
+  /** The seed of the draws: the one given, or the fresh one that was taken instead. */
+  get seed() {
+    return plain(this.#sampler.options.seed);
+  }
+
+  /** How many tokens were drawn so far. */
+  get drawn() {
+    return this.#sampler.drawn;
+  }
+
+  /**
+   * Read a text as if it had been written: all of it, or nothing where this throws.
+   * @param {string} text
+   */
+  feed(text) {
+    this.feedTokens(this.#vocabulary.encode(text, this.#unknown));
+  }
+
+  /** @param {number[]} tokens of the model's */
+  feedTokens(tokens) {
+    for (const token of tokens) checkWhole("a token", token, 0, this.#logits.length - 1);
+    if (!tokens.length) return;
+    if (!this.#fed && this.#vocabulary.end >= 0) this.#beginText();
+    let logits = this.#logits;
+    for (const token of tokens) logits = this.#engine.step(this.#hidden, token);
+    this.#logits.set(logits);
+    this.#sampler.see(tokens);
+    this.#fed = true;
+  }
+
+  /** Where nothing was fed yet, feed the separator that stands before a text. */
+  #begin() {
+    if (this.#fed) return;
+    if (this.#vocabulary.end >= 0) this.#beginText();
+    else this.feedTokens(this.#vocabulary.encode(this.#artifact.config.separator, "error"));
+  }
+
+  /** Feed the end token before the first character: it is no token that a text has seen. */
+  #beginText() {
+    this.#hidden.fill(0);
+    this.#logits.set(this.#engine.step(this.#hidden, this.#vocabulary.end));
+    this.#sampler.seen?.fill(0);
+    this.#fed = true;
+  }
+
+  /** Scores of the next token before temperature, a copy, [vocab_size]. */
+  logits() {
+    this.#begin();
+    return this.#logits.slice();
+  }
+
+  /** The hidden state, a copy, [num_layers, hidden_size]. */
+  hidden() {
+    return this.#fed ? this.#hidden.slice() : new Float32Array(this.#hidden.length);
+  }
+
+  /**
+   * The model's own probabilities of the next character, likeliest first: no temperature, no
+   * filters. The empty text is the end of the text, in models of documents.
+   * @param {number} [top] how many; by default all
+   * @returns {Map<string, number>}
+   */
+  probabilities(top) {
+    const wanted = top === undefined ? undefined : checkWhole("top", top, 1, LIMITS.length);
+    const weights = Float64Array.from(this.logits());
+    exponentiate(weights, { temperature: 1, top_k: 0, top_p: 1, min_p: 0 });
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    const texts = this.#vocabulary.texts;
+    return new Map(
+      byWeight(weights)
+        .slice(0, wanted)
+        .map((token) => [texts[token], weights[token] / total]),
+    );
+  }
+
+  /**
+   * Draw the next character, feed it, and return it. The empty text is the end of the text, of a
+   * model whose texts have one: the state then stands before the next text, and its draws go on.
+   */
+  draw() {
+    this.#begin();
+    const token = this.#sampler.sample(this.#logits);
+    this.#logits.set(this.#engine.step(this.#hidden, token));
+    if (token === this.#vocabulary.end) this.#fed = false;
+    return this.#vocabulary.texts[token];
+  }
+
+  /** An independent copy that goes on with the same draws; it shares the model. */
+  fork() {
+    return restoreState(this.model, this.snapshot());
+  }
+
+  /**
+   * All of the state as bytes, for `Model.restore` in this or another program, in JavaScript or Python.
+   * @returns {Uint8Array}
+   */
+  snapshot() {
+    const { options, row, drawn, seen } = this.#sampler;
+    const { temperature, top_k, top_p, min_p, repetition_penalty, stop, seed } = options;
+    const used = this.#fed && seen ? [...seen.keys()].filter((token) => seen[token]) : [];
+    const sampling =
+      `{"min_p":${pythonFloat(min_p)},"repetition_penalty":${pythonFloat(repetition_penalty)},"stop":${ascii(stop)},` +
+      `"temperature":${pythonFloat(temperature)},"top_k":${top_k},"top_p":${pythonFloat(top_p)}}`;
+    const header =
+      `{"drawn":${drawn},"fed":${this.#fed},"model":"${this.#artifact.sha256}","options":${sampling},"row":${row},` +
+      `"seed":${seed},"seen":[${used}],"unknown":${ascii(this.#unknown)}}`;
+    const head = utf8.encode(`${LIMITS.magic}${header}\n`);
+    const [hidden, logits] = this.#fed
+      ? [this.#hidden, this.#logits]
+      : [this.hidden(), new Float32Array(this.#logits.length)];
+    const bytes = new Uint8Array(head.length + hidden.byteLength + logits.byteLength);
+    bytes.set(head);
+    bytes.set(new Uint8Array(hidden.buffer), head.length);
+    bytes.set(new Uint8Array(logits.buffer), head.length + hidden.byteLength);
+    return bytes;
+  }
+
+  /** @type {(header: Json, floats: Float32Array) => this} */
+  resumeFrom({ drawn, fed, seen }, floats) {
+    const wrong = seen.find((/** @type {number} */ token) => token >= this.#logits.length);
+    if (wrong !== undefined) throw new ArtifactError(`the snapshot is damaged: a token is ${wrong}`);
+    this.#sampler.drawn = Number(drawn);
+    this.#sampler.see(seen);
+    this.#fed = fed;
+    this.#hidden.set(floats.subarray(0, this.#hidden.length));
+    this.#logits.set(floats.subarray(this.#hidden.length));
+    return this;
+  }
+}
+
+/** @param {bigint} value */
+export const plain = (value) => (value <= Number.MAX_SAFE_INTEGER ? Number(value) : value);
+
+/** JSON as Python writes it: ASCII alone. @param {unknown} value */
+const ascii = (value) =>
+  JSON.stringify(value).replace(
+    /[\x7f-\uffff]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+
+/** A float as Python's repr writes it. @param {number} value */
+function pythonFloat(value) {
+  const [digits, exponent] = value.toExponential().split("e");
+  const power = Number(exponent);
+  if (power >= -4 && power < 16) return Number.isInteger(value) ? `${value}.0` : String(value);
+  return `${digits}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
+}
+
+/** @type {(model: Model, snapshot: Uint8Array) => TextState} */
+export function restoreState(model, snapshot) {
+  const magic = utf8.encode(LIMITS.magic);
+  if (!(snapshot instanceof Uint8Array))
+    throw new OptionError(`a snapshot must be a Uint8Array, got ${kindOf(snapshot)}`);
+  if (magic.some((byte, place) => byte !== snapshot[place]))
+    throw new ArtifactError("these bytes are not a snapshot of this version of chargen");
+  const found = snapshot.indexOf(10, magic.length);
+  const end = found < 0 ? snapshot.length : found;
+  let header;
+  try {
+    const json = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(
+      snapshot.subarray(magic.length, end),
+    );
+    header = conform(RECORDS.header, "its header", parseObject(json, "its header"));
+    header.options = checkOptions({ ...header.options, seed: header.seed }, model.vocabulary);
+  } catch (error) {
+    throw new ArtifactError(`the snapshot is damaged: ${/** @type {Error} */ (error).message}`);
+  }
+  const { sha256, config } = model.artifact;
+  if (header.model !== sha256)
+    throw new ArtifactError(`the snapshot is of another model: ${header.model.slice(0, 12)}…`);
+  const rest = new Uint8Array(snapshot.subarray(end + 1)); // aligned
+  const expected = 4 * (config.num_layers * config.hidden_size + config.tokens.length);
+  if (rest.length !== expected)
+    throw new ArtifactError(`the snapshot has ${rest.length} bytes of state, ${expected} are needed`);
+  const floats = new Float32Array(rest.buffer);
+  if (!floats.every(Number.isFinite))
+    throw new ArtifactError("the snapshot is damaged: a number in it is not finite");
+  const drawn = header.drawn && !config.end; // before its next text a state may have drawn others
+  if (!header.fed && (floats.some(Boolean) || drawn || header.seen.length)) {
+    throw new ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state");
+  }
+  return new TextState(model, header.options, BigInt(header.row), header.unknown).resumeFrom(header, floats);
+}

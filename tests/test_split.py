@@ -1,0 +1,360 @@
+"""How a corpus is read into documents, and which part of it measures the model."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from chargen_export.cli import app
+from chargen_export.pipeline import train_and_export
+from chargen_ort import CorpusError, OptionError
+from chargen_ort.documents import cut_documents
+from chargen_ort.vocabulary import collect_tokens
+from chargen_train import split as split_module
+from chargen_train.corpus import load_corpus
+from chargen_train.cutting import document_ranges, end_documents
+from chargen_train.device import choose_device
+from chargen_train.evaluate import measure_losses
+from chargen_train.reading import Reading
+from chargen_train.recipe import SEGMENT, Recipe, choose_recipe
+from chargen_train.split import Part, Passages, hash_ranges, split_text
+from chargen_train.windows import DocumentWindows, batches_of
+from tests.conftest import random_model
+
+CPU = choose_device("cpu")
+WORDS = ["green", "blue", "red", "cloud", "river", "stone"]
+
+
+def words(count, seed=0, of=WORDS):
+    return " ".join(np.random.default_rng(seed).choice(of, count))
+
+
+@pytest.fixture
+def corpus_of(tmp_path):
+    def load(text, *reading, name="c.txt", **options):
+        (tmp_path / name).write_text(text)
+        return load_corpus(tmp_path / name, Reading(*reading, **options))
+
+    return load
+
+
+def documents_of(corpus, part):
+    return [corpus.vocabulary.decode(corpus.tokens[a : b - 1]) for a, b in part.ranges]
+
+
+NUMBERED = [f"name {i}" for i in range(1_500)]
+
+
+# What a document is
+
+
+def test_a_list_of_lines_is_recognised_and_said_so(corpus_of):
+    corpus = corpus_of("\n".join(NUMBERED))
+    assert corpus.documents == "lines"
+    assert corpus.decision == (
+        "each line is a document: there are 1,500, none blank, 100% of them different, none longer "
+        "than 9 characters"
+    )
+    assert corpus.document_count == 1_500
+    assert "\n" not in corpus.vocabulary.characters
+    assert corpus.vocabulary.end
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (NUMBERED[:49], "it has 49 lines, and a list has at least 50"),
+        ([*NUMBERED[:60], "", "x"], "1 of its 62 lines are blank"),
+        ([*NUMBERED[:60], "x" * 513], "one of its lines has 513 characters, more than 512"),
+        (NUMBERED[:44] * 2, "only 50% of its lines are different"),
+    ],
+)
+def test_other_texts_run_on_and_say_why(corpus_of, lines, why):
+    corpus = corpus_of("\n".join(lines))
+    assert corpus.decision == f"the text runs on, no list of lines: {why}"
+    assert (corpus.documents, corpus.document_count) == ("none", 0)
+    assert corpus.vocabulary.decode(corpus.tokens) == "\n".join(lines)
+
+
+def test_the_option_decides_where_it_is_given(corpus_of):
+    text = "\n".join(NUMBERED)
+    assert corpus_of(text, "none").decision == "the text runs on, as --documents says"
+    assert not corpus_of(text, "none").vocabulary.end
+    short = corpus_of("ab\n\n\nab\ncd", "lines")
+    assert documents_of(short, short.training) == ["ab", "ab", "cd"]
+    blank = corpus_of("\n\nab\ncd\n \t\nef\n\n", "blank")
+    assert documents_of(blank, blank.training) == ["ab\ncd", "ef"]
+
+
+PIECES = st.lists(st.sampled_from(["a", "b", "\n", "\n\n", "ab\n"]), min_size=1, max_size=12)
+
+
+@settings(deadline=None)
+@given(PIECES)
+def test_tokens_are_cut_as_text_is(pieces):
+    text = "".join(pieces) + "a\n"
+    characters, tokens = collect_tokens([text])
+    end = len(characters) - 1
+    ended = end_documents(tokens, characters.index("\n"), end)
+    letters = characters.replace("\n", "")
+    ranges = document_ranges(ended, end)
+    found = ["".join(letters[t] for t in ended[a : b - 1]) for a, b in ranges]
+    assert found == list(cut_documents([text], "lines"))
+    assert all(ended[a - 1] == ended[b - 1] == end for a, b in ranges)
+
+
+def test_tokens_as_wide_as_they_can_be_still_have_room_for_the_end(corpus_of):
+    lines = [chr(0x4E00 + i) * 2 for i in range(255)]
+    corpus = corpus_of("\n".join(lines), "lines", holdout="none")
+    assert (corpus.tokens.dtype, corpus.vocabulary.end_token) == (np.uint8, 255)
+    assert documents_of(corpus, corpus.training) == lines
+
+
+# Columns
+
+
+def test_each_value_of_a_column_is_a_document(corpus_of):
+    table = 'id,"the name",n\n1,"a, b",x\n2,"c\nd",y\n3,,z\n4\n'
+    for column in ("the name", "2"):
+        corpus = corpus_of(table, column=column, name="t.csv")
+        expected = ["a, b", "c\nd"] if column != "2" else ["the name", "a, b", "c\nd"]
+        assert documents_of(corpus, corpus.training) == expected
+        assert corpus.decision == f"each value of the column {column} is a document"
+        assert corpus.notes == ("left out 1 lines that are too short to have the column",)
+    tabs = corpus_of("a\tb\nx\ty,1\nx\tz,2\n", column="b", name="t.tsv")
+    assert documents_of(tabs, tabs.training) == ["y,1", "z,2"]
+
+
+# What is held out
+
+
+def test_equal_documents_are_on_one_side_and_a_tenth_of_the_different_ones_measures(corpus_of):
+    lines = NUMBERED + NUMBERED[::10]
+    one, other = corpus_of("\n".join(lines)), corpus_of("\n".join(sorted(lines, reverse=True)))
+    training, validation = (documents_of(one, part) for part in (one.training, one.validation))
+    assert len(set(validation)) == 150
+    assert not set(training) & set(validation)
+    assert sorted(training + validation) == sorted(lines)
+    assert documents_of(other, other.validation) == validation, "whatever their order"
+
+
+def test_equal_ranges_and_no_others_have_equal_hashes(monkeypatch):
+    texts = ["a", "b", "ab", "ba", "aab", "a", "aab", "ab"]
+    _, tokens = collect_tokens([f"{text}\n" for text in texts])
+    ended = end_documents(tokens, 0, 2)
+    ranges = document_ranges(ended, 2) - np.array([0, 1])
+    whole = hash_ranges(ended, ranges, "ab")
+    for i, text in enumerate(texts):
+        assert [texts[j] for j in np.flatnonzero(whole == whole[i])] == [text] * texts.count(text)
+    monkeypatch.setattr(split_module, "_HASHED", 4)  # a few at a time
+    assert hash_ranges(ended, ranges, "ab").tolist() == whole.tolist()
+
+
+def test_running_text_is_held_out_in_blocks_spread_over_it(corpus_of):
+    text = words(3_000)
+    corpus = corpus_of(text)
+    ranges = corpus.validation.ranges
+    assert len(ranges) == 20
+    assert len(corpus.validation) == len(text) - int(0.9 * len(text))
+    assert [int(a * 20 // len(text)) for a, _ in ranges] == list(range(20)), "one a twentieth"
+    both = [*corpus.training.ranges.tolist(), *ranges.tolist()]
+    assert "".join(text[a:b] for a, b in sorted(both)) == text
+    joined = "".join(text[a:b] for a, b in corpus.training.ranges)
+    assert corpus.vocabulary.decode(corpus.training[:]) == joined
+    for begin, end in ((0, 5), (400, 700), (1_000, 5_000), (len(joined) - 3, len(joined) + 9)):
+        assert corpus.vocabulary.decode(corpus.training[begin:end]) == joined[begin:end]
+
+
+def test_the_first_passages_come_from_all_blocks(corpus_of):
+    corpus = corpus_of(words(12_000))
+    passages = corpus.validation.passages()
+    first = passages.head(20 * 256)
+    assert len({int(a * 20 // len(corpus)) for a, _ in first.ranges}) == 20
+    assert passages.predicted == len(corpus.validation) - 20  # all but the first of each block
+
+
+@pytest.mark.parametrize("length", [2, 9, 19, 20, 21, 399, 400, 12_345])
+@pytest.mark.parametrize("holdout", ["tail", "spread"])
+def test_any_length_is_split_without_loss(length, holdout):
+    training, validation = split_text(length, holdout)
+    places = np.concatenate([np.arange(a, b) for a, b in [*training, *validation]])
+    assert sorted(places.tolist()) == list(range(length))
+
+
+def test_the_tail_is_the_last_tenth(corpus_of):
+    text = words(3_000)
+    corpus = corpus_of(text, holdout="tail")
+    assert corpus.vocabulary.decode(corpus.validation[:]) == text[int(0.9 * len(text)) :]
+    names = corpus_of("\n".join(NUMBERED), holdout="tail")
+    assert documents_of(names, names.validation) == NUMBERED[1_350:]
+
+
+def test_another_file_measures_and_is_no_part_of_the_corpus(corpus_of, tmp_path):
+    (tmp_path / "valid.txt").write_text("name x\nname y")
+    valid = str(tmp_path / "valid.txt")
+    corpus = corpus_of("\n".join(NUMBERED), holdout=valid)
+    assert documents_of(corpus, corpus.training) == NUMBERED
+    assert documents_of(corpus, corpus.validation) == ["name x", "name y"]
+    assert (corpus.document_count, len(corpus)) == (1_500, len("\n".join(NUMBERED)))
+    text = corpus_of(words(3_000), holdout=valid)
+    assert text.vocabulary.decode(text.validation[:]) == "name x\nname y"
+    with pytest.raises(CorpusError, match="no such file"):
+        corpus_of("\n".join(NUMBERED), holdout="no.txt")
+
+
+@pytest.mark.parametrize("text", [words(100), "\n".join(NUMBERED[:60])])
+def test_of_a_short_corpus_nothing_is_held_out_unless_asked(corpus_of, text):
+    assert len(corpus_of(text).validation) == 0
+    assert corpus_of(text).reading.holdout == "none"
+    assert len(corpus_of(text, holdout="spread").validation) > 0
+    assert len(corpus_of(text * 100, holdout="none").validation) == 0
+
+
+def test_a_tail_unlike_the_rest_is_told_of_before_training(corpus_of):
+    greek = words(300, of=["αβγ", "δε", "ζηθ"])
+    text = words(2_200) + "\n" + greek
+    [warning] = corpus_of(text, holdout="tail").warnings
+    assert "of the held-out characters stand nowhere in the text that is trained on" in warning
+    assert warning.endswith("--holdout spread holds out parts of the whole text")
+    assert corpus_of(text).warnings == ()
+    same_letters = words(2_200) + " " + words(400, of=["neerg", "eulb", "duolc", "revir"])
+    [warning] = corpus_of(same_letters, holdout="tail").warnings
+    assert "by the frequencies of pairs of characters it costs" in warning
+    assert corpus_of(same_letters).warnings == ()
+    assert corpus_of(words(2_600), holdout="tail").warnings == ()
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--column", "who"], "c.txt has no column who; its first line has 2: a, b; give --column"),
+        (["--column", "3"], "has no column 3; its first line has 2"),
+        (["--column", "a", "--documents", "blank"], "--column makes each value a document, and"),
+        (["--documents", "blank"], "is one document with --documents blank; give --documents none"),
+        (["--documents", "files"], "is one document with --documents files"),
+        (["--holdout", "no.txt"], "no such file: no.txt"),
+        (["--holdout", ""], "--holdout is empty"),
+        (["--documents", "words"], "Invalid value for '--documents'"),
+    ],
+)
+def test_what_cannot_be_read_so_is_one_line(tmp_path, monkeypatch, options, message):
+    (tmp_path / "c.txt").write_text("a,b\n1,2\n3,4\n")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["c.txt", *options])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_part_that_would_be_empty_is_refused(corpus_of):
+    for text, reading in (("aaa\naaa\naaa", ("lines",)), ("abcdefgh", ("none",))):
+        with pytest.raises(CorpusError, match=r"--holdout spread would leave .* --holdout none"):
+            corpus_of(text, *reading, holdout="spread")
+    with pytest.raises(OptionError, match="documents is words; give auto, none, lines"):
+        Reading("words")
+
+
+def test_the_text_that_measures_is_never_written_over(tmp_path):
+    (tmp_path / "c.txt").write_text(words(100))
+    (tmp_path / "v.onnx").write_text("a held-out text")
+    reading = Reading(holdout=str(tmp_path / "v.onnx"))
+    with pytest.raises(OptionError, match=r"v\.onnx"):
+        train_and_export(tmp_path / "c.txt", tmp_path / "v.onnx", overwrite=True, reading=reading)
+
+
+# Batches
+
+
+def ragged(count, low, high, seed=0):
+    """A part of documents whose lengths are anything from `low` to `high`; token 1 ends them."""
+    sizes = np.random.default_rng(seed).integers(low, high + 1, count) + 1
+    edges = np.append(1, 1 + np.cumsum(sizes))
+    tokens = np.zeros(edges[-1], dtype=np.uint8)
+    tokens[edges - 1] = 1
+    return Part(tokens, np.stack([edges[:-1], edges[1:]], axis=1), documents=True)
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high"), [(30_000, 2, 15), (1_750, 2, 15), (300, 1, 512), (50, 1, 512)]
+)
+def test_padding_is_less_than_a_tenth_of_the_steps(count, low, high):
+    part = ragged(count, low, high)
+    recipe = choose_recipe(part.characters, documents=count, steps=1)
+    windows = DocumentWindows(part, recipe, CPU)
+    assert windows.padding < 0.1
+    predicted = computed = 0
+    for _ in range(int(windows.per_epoch)):
+        batch = windows.next()
+        predicted += int((batch.target >= 0).sum())
+        computed += batch.target.numel()
+    assert 1 - predicted / computed == pytest.approx(windows.padding, abs=0.02)
+
+
+def test_each_document_is_read_once_an_epoch_from_its_beginning():
+    part = ragged(64, 1, 30)
+    recipe = Recipe(steps=1, batch_size=4, seq_length=8)
+    windows = batches_of(part, recipe, CPU)
+    for _ in range(2):
+        begun, read = [], np.zeros(len(part.tokens), dtype=int)
+        while len(begun) < 64 or keep_next(windows):
+            batch = windows.next()
+            targets = batch.starts[:, None] + 1 + np.arange(batch.target.shape[1])
+            read[targets[batch.target.numpy() >= 0]] += 1
+            if not batch.keep.any():
+                begun += batch.starts.tolist()
+        assert sorted(begun) == sorted(part.ranges[:, 0] - 1)
+        assert read[1:].tolist() == [1] * (len(part.tokens) - 1)
+
+
+def keep_next(windows):
+    """Whether the next window goes on with the documents of this one."""
+    return windows.state()["offset"] > 0
+
+
+def test_a_long_document_is_read_as_several():
+    part = ragged(3, 3 * SEGMENT, 3 * SEGMENT)
+    windows = DocumentWindows(part, Recipe(steps=1, batch_size=3, seq_length=64), CPU)
+    read = np.zeros(len(part.tokens), dtype=int)
+    for _ in range(int(windows.per_epoch)):
+        batch = windows.next()
+        targets = batch.starts[:, None] + 1 + np.arange(batch.target.shape[1])
+        read[targets[batch.target.numpy() >= 0]] += 1
+    assert read[1:].max() == 1
+    assert read.sum() >= 3 * 3 * SEGMENT
+
+
+def test_windows_of_documents_go_on_where_they_were():
+    part, recipe = ragged(100, 1, 30), Recipe(steps=1, batch_size=8, seq_length=8)
+    windows = DocumentWindows(part, recipe, CPU)
+    for _ in range(50):
+        windows.next()
+    other = DocumentWindows(part, recipe, CPU)
+    other.load(windows.state())
+    for _ in range(50):
+        assert windows.next().target.tolist() == other.next().target.tolist()
+    for state in ({"index": 99}, {"offset": 3}, {"offset": 800}):
+        with pytest.raises(OptionError, match="which its 100 documents do not have; train anew"):
+            other.load(windows.state() | {"offset": 0} | state)
+
+
+# Measuring
+
+
+def test_a_document_costs_what_it_costs_alone_however_long_it_is(monkeypatch):
+    model = random_model(vocab_size=7)
+    rng = np.random.default_rng(0)
+    edges = np.cumsum([1, 3, 700, 1, 40, 2_000, 9])
+    monkeypatch.setattr(split_module, "_AREA", 1_000)
+    tokens = rng.integers(0, 7, edges[-1]).astype(np.uint8)
+    passages = Passages(tokens, np.stack([edges[:-1], edges[1:]], axis=1))
+    together = measure_losses(model, passages, lambda: False)
+    for index, each in enumerate(passages.ranges):
+        alone = measure_losses(model, Passages(tokens, each[None]), lambda: False)
+        assert together.nats[index] == pytest.approx(alone.nats[0], rel=1e-5)
+    assert together.predicted.tolist() == np.diff(edges).tolist()
+    partly = measure_losses(model, passages, lambda: True)
+    assert 0 < len(partly.nats) < len(together.nats)

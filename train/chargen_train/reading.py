@@ -1,0 +1,121 @@
+"""How a corpus is read: what its documents are, and what of it is held out."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from chargen_ort.checks import printable
+from chargen_ort.documents import DOCUMENT_KINDS, cut_documents
+from chargen_ort.errors import OptionError
+from chargen_ort.text import TextReader
+from chargen_train.columns import Column
+
+HoldoutKind = Literal["tail", "spread", "none", "file"]
+_END = "\0"  # ends a document while it is read; no text has this character
+_CHUNK = 1 << 16  # characters of documents that are given on at a time, at least
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a corpus is read and split.
+
+    Attributes:
+        documents: what a document is; ``auto`` finds out whether each line is one.
+        column: name or number of a column of a table, each of whose values is a document; None
+            reads the whole file.
+        holdout: what measures the model: the ``tail``, parts ``spread`` over the corpus, ``none``
+            of it, or the path of another text. None spreads, where the corpus is long enough.
+
+    Raises:
+        OptionError: an unknown name, or options that contradict each other.
+    """
+
+    documents: Literal["auto", "none", "lines", "blank", "files"] = "auto"
+    column: str | None = None
+    holdout: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.documents not in ("auto", *DOCUMENT_KINDS):
+            names = ", ".join(DOCUMENT_KINDS)
+            raise OptionError(f"documents is {printable(self.documents, 60)}; give auto, {names}")
+        if self.column is not None and self.documents not in ("auto", "lines"):
+            raise OptionError(
+                f"--column makes each value a document, and --documents is {self.documents}; leave "
+                "one of the two out"
+            )
+        for name in ("column", "holdout"):
+            if getattr(self, name) == "":
+                raise OptionError(f"--{name} is empty; give a name, or leave it out")
+
+    @property
+    def holdout_kind(self) -> HoldoutKind:
+        """What measures the model; ``none`` where it is left open."""
+        if self.holdout is None:
+            return "none"
+        return next((kind for kind in get_args(HoldoutKind)[:3] if kind == self.holdout), "file")
+
+    @property
+    def separator(self) -> str:
+        """What ends a document in the text that `Source` gives."""
+        lines = self.documents in ("auto", "lines") and self.column is None
+        return "\n" if lines else _END
+
+
+class Source:
+    """The text of a file as it is made into tokens, in pieces, once.
+
+    Lines stay as they are. Of other documents, each has the separator after it.
+
+    Args:
+        reader: of the file.
+        reading: how it is read.
+        path: of the file, for messages.
+
+    Attributes:
+        characters: code points of the file that were read.
+        given: characters that were given on.
+    """
+
+    def __init__(self, reader: TextReader, reading: Reading, path: Path) -> None:
+        self.characters = self.given = 0
+        self._reader, self._reading = reader, reading
+        self._column: Column | None = None
+        if reading.column is not None:
+            self._column = Column(self._pieces(), reading.column, str(path))
+
+    def __iter__(self) -> Iterator[str]:
+        kind = self._reading.documents
+        pieces = self._pieces()
+        if self._column is not None:
+            pieces = _with_ends(self._column)
+        elif kind in ("blank", "files"):
+            pieces = _with_ends(cut_documents(pieces, kind))
+        for piece in pieces:
+            self.given += len(piece)
+            yield piece
+
+    def _pieces(self) -> Iterator[str]:
+        for piece in self._reader:
+            self.characters += len(piece)
+            yield piece
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """After the last piece: what was changed or left out, for people."""
+        missing = self._column.missing if self._column is not None else 0
+        left_out = (f"left out {missing:,} lines that are too short to have the column",)
+        return (*self._reader.notes, *(left_out if missing else ()))
+
+
+def _with_ends(documents: Iterable[str]) -> Iterator[str]:
+    """The documents, each with `_END` after it, many in one piece."""
+    waiting: list[str] = []
+    size = 0
+    for document in documents:
+        waiting.append(document)
+        size += len(document)
+        if size >= _CHUNK:
+            yield _END.join([*waiting, ""])
+            waiting, size = [], 0
+    yield _END.join([*waiting, ""])

@@ -1,0 +1,223 @@
+"""Which part of a corpus trains a model and which measures it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HELD_OUT = 0.1  # of the documents, or of the characters of running text
+BLOCKS = 20  # that running text is held out in
+WINDOW = 256  # characters, each window from a zero state: the protocol P1
+_AREA = 1 << 14  # tokens, padding included, that are read side by side
+_HASHED = 1 << 20  # tokens of a document at most that its hash is of, and of some at a time
+
+Tokens = NDArray[np.unsignedinteger]
+Ranges = NDArray[np.int64]  # [ranges, 2], where each begins and ends
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Texts that are measured, each from a zero state.
+
+    Attributes:
+        tokens: of the corpus, ``[tokens]``.
+        ranges: what is predicted in each, ``[passages, 2]``; read is the token before each of them.
+    """
+
+    tokens: Tokens
+    ranges: Ranges
+
+    @classmethod
+    def of(cls, tokens: Tokens, window: int = WINDOW) -> "Passages":
+        """Consecutive windows of a running text."""
+        return Part.of(tokens).passages(window)
+
+    def __len__(self) -> int:
+        return len(self.ranges)
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """How many tokens are predicted in each, ``[passages]``."""
+        return np.asarray(self.ranges[:, 1] - self.ranges[:, 0])
+
+    @property
+    def predicted(self) -> int:
+        """Tokens that are predicted in all of them."""
+        return int(self.sizes.sum())
+
+    def head(self, predicted: int) -> "Passages":
+        """The first of them, at least one, in which at most so many tokens are predicted."""
+        count = int(np.searchsorted(np.cumsum(self.sizes), predicted, side="right"))
+        return Passages(self.tokens, self.ranges[: max(1, count)])
+
+    def batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+        """Passages side by side, those of like length together, in about their order.
+
+        Yields:
+            their numbers ``[rows]``, what is read and what is predicted, ``[rows, time]`` each;
+            -100 is predicted where a row has ended.
+        """
+        edges = np.searchsorted(np.cumsum(self.sizes), np.arange(0, self.predicted, _AREA))
+        for begin, end in zip(edges, [*edges[1:], len(self)], strict=True):
+            order = begin + np.argsort(self.sizes[begin:end], kind="stable")
+            while len(order):
+                # the longest, at the end, says how many fit beside it
+                rows = order[-max(1, _AREA // int(self.sizes[order[-1]])) :]
+                order = order[: -len(rows)]
+                yield rows, *padded(self.tokens, self.ranges[rows])
+
+
+def padded(tokens: Tokens, ranges: Ranges) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What is read and what is predicted in `ranges`, ``[rows, longest]``; -100 behind the end."""
+    sizes = ranges[:, 1] - ranges[:, 0]
+    at = ranges[:, :1] + np.arange(sizes.max())  # [rows, longest]
+    inside = at < ranges[:, 1:]
+    at = np.where(inside, at, 1)
+    return tokens[at - 1].astype(np.int64), np.where(inside, tokens[at].astype(np.int64), -100)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a corpus: ranges of its tokens, read as if one followed the other.
+
+    Attributes:
+        tokens: of the corpus, ``[tokens]``.
+        ranges: ``[ranges, 2]``.
+        documents: whether each range is a document with its end token, and before it stands one.
+    """
+
+    tokens: Tokens
+    ranges: Ranges
+    documents: bool = False
+
+    @classmethod
+    def of(cls, tokens: Tokens) -> "Part":
+        """All of a running text."""
+        return cls(tokens, np.array([[0, len(tokens)]]))
+
+    @cached_property
+    def _edges(self) -> NDArray[np.int64]:
+        return np.concatenate([[0], np.cumsum(self.ranges[:, 1] - self.ranges[:, 0])])
+
+    def __len__(self) -> int:
+        return int(self._edges[-1])
+
+    @property
+    def characters(self) -> int:
+        """Its tokens but for the ends of documents."""
+        return len(self) - len(self.ranges) * self.documents
+
+    def head(self, length: int) -> "Part":
+        """Its first tokens, and the rest of the document in which they end."""
+        count = int(np.searchsorted(self._edges, length))
+        ranges = self.ranges[: max(1, count)].copy()
+        if not self.documents:
+            over = max(0, int(self._edges[len(ranges)]) - length)
+            ranges[-1, 1] -= over
+        return Part(self.tokens, ranges, self.documents)
+
+    def __getitem__(self, part: slice) -> Tokens:
+        begin, end, _ = part.indices(len(self))
+        first = int(np.searchsorted(self._edges, begin, side="right")) - 1
+        pieces: list[Tokens] = []
+        for index in range(first, len(self.ranges)):
+            if begin >= end and pieces:
+                break
+            offset = int(self.ranges[index, 0] - self._edges[index])
+            stop = min(end, int(self._edges[index + 1]))
+            pieces.append(self.tokens[offset + begin : offset + stop])
+            begin = stop
+        if len(pieces) == 1:
+            return pieces[0]  # a view
+        return np.concatenate(pieces) if pieces else self.tokens[:0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype=dtype)
+
+    def passages(self, window: int = WINDOW) -> Passages:
+        """Its documents; or the windows of its ranges, the first of each range before the others.
+
+        So the first passages represent the whole as far as the order of the ranges does.
+        """
+        if self.documents:
+            return Passages(self.tokens, self.ranges)
+        parts = []
+        for begin, end in self.ranges.tolist():
+            starts = np.arange(begin + 1, end, window)
+            parts.append(np.stack([starts, np.minimum(starts + window, end)], axis=1))
+        rank = np.concatenate([np.arange(len(part)) for part in parts])
+        order = np.argsort(rank, kind="stable")
+        return Passages(self.tokens, np.concatenate(parts)[order])
+
+
+def split_text(length: int, holdout: str) -> tuple[Ranges, Ranges]:
+    """Ranges of a running text that train and that measure: its ``tail``, or blocks ``spread``."""
+    held_out = length - int((1 - HELD_OUT) * length)
+    blocks = 1 if holdout == "tail" else max(1, min(BLOCKS, held_out // 2))
+    edges = np.linspace(0, length, blocks + 1).round().astype(np.int64)  # of sections
+    if holdout == "tail":
+        begins, ends = np.array([length - held_out]), np.array([length])
+    else:
+        sizes = np.diff(np.linspace(0, held_out, blocks + 1).round().astype(np.int64))
+        begins = (edges[:-1] + edges[1:] - sizes) // 2  # in the middle of each section
+        ends = begins + sizes
+    validation = np.stack([begins, ends], axis=1)
+    training = np.stack([np.append(0, ends), np.append(begins, length)], axis=1)
+    return training[training[:, 0] < training[:, 1]], validation
+
+
+def split_documents(hashes: NDArray[np.uint64], holdout: str) -> tuple[Ranges, Ranges]:
+    """Numbers of the documents that train, and of those that measure.
+
+    The ``tail``, or of the different documents those with the lowest hashes, in that order: equal
+    documents are on the same side, wherever they stand.
+    """
+    count = len(hashes)
+    if holdout == "tail":
+        cut = min(count - 1, int((1 - HELD_OUT) * count))
+        return np.arange(cut), np.arange(cut, count)
+    different = np.unique(hashes)
+    kept = round(HELD_OUT * len(different)) or 1
+    is_held_out = hashes <= different[kept - 1]
+    measuring = np.flatnonzero(is_held_out)
+    order = np.argsort(hashes[measuring], kind="stable")
+    return np.flatnonzero(~is_held_out), measuring[order]
+
+
+def hash_ranges(tokens: Tokens, ranges: Ranges, characters: str) -> NDArray[np.uint64]:
+    """A hash of what stands in each range, from its code points; not of those after a million.
+
+    Args:
+        tokens: ``[tokens]``.
+        ranges: ``[ranges, 2]``, in rising order, none of them empty.
+        characters: of the tokens.
+    """
+    points = np.array([*map(ord, characters), 0], dtype=np.uint64)  # 0: ends, between the ranges
+    table = _mixed(points + np.uint64(1))
+    hashes = np.empty(len(ranges), dtype=np.uint64)
+    begin = 0
+    while begin < len(ranges):
+        first = int(ranges[begin, 0])
+        end = max(begin + 1, int(np.searchsorted(ranges[:, 1], first + _HASHED, side="right")))
+        some = np.minimum(ranges[begin:end] - first, _HASHED)  # [ranges, 2]
+        values = table[tokens[first : first + int(some[-1, 1])]]
+        # the polynomial of each range in an odd number, all of them with the same powers of it …
+        powers = np.cumprod(np.full(len(values), 0x9E3779B97F4A7C15, dtype=np.uint64))
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values * powers)])
+        inverse = np.cumprod(np.full(len(values), pow(0x9E3779B97F4A7C15, -1, 1 << 64), np.uint64))
+        # … that of where it begins is taken out again
+        own = (sums[some[:, 1]] - sums[some[:, 0]]) * inverse[some[:, 0]]
+        sizes = ranges[begin:end, 1] - ranges[begin:end, 0]
+        hashes[begin:end] = _mixed(own + sizes.astype(np.uint64))
+        begin = end
+    return hashes
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Each number scattered over 64 bits: the last steps of SplitMix64 (Steele et al. 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
