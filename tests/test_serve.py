@@ -315,6 +315,8 @@ def test_the_page_asks_nobody_else(served):
         ({"max_tokens": 1.5}, "max_tokens", "whole number"),
         ({"n": 129}, "n", "give 1 to 128"),
         ({"n": 64, "prompt": ["a"] * 3}, "n", "128 at most"),
+        ({"n": 26, "max_tokens": 10_000}, "max_tokens", "260,000; ask for 250,000 at most"),
+        ({"logprobs": 20, "n": 2, "max_tokens": 10_000}, "max_tokens", "set stream to true"),
         ({"n": 2, "best_of": 3}, "best_of", "only n, 2"),
         ({"logprobs": 21}, "logprobs", "give 0 to 20"),
         ({"temperature": "hot"}, "temperature", "temperature"),
@@ -369,5 +371,6 @@ def test_other_routes_methods_and_types_are_refused_as_json(served):
     assert served.client.get("/v2").json()["error"]["message"].startswith("there is no such route")
     answer = served.client.get("/v1/completions")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
-    answer = served.client.post("/v1/completions", data={"prompt": "a"})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "content_type")
+    for sent in ({"data": {"prompt": "a"}}, {"content": b"{}"}):  # a page from elsewhere can
+        answer = served.client.post("/v1/completions", **sent)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (415, "content_type")

@@ -28,6 +28,7 @@ from chargen_ort.serve.requests import (
 from chargen_ort.serve.service import Service, read_body
 from chargen_ort.serve.texts import FEW_UNREAD, Piece, Prompt, Wanted, Writing
 
+_MOST_AT_ONCE = 250_000  # characters, and scores of characters, of an answer in one piece
 _EVENTS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -130,7 +131,8 @@ class Completions:
             Refusal: it is not answered.
         """
         service = self._service
-        asked = read_completion(self.fields, await read_body(service, scope, receive))
+        body = await read_body(service, scope, receive)
+        asked = read_completion(self.fields, body, max(_MOST_AT_ONCE, service.limits.length))
         async with service.models.use(asked.model) as model:
             options = _options(model.generator, asked)
             prompts = _prompts(model.generator, asked)

@@ -319,8 +319,13 @@ class Completion:
     unknown: UnknownPolicy | None = None
 
 
-def read_completion(fields: Mapping[str, Field], body: bytes) -> Completion:
+def read_completion(fields: Mapping[str, Field], body: bytes, most: int) -> Completion:
     """What a body asks for.
+
+    Args:
+        fields: as `completion_fields` gives them.
+        body: of the request.
+        most: characters of an answer that is not streamed, and scores of characters.
 
     Raises:
         Refusal: a value is out of its limits, or contradicts another.
@@ -337,11 +342,16 @@ def read_completion(fields: Mapping[str, Field], body: bytes) -> Completion:
     if "stream_options" in values and not values.get("stream"):
         message = "stream_options is for streams; leave it out, or set stream to true"
         raise Refusal(400, message, "invalid_value", "stream_options")
+    length, scored = values.get("max_tokens", DEFAULT_LENGTH), values.get("logprobs", -1) + 1
+    size = length * count * len(prompts) * (1 + scored)
+    if size > most and not values.get("stream"):
+        message = f"the texts and scores of an answer come to {size:,}; ask for {most:,} at most"
+        raise Refusal(400, f"{message}, or set stream to true", "invalid_value", "max_tokens")
     chosen = {name: values[name] for name in (*TABLE, "stop") if name in values}
     return Completion(
         model=values.get("model"),
         prompts=tuple(prompts),
-        max_tokens=values.get("max_tokens", DEFAULT_LENGTH),
+        max_tokens=length,
         n=count,
         echo=values.get("echo", False),
         logprobs=values.get("logprobs"),

@@ -4,7 +4,9 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +99,12 @@ class Routes:
             raise Refusal(400, "give either text or texts", "invalid_value", "text")
         if "text" in values and "end" in values:
             raise Refusal(400, "end is for texts; leave it out", "invalid_value", "end")
-        self._service.check_room(0, stream=False)
-        async with self._service.models.use(values.get("model")) as model, self._scoring:
-            try:
-                scores = await asyncio.to_thread(_scores, model.generator, values)
-            except (OptionError, UnknownCharacterError) as error:
-                raise Refusal(400, str(error), "invalid_value", "text") from None
+        with self._service.scoring():
+            async with self._service.models.use(values.get("model")) as model, self._scoring:
+                try:
+                    scores = await _in_thread(lambda: _scores(model.generator, values))
+                except (OptionError, UnknownCharacterError) as error:
+                    raise Refusal(400, str(error), "invalid_value", "text") from None
         each = values.get("per_character", False)
         facts = {"model": model.name, "scores": [_figures(score, each) for score in scores]}
         return JSONResponse(facts)
@@ -113,6 +115,32 @@ def _scores(generator: CharGenerator, values: Mapping[str, Any]) -> list[Score]:
     if "text" in values:
         return [generator.score(values["text"], unknown=unknown)]
     return generator.score_batch(values["texts"], unknown=unknown, end=values.get("end", False))
+
+
+async def _in_thread(work: Callable[[], list[Score]]) -> list[Score]:
+    """What `work` returns or raises, in a thread that the end of the process does not wait for."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[list[Score]] = loop.create_future()
+
+    def finish(result: list[Score] | Exception) -> None:
+        if done.cancelled():
+            return
+        if isinstance(result, Exception):
+            done.set_exception(result)
+        else:
+            done.set_result(result)
+
+    def run() -> None:
+        result: list[Score] | Exception
+        try:
+            result = work()
+        except Exception as error:
+            result = error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(finish, result)
+
+    threading.Thread(target=run, name="scores", daemon=True).start()
+    return await done
 
 
 def _figures(score: Score, each: bool) -> dict[str, object]:

@@ -62,6 +62,7 @@ class Service:
         metrics: what was counted.
         models: by name.
         texts: that are written or wait, of all models.
+        scores: requests for scores that are answered or wait.
         streams: answers that are streamed.
         ending: whether SIGTERM came.
 
@@ -72,7 +73,7 @@ class Service:
     def __init__(self, paths: Iterable[Path], limits: Limits) -> None:
         self.limits, self.metrics = limits, Metrics()
         self.models = Pool(paths, limits.memory, limits.concurrent, self.metrics.fill.observe)
-        self.texts = self.streams = 0
+        self.texts = self.scores = self.streams = 0
         self.ending = False
         self.metrics.running.set_function(lambda: min(self.texts, self._places()))
         self.metrics.waiting.set_function(lambda: max(0, self.texts - self._places()))
@@ -91,12 +92,26 @@ class Service:
         if self.ending:
             raise Refusal(503, "the server is ending; try another", "ending", None, _RETRY)
         limits = self.limits
-        if self.texts + texts > limits.concurrent + limits.waiting:
-            message = f"{limits.waiting:,} texts wait already, which is the most; try again"
+        if self.texts + self.scores + texts > limits.concurrent + limits.waiting:
+            message = f"{limits.waiting:,} texts may wait, and there is no room; try again"
             raise Refusal(429, message, "queue_full", None, _RETRY)
         if stream and self.streams >= limits.streams:
             message = f"{limits.streams:,} answers are streamed already, which is the most"
             raise Refusal(429, f"{message}; try again", "too_many_streams", None, _RETRY)
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Count a request for scores, where there is room for it.
+
+        Raises:
+            Refusal: see `check_room`.
+        """
+        self.check_room(1, stream=False)
+        self.scores += 1
+        try:
+            yield
+        finally:
+            self.scores -= 1
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
@@ -122,7 +137,7 @@ async def read_body(service: Service, scope: Scope, receive: Receive) -> bytes:
     """
     most, patience = service.limits.body, service.limits.patience
     headers = dict(scope["headers"])
-    kind = headers.get(b"content-type", _JSON).split(b";")[0].strip().lower()
+    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
     if kind != _JSON:
         message = "the body must have the Content-Type application/json"
         raise Refusal(415, message, "content_type", None, _CLOSE)
