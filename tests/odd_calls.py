@@ -212,6 +212,7 @@ PUBLIC = [
     lambda a, b, n, kw: SamplingOptions(**some(kw, *SAMPLING)),
     lambda a, b, n, kw: SamplingOptions(a, b, n, a, b, n),
     lambda a, b, n, kw: Vocabulary(a, b, n),
+    lambda a, b, n, kw: Vocabulary("helo", "skip", "", a),
     lambda a, b, n, kw: Vocabulary("hello"[:4], a, b),
     lambda a, b, n, kw: Vocabulary.from_texts(a, b),
     lambda a, b, n, kw: Vocabulary.from_texts([a]),

@@ -336,11 +336,11 @@ def test_what_was_trained_is_converted_again(folder):
 @pytest.mark.parametrize("steps", [1, 5, 9])
 def test_a_stopped_run_of_documents_goes_on_bit_for_bit(folder, tmp_path, steps):
     corpus = load_corpus(folder / "names.txt")
-    sizes = {"hidden_size": 16, "seq_length": 5, "batch_size": 90, "dropout": 0.1}
+    sizes = {"hidden_size": 16, "seq_length": 9, "batch_size": 90, "dropout": 0.1}
     recipe = choose_recipe(
         corpus.training.characters, documents=len(corpus.training.ranges), steps=40, **sizes
     )
-    assert recipe.batch_size > 80  # so that 40 steps are more than an epoch
+    assert recipe.batch_size * 9 * 30 > len(corpus.training)  # 40 steps are more than an epoch
     whole = train(corpus, recipe)
     asked = iter(range(1, 100))
     stop = observing(should_stop=lambda: next(asked) >= 4 * steps)

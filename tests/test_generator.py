@@ -47,6 +47,12 @@ def test_without_a_seed_texts_differ_and_the_stream_tells_its_seed(generator):
     assert generator.generate("a", 50, seed=stream.seed) == text
 
 
+def test_a_batch_penalises_what_a_stream_does_where_a_text_begins(generator):
+    options = {"seed": 1, "repetition_penalty": 3.0}
+    texts = generator.generate_batch([""] * 3, 60, **options)
+    assert texts == [generator.generate("", 60, row=row, **options) for row in range(3)]
+
+
 def test_an_empty_start_begins_after_the_separator(generator):
     assert generator.generate("", 40, seed=3) == generator.generate("\n", 40, seed=3)
 

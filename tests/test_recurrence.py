@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from chargen_train.model import CharGRU, gru_parameters
+from chargen_train.model import CharGRU, gru_parameters, run_texts
 from chargen_train.recurrence import Workspace, run_layer
 
 
@@ -118,3 +118,53 @@ def test_weight_drop_drops_as_many_and_scales_the_rest(probability, monkeypatch)
     assert (mask == 0).float().mean().item() == pytest.approx(probability, abs=0.005)
     assert mask.unique().tolist() == pytest.approx([0, 1 / (1 - probability)], rel=1e-4)
     assert mask.mean().item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_text_that_begins_within_a_window_is_as_if_it_stood_alone(bf16):
+    torch.manual_seed(0)
+    layer = nn.GRU(5, 8)
+    x, initial = torch.randn(12, 3, 5), torch.randn(3, 8, requires_grad=True)
+    begins = torch.zeros(12, 3, dtype=torch.bool)
+    begins[[0, 4, 5, 11], [1, 0, 0, 2]] = True
+    wanted = [initial, *gru_parameters(layer)]
+
+    def gradients(y, last):
+        loss = (y.float() * x.sum(2, keepdim=True)).sum() + last.float().square().sum()
+        return [y, last, *torch.autograd.grad(loss, wanted)]
+
+    def alone():
+        rows, lasts = [], []
+        for row in range(3):
+            hidden, outputs = initial[row][None, None], []
+            for time in range(12):
+                hidden = hidden * ~begins[time, row]
+                y, hidden = layer(x[time : time + 1, row : row + 1], hidden)
+                outputs.append(y)
+            rows.append(torch.cat(outputs))
+            lasts.append(hidden[0])
+        return torch.cat(rows, dim=1), torch.cat(lasts)
+
+    expected = gradients(*alone())
+    keep = (~begins).unsqueeze(-1).float()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        own = run_layer(x, initial, gru_parameters(layer), Workspace(), keep)
+    packed = run_texts(lambda x, h: layer(x, h), x, initial, begins)
+    tolerance = 0.1 if bf16 else 1e-5
+    for found, wished in zip(gradients(*own), expected, strict=True):
+        torch.testing.assert_close(found.float(), wished, rtol=tolerance, atol=tolerance)
+    for found, wished in zip(gradients(*packed), expected, strict=True):
+        torch.testing.assert_close(found, wished, rtol=1e-5, atol=1e-5)
+
+
+def test_a_shorter_window_after_a_longer_one_computes_the_same():
+    torch.manual_seed(0)
+    layer, space = nn.GRU(4, 8), Workspace()
+    for time in (9, 5, 12, 9):
+        x, initial = torch.randn(time, 3, 4), torch.randn(3, 8)
+        y, last = run_layer(x, initial, gru_parameters(layer), space)
+        found = torch.autograd.grad(y.square().sum() + last.sum(), gru_parameters(layer))
+        y, last = layer(x, initial[None])
+        wished = torch.autograd.grad(y.square().sum() + last.sum(), gru_parameters(layer))
+        for a, b in zip(found, wished, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -1,10 +1,13 @@
 """Scores against PyTorch, and against each other."""
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chargen_ort import (
     CharGenerator,
@@ -60,7 +63,7 @@ def test_a_window_begins_from_a_zero_state(model, scorer, window):
 def test_pieces_do_not_change_a_score(scorer, monkeypatch, window):
     whole = scorer.score(TEXT, window=window)
     monkeypatch.setattr(scoring, "_PIECE", 11)
-    monkeypatch.setattr("chargen_ort.rows._LOGITS_AT_ONCE", 100)
+    monkeypatch.setattr("chargen_ort.rows.LOGITS_AT_ONCE", 100)
     pieces = scorer.score(TEXT, window=window)
     np.testing.assert_allclose(pieces.log_probabilities, whole.log_probabilities, atol=1e-5)
     short = scorer.score(TEXT, window=window, per_character=False)
@@ -164,13 +167,44 @@ def test_neighbours_and_padding_do_not_change_a_score(scorer, monkeypatch):
     assert [score.total for score in scorer.score_batch(texts)] == alone
 
 
-def test_many_texts_are_read_as_rows_of_a_batch(scorer, monkeypatch):
+def test_many_texts_are_read_as_rows_of_a_batch(generator, monkeypatch):
     texts = ["a", "bb" * 40, ODD, "\u00e9", "ccc"] * 4
-    many = [score.total for score in scorer.score_batch(texts)]
-    alone = [scorer.score_batch([text])[0].total for text in texts]
+    many = [score.total for score in generator.score_batch(texts)]
+    alone = [generator.score_batch([text])[0].total for text in texts]
     np.testing.assert_allclose(many, alone, rtol=1e-5)
     monkeypatch.setattr(scoring, "_BATCH_AT_ONCE", 90)
-    assert [score.total for score in scorer.score_batch(texts, batch_size=3)] == many
+    assert [score.total for score in generator.score_batch(texts, batch_size=3)] == many
+
+
+def test_what_short_texts_begin_with_is_read_once(generator, monkeypatch):
+    texts = ["anna", "anne", "ann", "bob"] * 5
+    read, run = [], generator.engine.run_rows
+    monkeypatch.setattr(
+        generator.engine,
+        "run_rows",
+        lambda t, h: read.append(t.size) or run(t, h),
+    )
+    once = [score.total for score in generator.score_batch(texts)]
+    assert sum(read) == len({"", "a", "an", "ann", "b", "bo"})
+    monkeypatch.setattr(scoring, "_SHORT", 0)
+    assert [score.total for score in generator.score_batch(texts)] == once
+    assert sum(read) == 6 + len(texts) * len("anna")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.text("ab\u00e9", min_size=1, max_size=6), min_size=16, max_size=40),
+    st.sampled_from(["skip", "replace"]),
+    st.integers(1, 50),
+)
+def test_reading_it_once_changes_no_score(generator, texts, policy, size):
+    facts = {"unknown": policy, "batch_size": size, "end": True}
+    once = generator.score_batch(texts, **facts)
+    with mock.patch.object(scoring, "_SHORT", 0):
+        each = generator.score_batch(texts, **facts)
+    for a, b in zip(once, each, strict=True):
+        assert a.log_probabilities.tolist() == b.log_probabilities.tolist()
+        assert (a.total, a.characters, a.unknown) == (b.total, b.characters, b.unknown)
 
 
 def test_the_more_unknown_the_worse(scorer):

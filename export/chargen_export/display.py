@@ -187,18 +187,16 @@ def describe_split(corpus: Corpus) -> str:
     if not len(validation):
         few = " (too few to hold any out)" if len(corpus) < MIN_CHARACTERS_TO_VALIDATE else ""
         return f"all of them train{few}"
-    place = {
-        "tail": "the last {}",
-        "spread": "{} spread over the text",
-        "file": "{} of another file",
-    }[corpus.reading.holdout_kind]
     trains, measures = f"{training.characters:,}", f"{validation.characters:,}"
     if corpus.vocabulary.end:
         trains += f" in {len(training.ranges):,} documents"
-        measures = f"{len(validation.ranges):,} documents"
-        if corpus.reading.holdout_kind == "spread":
-            place = "{} of any place"
-    return f"{trains} train, {place.format(measures)} validate"
+        measures = f"{len(validation.ranges):,}"
+    place = {
+        "tail": f"the last {measures}",
+        "spread": f"{measures} spread over all of it",
+        "file": f"{measures} of another file",
+    }[corpus.reading.holdout_kind]
+    return f"{trains} train, {place} validate"
 
 
 def sparkline(values: Sequence[float], width: int = 24) -> str:

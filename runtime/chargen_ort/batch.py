@@ -117,7 +117,10 @@ class _Batch:
         self._writer.draws.start_row(place, index)
         seen = self._writer.seen(place)
         if seen is not None:
-            seen[self._vocabulary.encode(start, self._unknown)] = True
+            tokens = self._vocabulary.encode(start, self._unknown)
+            seen[tokens] = True
+            if not len(tokens) and self._end is None:  # an end token is none that a text has seen
+                seen[self._engine.config.separator_token] = True
         logits, hidden = self._read(start)
         self._writer.logits[place] = logits
         self._writer.hidden[place] = hidden

@@ -169,11 +169,18 @@ class Engine:
         self, token: NDArray[np.integer], hidden: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The same, sooner where there are many rows; the results differ by about 1e-6."""
-        # for several layers the operator is as quick: it reads their weights once for all steps
-        if self.config.precision == "int8" or self.config.num_layers > 1:
+        if not self.has_row_reader:
             return self.run_steps(token, hidden)
         session = self._private_session("read", lambda: reader_graph(self.config.sizes))
         return run_steps(session, token, hidden)
+
+    @property
+    def has_row_reader(self) -> bool:
+        """Whether there is a quicker way for many rows: for one layer in fp32 or fp16.
+
+        For several layers the operator is as quick: it reads their weights once for all steps.
+        """
+        return self.config.precision != "int8" and self.config.num_layers == 1
 
     def zero_hidden(self, rows: int) -> NDArray[np.float32]:
         """The state before any text, ``[rows, num_layers, hidden_size]``."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LENGTH = 200
 DEFAULT_BATCH = 64
+DEFAULT_SCORED = 256
 MAX_TIMEOUT = 1e9  # seconds, 31 years
 
 
@@ -316,7 +317,7 @@ class CharGenerator:
         self,
         texts: Sequence[str],
         *,
-        batch_size: int = DEFAULT_BATCH,
+        batch_size: int = DEFAULT_SCORED,
         unknown: UnknownPolicy | None = None,
         end: bool = False,
     ) -> list[Score]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from chargen_ort.engine import Engine
 
-_LOGITS_AT_ONCE = 1 << 20  # numbers in one call's logits: 4 MB, whatever the vocabulary
+LOGITS_AT_ONCE = 1 << 20  # numbers in one call's logits: 4 MB, whatever the vocabulary
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def score_rows(
         hidden = engine.zero_hidden(rows)
     scores, floors = np.empty((rows, time)), np.zeros((rows, time) if with_floors else (1, 1))
     best = np.zeros((rows, time) if with_best else (1, 1), dtype=np.int64)
-    fitting = max(1, _LOGITS_AT_ONCE // (rows * len(engine.vocabulary)))
+    fitting = max(1, LOGITS_AT_ONCE // (rows * len(engine.vocabulary)))
     piece = min(fitting, engine.steps_per_call(rows))
     run = engine.run_rows if side_by_side else engine.run_steps
     for begin in range(0, time, piece):
@@ -69,6 +69,51 @@ def score_rows(
         if with_best:
             best[:, part] = logits.argmax(axis=-1)
     return ScoredRows(scores, floors, best, hidden)
+
+
+def score_alike(
+    engine: Engine,
+    inputs: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    with_floors: bool,
+    hidden: NDArray[np.float32],
+) -> ScoredRows:
+    """As `score_rows` side by side, for rows that may begin alike: that is read once.
+
+    Args:
+        engine, inputs, targets, with_floors: as there.
+        lengths: how many steps of each row count, ``[rows]``, at least one; the others give zeros.
+        hidden: the state before, of all rows, ``[1, num_layers, hidden_size]``.
+
+    Returns:
+        `hidden` is the state after the last step, of the rows that have one.
+
+    Raises:
+        ArtifactError: ONNX Runtime does not run the model.
+    """
+    active = np.arange(inputs.shape[1]) < lengths[:, None]  # [rows, time]
+    read = np.where(active, inputs, -1)
+    order = np.lexsort(read.T[::-1])  # what begins alike stands together
+    read, active, wanted = read[order], active[order], targets[order]
+    fresh = active.copy()  # begins with what no row above begins with
+    fresh[1:] &= ~np.logical_and.accumulate(read[1:] == read[:-1], axis=1)
+    number = np.cumsum(fresh, axis=0) - 1  # of the beginning, among those of its length
+    scores, floors = np.zeros(read.shape), np.zeros(read.shape if with_floors else (1, 1))
+    for step in range(int(lengths.max())):
+        first = np.flatnonzero(fresh[:, step])
+        before = hidden[number[first, step - 1]] if step else hidden
+        logits, hidden = engine.run_rows(read[first, step, None], before)  # [first, 1, vocab_size]
+        normaliser = _log_sum_exp(logits)[:, 0]  # [first]
+        rows = np.flatnonzero(active[:, step])
+        which = number[rows, step]
+        chosen = logits[which, 0, wanted[rows, step]].astype(np.float64)
+        scores[rows, step] = chosen - normaliser[which]
+        if with_floors:
+            floors[rows, step] = (logits[:, 0].min(axis=-1).astype(np.float64) - normaliser)[which]
+    back = np.argsort(order)
+    nothing = np.zeros((1, 1), dtype=np.int64)
+    return ScoredRows(scores[back], floors[back] if with_floors else floors, nothing, hidden)
 
 
 def _log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:

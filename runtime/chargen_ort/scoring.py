@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from chargen_ort.checks import instance
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError
-from chargen_ort.rows import score_rows
+from chargen_ort.rows import LOGITS_AT_ONCE, score_alike, score_rows
 from chargen_ort.vocabulary import UnknownPolicy
 
 LINE_END = "\n"
 _MANY = 16  # rows in a call, from which on they are read as rows of a batch
+_SHORT = 256  # characters of texts of which what begins alike is read once
 _ROWS = 64  # windows scored side by side
 _PIECE = 1 << 16  # characters of a long text held as tokens at a time
 _BATCH_AT_ONCE = 1 << 20  # characters, padding included, of the texts that share a batch
@@ -132,7 +133,7 @@ def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int, end: bool 
         policy,
         engine.config.separator_token,
         replacement if policy == "replace" else None,
-        rows >= _MANY,
+        rows >= _MANY and engine.has_row_reader,
         ending if end else None,
     )
 
@@ -187,14 +188,14 @@ def score_texts(
     unknown: UnknownPolicy | None,
     end: bool,
 ) -> list[Score]:
-    """Score each text from the separator on; texts of like length share a batch."""
+    """Score each text from the separator on; texts of like length or beginning share a batch."""
     reader = _reader(engine, unknown, len(texts), end)
     for index, text in enumerate(texts):
         instance("a text", text, str)
         if not text and reader.ending is None:
             raise OptionError(f"text {index} is empty; a score needs at least 1 character")
     scores: dict[int, Score] = {}
-    for indices in _batches([len(text) for text in texts], batch_size):
+    for indices in _batches(reader, texts, batch_size):
         rows = [texts[index] for index in indices]
         scored = _score_batch(reader, rows, reader.separator)
         scores.update(zip(indices, scored, strict=True))
@@ -223,7 +224,7 @@ def score_continuations(
     for end in (False, True):
         reader = _reader(engine, "error", len(texts), end)
         places = [i for i, text in enumerate(texts) if ends[i] == end and (text or end)]
-        for batch in _batches([len(texts[place]) for place in places], _ROWS):
+        for batch in _batches(reader, [texts[place] for place in places], _ROWS):
             indices = [places[place] for place in batch]
             rows = [texts[index] for index in indices]
             scores = _score_batch(reader, rows, int(read[-1]), hidden)
@@ -232,14 +233,27 @@ def score_continuations(
     return totals
 
 
-def _batches(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices of texts that are scored side by side: of like length, and not too much padding."""
+def _batches(reader: _Reader, texts: list[str], batch_size: int) -> Iterator[list[int]]:
+    """Indices of texts that are scored side by side.
+
+    They are of like length, and have not too much padding; or, where what begins alike is read
+    once, they are short ones that begin alike.
+    """
+
+    def place(index: int) -> tuple[bool, str, int]:
+        text = texts[index]
+        short = reader.side_by_side and len(text) <= _SHORT
+        return not short, text if short else "", len(text)
+
     batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        full = (len(batch) + 1) * lengths[index] > _BATCH_AT_ONCE  # the longest comes last
+    longest = 0
+    batch_size = min(batch_size, max(_MANY, LOGITS_AT_ONCE // len(reader.engine.vocabulary)))
+    for index in sorted(range(len(texts)), key=place):
+        longest = max(longest, len(texts[index]))
+        full = (len(batch) + 1) * longest > _BATCH_AT_ONCE
         if batch and (full or len(batch) == batch_size):
             yield batch
-            batch = []
+            batch, longest = [], len(texts[index])
         batch.append(index)
     if batch:
         yield batch
@@ -258,12 +272,14 @@ def _score_batch(
         own = np.concatenate([scored for scored, _ in parts])
         yield Score(math.fsum(own), len(own), own, sum(missing for _, missing in parts))
         return
-    if hidden is not None:
-        hidden = np.repeat(hidden, len(texts), axis=0)
     rows = _padded(reader, texts)  # [texts, longest]
-    scored, _ = _score_after(reader, np.full(len(rows), first), rows, hidden)  # [texts, longest]
+    lengths, more = None, reader.ending is not None
+    if reader.side_by_side and rows.shape[1] <= _SHORT:
+        lengths = np.array([len(text) + more for text in texts])
+    elif hidden is not None:
+        hidden = np.repeat(hidden, len(texts), axis=0)
+    scored, _ = _score_after(reader, np.full(len(rows), first), rows, hidden, lengths)
     missing = np.count_nonzero(rows < 0, axis=1).tolist()
-    more = reader.ending is not None
     for text, padded, unknown in zip(texts, scored, missing, strict=True):
         own = padded[: len(text) + more].copy()
         yield Score(math.fsum(own.tolist()), len(own), own, unknown)
@@ -368,10 +384,12 @@ def _score_after(
     first: NDArray[np.int64],
     following: NDArray[np.int32],
     hidden: NDArray[np.float32] | None = None,
+    lengths: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Log probability of each of `following` ``[rows, time]``, read after `first` ``[rows]``.
 
-    A token of -1 is an unknown character.
+    A token of -1 is an unknown character. With `lengths` ``[rows]``, how much of each row counts,
+    what begins alike is read once, and `hidden` is of all rows.
 
     Returns:
         the log probabilities, nats, ``[rows, time]``, and the hidden before the last token read.
@@ -390,9 +408,15 @@ def _score_after(
         row, place = np.nonzero(known)
         targets[row, step[row, place]] = following[row, place]
     inputs = np.concatenate([first[:, None], targets[:, :-1]], axis=1)
-    result = score_rows(
-        reader.engine, inputs, targets, not all_known, hidden, side_by_side=reader.side_by_side
-    )
+    engine = reader.engine
+    if lengths is None:
+        aside = reader.side_by_side
+        result = score_rows(engine, inputs, targets, not all_known, hidden, side_by_side=aside)
+    else:
+        if step is not None:
+            lengths = step[np.arange(len(step)), lengths - 1] + 1
+        hidden = engine.zero_hidden(1) if hidden is None else hidden
+        result = score_alike(engine, inputs, targets, lengths, not all_known, hidden)
     scores, floors = result.scores, result.floors
     if step is not None:
         scores = np.take_along_axis(scores, step, axis=1)

@@ -42,6 +42,7 @@ class Vocabulary:
     def __post_init__(self) -> None:
         instance("characters", self.characters, str)
         instance("replacement", self.replacement, str)
+        instance("end", self.end, bool)
         if not self.characters:
             raise OptionError("a vocabulary needs at least one character, got none")
         if len(set(self.characters)) != len(self.characters):

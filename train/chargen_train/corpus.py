@@ -15,7 +15,14 @@ from chargen_ort.vocabulary import Vocabulary, collect_tokens
 from chargen_train.cutting import document_ranges, end_documents, judge_lines
 from chargen_train.likeness import describe_unlikeness
 from chargen_train.reading import Reading, Source
-from chargen_train.split import Part, Tokens, hash_ranges, split_documents, split_text
+from chargen_train.split import (
+    Part,
+    Tokens,
+    distinct,
+    hash_ranges,
+    split_documents,
+    split_text,
+)
 
 MIN_CHARACTERS_TO_VALIDATE = 10_000  # below this every character is needed for training …
 _FEW_DOCUMENTS = 10  # … and below this number of different ones every document
@@ -119,7 +126,9 @@ def load_corpus(path: Path, reading: Reading = Reading()) -> Corpus:  # noqa: B0
             raise _one_document(path, reading)
         vocabulary = Vocabulary(characters.replace(reading.separator, ""), end=True)
         parts = [end_documents(t, separator, end) for t in (tokens[:cut], tokens[cut:])]
-        tokens, cut = np.concatenate([parts[0], parts[1][1:]]), len(parts[0])
+        tokens, cut = parts[0], len(parts[0])
+        if len(parts[1]) > 1:
+            tokens = np.concatenate([tokens, parts[1][1:]])
     training, validation, reading = _split(
         path, reading, source.characters, vocabulary, tokens, cut
     )
@@ -203,7 +212,7 @@ def _split(
         if len(ranges) < 2:
             raise _one_document(path, reading)
         hashes = hash_ranges(tokens, ranges - np.array([0, 1]), vocabulary.characters)
-        different = len(np.unique(hashes))
+        different = len(distinct(hashes))
     if reading.holdout is None:
         enough = characters >= MIN_CHARACTERS_TO_VALIDATE and different >= _FEW_DOCUMENTS
         reading = replace(reading, holdout="spread" if enough else "none")

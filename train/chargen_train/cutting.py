@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from chargen_train.split import Ranges, Tokens, hash_ranges
+from chargen_train.split import Ranges, Tokens, distinct, hash_ranges
 
 _CHUNK = 1 << 20
 _LEAST, _LONGEST, _DIFFERENT = 50, 512, 0.9  # lines, their characters, the share of different ones
@@ -30,7 +30,7 @@ def judge_lines(tokens: Tokens, characters: str) -> tuple[bool, str]:
         return False, f"{blank:,} of its {len(lines):,} lines are blank"
     if sizes.max() > _LONGEST:
         return False, f"one of its lines has {sizes.max():,} characters, more than {_LONGEST}"
-    share = len(np.unique(hash_ranges(tokens, lines, characters))) / len(lines)
+    share = len(distinct(hash_ranges(tokens, lines, characters))) / len(lines)
     if share < _DIFFERENT:
         return False, f"only {share:.0%} of its lines are different"
     return True, (

@@ -59,7 +59,7 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         with autocast(self._hidden.device, bf16):
-            logits, hidden = self.model(batch.token, self._hidden * batch.keep)
+            logits, hidden = self.model(batch.token, self._hidden * batch.keep, batch.begins)
             logits = logits.float()  # [batch, time, vocab_size]
             text_loss = F.cross_entropy(logits.flatten(0, 1), batch.target.flatten())
             loss = text_loss

@@ -1,12 +1,14 @@
 """The model: embedding, GRU, linear."""
 
-from typing import Self
+from collections.abc import Callable
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
 from chargen_ort.artifact import Artifact, read_weights
 from chargen_train.recurrence import Workspace, run_layer
@@ -87,12 +89,16 @@ class CharGRU(nn.Module):
         """The state at the start of a text: zeros, ``[batch, num_layers, hidden_size]``."""
         return self.output.weight.new_zeros(batch, self.num_layers, self.hidden_size)
 
-    def forward(self, token: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, token: Tensor, hidden: Tensor, begins: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Run as many steps as `token` holds.
 
         Args:
             token: int64 ``[batch, time]``.
             hidden: ``[batch, num_layers, hidden_size]``.
+            begins: bool ``[batch, time]``, where a text begins: before that step the state is zero.
+                None is nowhere.
 
         Returns:
             logits ``[batch, time, vocab_size]`` before temperature, and the next hidden,
@@ -100,12 +106,13 @@ class CharGRU(nn.Module):
         """
         x = self.embedding(token.t())  # [time, batch, embedding_dim]
         x = self._locked_dropout(x, self.dropout / 2)
+        begins = None if begins is None else begins.t()
         states = []
         for index, layer in enumerate(self.grus()):
             if index:
                 x = self._locked_dropout(x, self.dropout)
             x, state = self._run_layer(
-                index, layer, x, hidden[:, index]
+                index, layer, x, hidden[:, index], begins
             )  # [time, batch, hidden_size]
             states.append(state)
         x = self._locked_dropout(x, self.dropout)
@@ -113,19 +120,27 @@ class CharGRU(nn.Module):
         return logits, torch.stack(states, dim=1)  # [batch, num_layers, hidden_size]
 
     def _run_layer(
-        self, index: int, layer: nn.GRU, x: Tensor, hidden: Tensor
+        self, index: int, layer: nn.GRU, x: Tensor, hidden: Tensor, begins: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         w_ih, w_hh, b_ih, b_hh = gru_parameters(layer)
         dropping = self.training and self.weight_drop > 0
         if dropping:
             w_hh = w_hh * _drop_mask(w_hh, self.weight_drop)  # [3 hidden, hidden]
         if self.training and torch.is_grad_enabled() and x.device.type == "cpu":
-            return run_layer(x, hidden, (w_ih, w_hh, b_ih, b_hh), self._spaces[index])
-        initial = hidden.unsqueeze(0).contiguous()  # [1, batch, hidden_size]
-        if dropping:
-            y, last = functional_call(layer, {"weight_hh_l0": w_hh}, (x, initial))
-        else:
-            y, last = layer(x, initial)
+            keep = None if begins is None else (~begins).unsqueeze(-1).float()  # [time, batch, 1]
+            return run_layer(x, hidden, (w_ih, w_hh, b_ih, b_hh), self._spaces[index], keep)
+
+        def run(x: Tensor | PackedSequence, initial: Tensor) -> tuple[Any, Tensor]:
+            result: tuple[Any, Tensor]
+            if dropping:
+                result = functional_call(layer, {"weight_hh_l0": w_hh}, (x, initial))
+            else:  # the other call cannot be traced, as PyTorch's own exporters do
+                result = layer(x, initial)
+            return result
+
+        if begins is not None:
+            return run_texts(run, x, hidden, begins)
+        y, last = run(x, hidden.unsqueeze(0).contiguous())  # [1, batch, hidden_size]
         return y, last[0]
 
     def _locked_dropout(self, x: Tensor, probability: float) -> Tensor:
@@ -144,6 +159,36 @@ def _drop_mask(weight: Tensor, probability: float) -> Tensor:
     bits = draws.view(torch.int16)[: weight.numel()].view_as(weight)
     dropped = round(probability * 2**16)
     return (bits >= dropped - 2**15) * (2**16 / (2**16 - dropped))
+
+
+def run_texts(
+    run: Callable[[PackedSequence, Tensor], tuple[Any, Tensor]],
+    x: Tensor,
+    hidden: Tensor,
+    begins: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """What a GRU layer makes of rows in which texts begin, each of them as a sequence of its own.
+
+    Args:
+        run: the layer; takes sequences and their first states ``[1, sequences, hidden]``.
+        x: ``[time, batch, input]``.
+        hidden: ``[batch, hidden]``.
+        begins: bool ``[time, batch]``.
+
+    Returns:
+        the states after each step ``[time, batch, hidden]``, and the last ``[batch, hidden]``.
+    """
+    time, batch = begins.shape
+    is_first = begins.t().clone()  # [batch, time]
+    is_first[:, 0] = True
+    starts = is_first.flatten().nonzero()[:, 0]  # in the rows one after the other
+    sizes = torch.diff(starts, append=starts.new_tensor([batch * time]))
+    goes_on = ~begins.t().flatten()[starts]  # from the window before
+    initial = hidden[starts // time] * goes_on[:, None]
+    pieces = list(torch.split(x.transpose(0, 1).flatten(0, 1), sizes.tolist()))
+    y, last = run(pack_sequence(pieces, enforce_sorted=False), initial[None].to(x.dtype))
+    y = torch.cat(unpack_sequence(y)).view(batch, time, -1).transpose(0, 1)
+    return y, last[0][is_first.sum(1).cumsum(0) - 1]
 
 
 def gru_parameters(layer: nn.GRU) -> tuple[Tensor, Tensor, Tensor, Tensor]:

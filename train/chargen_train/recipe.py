@@ -111,8 +111,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
 }
 
-SEGMENT = 1024  # tokens: a document that is longer is trained on as several texts
-
 LESSON = Recipe(
     hidden_size=32,
     num_layers=1,
@@ -178,11 +176,10 @@ _TAUGHT = (500_000, 5_000_000)  # characters; measured at a million, and memory 
 _TAUGHT_DROPOUT = 0.05  # soft targets leave little to be learnt by heart
 _EPOCHS_A_TEACHER = 7.5  # enough for a good one
 _MAX_TEACHERS = 8
+# windows of documents have their mean length, but at least so many steps, as many small steps win;
+# where steps bound the run they stay as they are, else its text would be read less often
+_SHORTEST = 16
 _TYPICAL_RATE = 5e10  # weights times characters a second, of two cores
-# A step of documents reads so many characters: of lines many fit, and many small steps win.
-_DOCUMENT_CHARACTERS = 1024
-_MOST_DOCUMENTS = 512  # in a step
-_STEPS_OF_LENGTHS = 16  # batches of an epoch, at least, so that those of one are of like length
 
 
 def suitable_dropout(epochs: float) -> float:
@@ -246,16 +243,18 @@ def choose_recipe(
     given = given_settings(overrides)
     if documents and given.get("teachers"):
         raise OptionError("teachers are for running text; leave them out, or --documents none")
-    if documents and not preset:
-        suiting = min(_MOST_DOCUMENTS, _DOCUMENT_CHARACTERS * documents // characters)
-        recipe = replace(recipe, batch_size=max(recipe.batch_size, suiting))
-    recipe = _fit(_replace(recipe, given), characters, documents)
+    if documents and recipe.steps is None:
+        time = min(recipe.seq_length, max(_SHORTEST, characters // documents))
+        # of short windows twice as many: as good after 15 seconds, and more characters a second
+        rows = recipe.batch_size * (2 if 2 * time <= recipe.seq_length else 1)
+        recipe = replace(recipe, seq_length=time, batch_size=rows)
+    recipe = _fit(_replace(recipe, given), characters)
     if preset or characters <= _TABLE_HAS_DROPOUT:
         return recipe
     may_shrink = recipe.minutes is not None and not given.keys() & _SIZE_SETTINGS
     if {"dropout", "teachers"} <= given.keys() and not may_shrink:
         return recipe
-    recipe, epochs = _suitable_size(recipe, characters, measure_speed, may_shrink, documents)
+    recipe, epochs = _suitable_size(recipe, characters, measure_speed, may_shrink)
     suitable: dict[str, Any] = {"dropout": suitable_dropout(epochs)}
     teachers = suitable_teachers(epochs)
     if teachers and _TAUGHT[0] <= characters <= _TAUGHT[1] and not documents:
@@ -282,12 +281,8 @@ def _replace(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     return replace(recipe, **given)
 
 
-def _fit(recipe: Recipe, characters: int, documents: int) -> Recipe:
+def _fit(recipe: Recipe, characters: int) -> Recipe:
     """The recipe with fewer and shorter windows, where the corpus is too short for its own."""
-    if documents:
-        texts = max(documents, characters // SEGMENT)
-        most = max(1, texts // _STEPS_OF_LENGTHS)
-        return replace(recipe, batch_size=min(recipe.batch_size, most))
     seq_length = min(recipe.seq_length, max(1, (characters - 1) // 2))
     batch_size = recipe.batch_size
     # two windows of each row at least, so that the state is carried from one to the next
@@ -301,14 +296,12 @@ def _suitable_size(
     characters: int,
     measure_speed: Callable[[Recipe], float],
     may_shrink: bool,
-    documents: int,
 ) -> tuple[Recipe, float]:
     """The recipe, smaller if need be and if it may be; and how often it reads the corpus."""
     if recipe.minutes is None:
         epochs = recipe.epochs
         if recipe.steps is not None:
-            read = min(recipe.seq_length, characters / max(1, documents))  # by a row in a step
-            epochs = recipe.steps * recipe.batch_size * read / characters
+            epochs = recipe.steps * recipe.batch_size * recipe.seq_length / characters
         assert epochs is not None
         return recipe, epochs
     seconds = recipe.minutes * 60

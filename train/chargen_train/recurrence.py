@@ -65,16 +65,26 @@ class Workspace:
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, a: Tensor, initial: Tensor, weight: Tensor, b_new: Tensor, space: Workspace
+        ctx: Any,
+        a: Tensor,
+        initial: Tensor,
+        weight: Tensor,
+        b_new: Tensor,
+        space: Workspace,
+        keep: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         time, batch, hidden = a.shape[0], a.shape[1], a.shape[2] // 3
         space.begin(time, batch, hidden, a.dtype)
         wide = a.to(torch.float32, copy=True)  # [time, batch, 3 hidden]
         wide[..., 2 * hidden :].mul_(2)
         transposed = weight.to(a.dtype).t()  # [hidden, 3 hidden]
-        space.state[0], space.narrow[0] = initial, initial
+        keeps = None if keep is None else keep.unbind()
+        after = space.state[1:] if keep is None else torch.empty(time, batch, hidden)
+        space.state[0] = initial if keeps is None else initial * keeps[0]
+        space.narrow[0] = space.state[0]
         a_rz, a_n = wide[..., : 2 * hidden].unbind(), wide[..., 2 * hidden :].unbind()
         states, narrows, gs = space.state.unbind(), space.narrow.unbind(), space.g.unbind()
+        afters = after.unbind()
         rzs, news = space.rz.unbind(), space.new.unbind()
         rs, zs = space.rz[..., :hidden].unbind(), space.rz[..., hidden:].unbind()
         product_rz, product_n = space.product[:, : 2 * hidden], space.product[:, 2 * hidden :]
@@ -84,12 +94,16 @@ class _Recurrence(torch.autograd.Function):
             torch.add(product_n, b_new, out=gs[t])
             torch.addcmul(a_n[t], rs[t], gs[t], value=2, out=news[t])
             news[t].sigmoid_().mul_(2).sub_(1)  # tanh(x) = 2 sigmoid(2 x) - 1, in half the time
-            torch.lerp(news[t], states[t], zs[t], out=states[t + 1])
+            torch.lerp(news[t], states[t], zs[t], out=afters[t])
+            if keeps is not None and t + 1 < time:
+                torch.mul(afters[t], keeps[t + 1], out=states[t + 1])
             if space.narrow is not space.state:
                 narrows[t + 1].copy_(states[t + 1])
         ctx.save_for_backward(weight)
-        ctx.space, ctx.use = space, space.uses
-        return space.narrow[1:].clone(), space.state[time].clone()
+        ctx.space, ctx.use, ctx.keeps = space, space.uses, keeps
+        if keeps is None:
+            return space.narrow[1:].clone(), space.state[time].clone()
+        return after.to(a.dtype), after[-1].clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -123,14 +137,20 @@ class _Recurrence(torch.autograd.Function):
             d_recurrents[t].copy_(space.gates)
             torch.mm(d_recurrents[t], weight, out=space.d_product)
             d_state.mul_(zs[t]).add_(space.d_product)
+            if ctx.keeps is not None:
+                d_state.mul_(ctx.keeps[t])
         rows = space.d_recurrent.view(time * batch, 3 * hidden)
         d_weight = rows.t() @ space.narrow[:-1].view(time * batch, hidden)  # [3 hidden, hidden]
         d_b_new = rows[:, 2 * hidden :].sum(0, dtype=torch.float32)
-        return space.d_input, d_state.clone(), d_weight.float(), d_b_new, None
+        return space.d_input, d_state.clone(), d_weight.float(), d_b_new, None, None
 
 
 def run_layer(
-    x: Tensor, initial: Tensor, parameters: tuple[Tensor, Tensor, Tensor, Tensor], space: Workspace
+    x: Tensor,
+    initial: Tensor,
+    parameters: tuple[Tensor, Tensor, Tensor, Tensor],
+    space: Workspace,
+    keep: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One GRU layer over a window; bfloat16 products where autocast is on.
 
@@ -139,6 +159,8 @@ def run_layer(
         initial: float32 ``[batch, hidden]``.
         parameters: input and recurrent weights, input and recurrent biases, as `torch.nn.GRU`'s.
         space: this layer's own; a backward pass must come before the next forward pass.
+        keep: float32 ``[time, batch, 1]``, 0 where the state before a step is zero, else 1; None is
+            all 1.
 
     Returns:
         the states after each step ``[time, batch, hidden]``, and the last in float32
@@ -149,5 +171,5 @@ def run_layer(
     b_rz, b_new = b_hh[: 2 * hidden], b_hh[2 * hidden :]
     bias = b_ih + F.pad(b_rz, (0, hidden))  # [3 hidden]
     a = F.linear(x, w_ih, bias)  # [time, batch, 3 hidden]
-    output, last = _Recurrence.apply(a, initial, w_hh, b_new, space)  # type: ignore[no-untyped-call]
+    output, last = _Recurrence.apply(a, initial, w_hh, b_new, space, keep)  # type: ignore[no-untyped-call]
     return output, last

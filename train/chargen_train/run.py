@@ -302,7 +302,9 @@ class Run:
         now = self._clock()
         fraction = min(1.0, self.fraction())
         held_out = len(self.corpus.validation) > 0
-        characters = (self.step - self.started_step) * self.windows.characters_per_step
+        characters = (
+            (self.step - self.started_step) * self.recipe.batch_size * self.recipe.seq_length
+        )
         return Progress(
             step=self.step,
             fraction=fraction,

@@ -181,4 +181,4 @@ def measure_speed(corpus: Corpus, recipe: Recipe) -> float:
         while (seconds := time.monotonic() - begun) < _SPEED_SECONDS:
             run.take_step()
             steps += 1
-    return steps * run.windows.characters_per_step / seconds
+    return steps * recipe.batch_size * recipe.seq_length / seconds

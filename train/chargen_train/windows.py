@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,10 +11,8 @@ from torch import Tensor
 
 from chargen_ort.errors import OptionError
 from chargen_train.evaluate import as_tensor
-from chargen_train.recipe import SEGMENT, Recipe
-from chargen_train.split import Part, Ranges, Tokens, padded
-
-_POOL = 64  # batches of documents that are made at once, sorted by length
+from chargen_train.recipe import Recipe
+from chargen_train.split import Part, Tokens
 
 
 @dataclass(frozen=True)
@@ -23,15 +20,17 @@ class Batch:
     """One window of each row.
 
     Attributes:
-        token, target: int64 ``[batch, time]``; a target of -100 is behind the end of a document.
+        token, target: int64 ``[batch, time]``; a target of -100 is not learnt from.
         keep: ``[batch, 1, 1]``, 0 where a row begins anew, else 1.
         starts: where in the text each row's window begins, ``[batch]``.
+        begins: bool ``[batch, time]``, where a document begins; None is nowhere.
     """
 
     token: Tensor
     target: Tensor
     keep: Tensor
     starts: NDArray[np.int64]
+    begins: Tensor | None = None
 
 
 class BatchSource(Protocol):
@@ -40,10 +39,6 @@ class BatchSource(Protocol):
     @property
     def per_epoch(self) -> float:
         """Steps in which as many characters are read as there are to train on."""
-
-    @property
-    def characters_per_step(self) -> float:
-        """Characters that a step reads, ends included, on average."""
 
     def next(self) -> Batch:
         """The next window of each row."""
@@ -91,11 +86,6 @@ class Windows:
     def per_epoch(self) -> float:
         """Steps in which as many characters are read as the text has."""
         return max(1.0, len(self._tokens) / (self._batch * self._time))
-
-    @property
-    def characters_per_step(self) -> float:
-        """Characters that a step reads."""
-        return self._batch * self._time
 
     @property
     def _used(self) -> int:
@@ -150,112 +140,66 @@ class Windows:
 
 
 class DocumentWindows:
-    """Yields documents side by side, each from its beginning, shuffled anew each epoch.
+    """Yields windows of documents, shuffled anew each epoch, each document from a zero state.
 
-    A pool of batches is filled with documents at random, which are then sorted by length, so that
-    those of a batch end at about the same time; the batches come in random order. Documents that
-    are longer than a window are read on from window to window, and one that is longer than
-    `SEGMENT` counts as several, of which the later ones begin in its middle.
-
-    All of it follows from the seed and the number of the epoch.
+    The documents are joined in their order to one text, which is cut into `batch_size` columns that
+    are read on from window to window. So no step is lost on documents of unlike lengths. What a
+    column begins with, in the middle of a document, is read and not learnt from.
     """
 
     def __init__(self, part: Part, recipe: Recipe, device: torch.device) -> None:
-        self._tokens = part.tokens
-        self._segments = _segments(part.ranges)
+        self._part, self._end = part, int(part.tokens[part.ranges[0, 0] - 1])
         self._batch, self._time = recipe.batch_size, recipe.seq_length
         self._seed, self._device = recipe.seed, device
-        self._characters = len(part)
-        self._epoch = self._index = self._offset = 0  # the batch that is read, and how far
-        self._order = self._shuffled(0)
+        self._per_pass = max(1, len(part) // (self._batch * self._time))
+        self._index = 0
+        self._text = self._joined(0)
 
-    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
-        """Numbers of the segments of each batch of an epoch, ``[batches, rows]``."""
-        rng = np.random.default_rng([self._seed, epoch])
-        sizes = self._segments[:, 1] - self._segments[:, 0]
-        order = rng.permutation(len(sizes))[: len(sizes) // self._batch * self._batch]
-        if not len(order):  # fewer than a batch has rows
-            order = np.resize(rng.permutation(len(sizes)), self._batch)
-        for begin in range(0, len(order), _POOL * self._batch):
-            pool = order[begin : begin + _POOL * self._batch]
-            by_size = pool[np.argsort(sizes[pool], kind="stable")].reshape(-1, self._batch)
-            pool[:] = by_size[rng.permutation(len(by_size))].ravel()
-        return order.reshape(-1, self._batch)
-
-    @cached_property
-    def _first_epoch(self) -> tuple[int, int, int]:
-        """Of the first epoch: steps, tokens that are predicted, and tokens with padding."""
-        sizes = (self._segments[:, 1] - self._segments[:, 0])[self._shuffled(0)]
-        longest = sizes.max(axis=1)
-        steps = int((-(-longest // self._time)).sum())
-        return steps, int(sizes.sum()), int(longest.sum()) * self._batch
+    def _joined(self, epoch: int) -> Part:
+        """The documents in the order of an epoch, which follows from its number and the seed."""
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._part.ranges))
+        return Part(self._part.tokens, self._part.ranges[order], documents=True)
 
     @property
     def per_epoch(self) -> float:
         """Steps in which as many characters are read as there are to train on."""
-        return max(1.0, self._characters / self.characters_per_step)
+        return max(1.0, len(self._part) / (self._batch * self._time))
 
     @property
-    def characters_per_step(self) -> float:
-        """Characters that a step reads, ends included, on average."""
-        steps, predicted, _ = self._first_epoch
-        return predicted / steps
-
-    @property
-    def padding(self) -> float:
-        """Share of what is computed that is behind the end of a document."""
-        _, predicted, computed = self._first_epoch
-        return 1 - predicted / computed
+    def lost(self) -> float:
+        """Share of the steps of the first epoch that are read and not learnt from."""
+        starts = np.arange(self._batch) * (self._per_pass * self._time)
+        tokens = self._joined(0).take(np.add.outer(starts, np.arange(-1, self._time - 1)))
+        before = np.cumsum(tokens == self._end, axis=1) == 0
+        return float(before.sum()) / (self._batch * self._per_pass * self._time)
 
     def next(self) -> Batch:
-        """The next window of the documents of a batch, or the first of the next batch."""
-        ranges = self._segments[self._order[self._index]]
-        longest = int((ranges[:, 1] - ranges[:, 0]).max())
-        offset = self._offset
-        window = ranges + np.array([offset, 0])
-        window[:, 1] = np.minimum(window[:, 1], window[:, 0] + self._time)
-        tokens, targets = padded(self._tokens, window)
-        keep = torch.full((len(ranges), 1, 1), float(offset > 0), device=self._device)
-        self._offset += self._time
-        if self._offset >= longest:
-            self._offset, self._index = 0, self._index + 1
-        if self._index == len(self._order):
-            self._index, self._epoch = 0, self._epoch + 1
-            self._order = self._shuffled(self._epoch)
+        """The next window of each column."""
+        epoch, window = divmod(self._index, self._per_pass)
+        if window == 0:
+            self._text = self._joined(epoch)
+        starts = np.arange(self._batch) * (self._per_pass * self._time) + window * self._time
+        # from the end token on that stands before the first document, as it does behind the last
+        tokens = self._text.take(np.add.outer(starts, np.arange(-1, self._time)))
+        begins = tokens[:, :-1] == self._end
+        targets = tokens[:, 1:].astype(np.int64)
+        if window == 0:
+            targets[np.cumsum(begins, axis=1) == 0] = -100
+        self._index += 1
         device = self._device
-        return Batch(as_tensor(tokens, device), as_tensor(targets, device), keep, window[:, 0] - 1)
+        return Batch(
+            as_tensor(tokens[:, :-1], device),
+            as_tensor(targets, device),
+            torch.full((self._batch, 1, 1), float(window > 0), device=device),
+            starts,
+            torch.from_numpy(begins).to(device),
+        )
 
     def state(self) -> dict[str, Any]:
         """Where it stands, ready for JSON: `load` makes the same windows follow."""
-        return {"epoch": self._epoch, "index": self._index, "offset": self._offset}
+        return {"index": self._index}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken, on the same text with the same recipe.
-
-        Raises:
-            OptionError: it was taken elsewhere: there is no such batch.
-        """
-        order = self._shuffled(state["epoch"])
-        index, offset = state["index"], state["offset"]
-        inside = index < len(order)
-        if inside:
-            ranges = self._segments[order[index]]
-            inside = offset % self._time == 0 and offset < (ranges[:, 1] - ranges[:, 0]).max()
-        if not inside:
-            raise OptionError(
-                f"the run was {offset:,} characters into batch {index:,}, which its "
-                f"{len(self._segments):,} documents do not have; train anew"
-            )
-        self._epoch, self._index, self._offset = state["epoch"], index, offset
-        self._order = order
-
-
-def _segments(ranges: Ranges) -> Ranges:
-    """Documents, and the parts of at most `SEGMENT` tokens of those that are longer."""
-    parts = -(-(ranges[:, 1] - ranges[:, 0]) // SEGMENT)
-    if len(parts) and parts.max() == 1:
-        return ranges
-    begins = np.repeat(ranges[:, 0], parts)
-    rank = np.arange(len(begins)) - np.repeat(np.cumsum(parts) - parts, parts)
-    begins = begins + rank * SEGMENT
-    return np.stack([begins, np.minimum(begins + SEGMENT, np.repeat(ranges[:, 1], parts))], axis=1)
+        """Go on where `state` was taken, on the same text with the same recipe."""
+        self._index = state["index"]
+        self._text = self._joined(self._index // self._per_pass)
