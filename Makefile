@@ -4,15 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-web web-tools check format bench bench-web soak bare demo-model fuzz fuzz-walker guard-old crash clean
+.PHONY: help demo test test-web web-tools check format bench bench-serve bench-web soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
 
 help:
 	@echo "make demo    install, train on 'hello world', write text"
 	@echo "make test    install, run the tests"
 	@echo "make test-web    the JavaScript and the page, in Node and in Chromium, which this installs"
 	@echo "make soak    a million steps and 1,000 loads; 30 training runs killed and resumed"
+	@echo "make soak-serve  64 clients x 20, 10,000 fuzzed bodies, 10 minutes of mixed load (SOAK=n)"
 	@echo "make check   lint, format and types"
 	@echo "make bench   the benchmarks"
+	@echo "make bench-serve  the server against the example, clients on the same machine"
 	@echo "make bench-web   JavaScript in Chromium beside onnxruntime-web and Python"
 	@echo "make bare    build the wheel, use it in an environment without torch"
 	@echo "make fuzz    spoilt model files by the million (COUNT=n, SECONDS=n), resumable"
@@ -65,6 +67,14 @@ bench: $(INSTALLED)
 soak: $(INSTALLED)
 	SOAK_STEPS=1000000 SOAK_LOADS=1000 $(BIN)/python -m pytest tests/test_robustness.py -k memory
 	$(BIN)/python -m tests.soak 30
+
+bench-serve: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks serve
+
+SOAK ?= 600
+soak-serve: $(INSTALLED)
+	SERVE_REPEATS=20 SERVE_FUZZED=10000 $(BIN)/python -m pytest tests/test_serve_batch.py tests/test_serve_limits.py
+	$(BIN)/python -m tests.soak_serve $(SOAK)
 
 bare: $(INSTALLED)
 	rm -rf build/wheel build/bare

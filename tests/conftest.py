@@ -178,6 +178,14 @@ def generator() -> CharGenerator:
 
 
 @pytest.fixture(scope="session")
+def small_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of `generator`."""
+    path = tmp_path_factory.mktemp("small") / "small.onnx"
+    path.write_bytes(artifact_bytes(random_model()))
+    return path
+
+
+@pytest.fixture(scope="session")
 def hello_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The lesson, trained and exported: it has learnt "hello world hello world"."""
     folder = tmp_path_factory.mktemp("hello")

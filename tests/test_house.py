@@ -22,7 +22,8 @@ ALLOWED = {
         "numpy", "torch", "onnx", "typer", "rich", "chargen_ort", "chargen_train", "chargen_export",
     },
 }  # fmt: skip
-FORBIDDEN = ("torch", "onnx", "typer", "rich")
+SERVER = {"starlette", "uvicorn", "h11", "prometheus_client"}  # in chargen_ort/serve alone
+FORBIDDEN = ("torch", "onnx", "typer", "rich", "starlette")
 
 
 def imports_of(path):
@@ -39,6 +40,8 @@ def test_imports_run_one_way(package):
     folder = next(ROOT.glob(f"*/{package}"))
     for path in folder.rglob("*.py"):
         allowed = ALLOWED[package] | set(sys.stdlib_module_names)
+        if path.parent.name == "serve":
+            allowed |= SERVER
         assert set(imports_of(path)) <= allowed, path
         if package == "chargen_ort" and path.name != "cli.py":
             assert "typer" not in set(imports_of(path)), path
@@ -57,7 +60,8 @@ def test_no_module_name_stands_in_two_packages():
 # what a file may import of the runtime: what stands before it; the last three print
 FLOORS = [
     "errors", "checks", "vocabulary", "sampling", "artifact", "sessions", "runs", "engine", "rows",
-    "writer", "state", "stream", "batch", "scoring", "generator", "reports", "interactive", "cli",
+    "writer", "state", "stream", "batch", "scoring", "generator", "reports", "interactive",
+    "serve", "cli",
 ]  # fmt: skip
 
 
@@ -90,9 +94,11 @@ def test_nothing_in_the_runtime_imports_what_stands_above_it():
     modules = dict(modules_of("chargen_ort"))
     above = {f"chargen_ort.{name}" for name in FLOORS}
     for name in FLOORS:
-        path = modules[f"chargen_ort.{name}"]
-        assert not above & set(imported_modules(path, set(modules))), path
         above.remove(f"chargen_ort.{name}")
+        for module, path in modules.items():
+            if f"{module}.".startswith(f"chargen_ort.{name}."):
+                for found in imported_modules(path, set(modules)):
+                    assert not any(f"{found}.".startswith(f"{each}.") for each in above), path
 
 
 @pytest.mark.parametrize(
@@ -187,6 +193,21 @@ def test_without_the_train_extra_train_export_says_what_to_install(tmp_path):
         "train-export: training needs torch, which is not installed; run: "
         "pip install 'chargen-ort[train]' (without a GPU, run this first, as it is much smaller: "
         "pip install torch --index-url https://download.pytorch.org/whl/cpu)\n"
+    )
+
+
+def test_without_the_serve_extra_the_server_says_what_to_install(tmp_path):
+    code = (
+        "import sys; sys.modules['starlette'] = None\n"
+        "from chargen_ort.cli import main; sys.argv = ['chargen-ort', 'serve']; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert result.returncode == 2
+    assert result.stderr == (
+        "chargen-ort serve: serving needs starlette, which is not installed; run: "
+        "pip install 'chargen-ort[serve]'\n"
     )
 
 

@@ -16,6 +16,7 @@ from chargen_ort.errors import ChargenError, OptionError
 from chargen_ort.escapes import unescape
 from chargen_ort.models import ChosenModel, choose_model, naming
 from chargen_ort.options import MAX_LENGTH, TABLE, SamplingOptions, SamplingOverrides
+from chargen_ort.serve.cli import serve
 from chargen_ort.terminal import Complaints, command, report, write_text
 
 if TYPE_CHECKING:
@@ -342,6 +343,9 @@ def web(
         data = page_bytes(artifact, model.stem)
         write_page(out, data, overwrite)
         report(f"{out}: {len(data):,} bytes; open it in a browser")
+
+
+app.command()(serve)
 
 
 def _parent_model(context: typer.Context) -> Path | None:

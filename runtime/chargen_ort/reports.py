@@ -113,7 +113,7 @@ def text_score(
         score = Score(total, characters, None, sum(each.unknown for each in scores))
         count = {"documents": len(texts)}
     if as_json:
-        yield json.dumps(_figures(score) | count) + "\n"
+        yield json.dumps(score_figures(score) | count) + "\n"
         return
     if count:
         yield f"documents      {len(texts):,}\n"
@@ -149,7 +149,7 @@ def line_scores(
             lines, _scores_of(generator, lines, unknown, complain), strict=True
         ):
             if as_json:
-                yield json.dumps({"line": line, **_figures(score)}) + "\n"
+                yield json.dumps({"line": line, **score_figures(score)}) + "\n"
             elif score is None:
                 yield f"-\t-\t-\t{line}\n"
             else:
@@ -205,7 +205,8 @@ def _scores_of(
     return scores
 
 
-def _figures(score: Score | None) -> dict[str, float | int | None]:
+def score_figures(score: Score | None) -> dict[str, float | int | None]:
+    """What is said of a score in JSON: null in each figure where there is none."""
     if score is None:
         names = ("characters", "unknown", "log_probability")
         return dict.fromkeys((*names, "nats_per_char", "bits_per_char", "perplexity"))

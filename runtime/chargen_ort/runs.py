@@ -40,7 +40,7 @@ class Runs:
         hidden: two arrays ``[batch, num_layers, hidden_size]``: a run reads one, and writes the
             other.
         logits: the same of ``[batch, vocab_size]``.
-        inverse: one divided by the temperature, ``[]``.
+        inverse: one divided by the temperature of each row, ``[batch, 1]``.
         uniforms: what a run draws by, ``[most_steps, batch, 1]``.
         tokens: what it drew, ``[most_steps, batch]``.
     """
@@ -50,7 +50,7 @@ class Runs:
         hidden, logits = (batch, sizes.num_layers, sizes.hidden_size), (batch, sizes.vocab_size)
         self.hidden = [np.zeros(hidden, dtype=np.float32) for _ in range(2)]
         self.logits = [np.zeros(logits, dtype=np.float32) for _ in range(2)]
-        self.inverse = np.ones((), dtype=np.float32)
+        self.inverse = np.ones((batch, 1), dtype=np.float32)
         self.uniforms = np.zeros((most_steps, batch, 1))
         self.tokens = np.zeros((most_steps, batch), dtype=np.int64)
         self._session: InferenceSession | None = None
@@ -59,7 +59,7 @@ class Runs:
     def begin(self, temperature: float) -> None:
         """Have states of zero, for a text at this temperature."""
         self.hidden[0][:], self.logits[0][:] = 0, 0
-        self.inverse[()] = 1 / temperature if temperature else 1
+        self.inverse[:] = 1 / temperature if temperature else 1
 
     def run(self, open_session: Callable[[], "InferenceSession"], steps: int, source: int) -> None:
         """Write `steps` tokens a row from the states number `source` into the others.

@@ -73,6 +73,7 @@ class Draws:
         if not self.rows:
             raise OptionError("rows is empty; give at least one row number")
         self.seed = fresh_seed() if seed is None else seed
+        self._seeds = [self.seed] * len(self.rows)
         self._philox = np.random.Philox(0)
         # draws made by each row before column 0 of its block; at first there is no block
         self._before, self.column = [-BLOCK] * len(self.rows), BLOCK
@@ -82,18 +83,23 @@ class Draws:
         """How many draws row `index` has made."""
         return self._before[index] + self.column
 
-    def start_row(self, index: int, row: int, drawn: int = 0) -> None:
-        """Give place `index` of the batch to row number `row`, which has made `drawn` draws."""
+    def start_row(self, index: int, row: int, drawn: int = 0, seed: int | None = None) -> None:
+        """Give place `index` of the batch to row number `row`, which has made `drawn` draws.
+
+        `seed` is for a row of another seed than the others.
+        """
+        self._seeds[index] = self.seed if seed is None else seed
         self.rows[index] = row
         self._before[index] = drawn - self.column
         if self.column < BLOCK:
-            self._uniforms[index, self.column :] = self._draw(row, drawn, BLOCK - self.column)
+            self._uniforms[index, self.column :] = self._draw(index, drawn, BLOCK - self.column)
 
     def keep_rows(self, indices: Sequence[int]) -> "Draws":
-        """The draws of the rows at `indices` alone."""
+        """The draws of the rows at `indices` alone; one that is named twice is there twice."""
         other = Draws(self.seed, [self.rows[i] for i in indices])
-        for place, index in enumerate(indices):
-            other.start_row(place, self.rows[index], self.drawn(index))
+        other._seeds = [self._seeds[i] for i in indices]
+        other._before, other.column = [self._before[i] for i in indices], self.column
+        other._uniforms = self._uniforms[list(indices)]  # [batch, BLOCK]
         return other
 
     def ahead(self, count: int) -> NDArray[np.float64]:
@@ -105,13 +111,12 @@ class Draws:
     def _next_block(self) -> None:
         """Go on with a block that begins with the next draw."""
         before = [count + self.column for count in self._before]
-        places = zip(self.rows, before, strict=True)
-        draws = [self._draw(row, first, BLOCK) for row, first in places]
+        draws = [self._draw(index, first, BLOCK) for index, first in enumerate(before)]
         # all of it together and last: an interruption before finds the old block, to be redone
         self._uniforms, self._before, self.column = np.stack(draws), before, 0
 
-    def _draw(self, row: int, first: int, count: int) -> NDArray[np.float64]:
-        return uniform_draws(self.seed, row, first, count, self._philox)
+    def _draw(self, index: int, first: int, count: int) -> NDArray[np.float64]:
+        return uniform_draws(self._seeds[index], self.rows[index], first, count, self._philox)
 
 
 class Sampler(Draws):
@@ -152,9 +157,9 @@ class Sampler(Draws):
         if self._seen is not None:
             self._seen[index, tokens] = True
 
-    def start_row(self, index: int, row: int, drawn: int = 0) -> None:
+    def start_row(self, index: int, row: int, drawn: int = 0, seed: int | None = None) -> None:
         """Give place `index` of the batch to row number `row`, which has seen no token."""
-        super().start_row(index, row, drawn)
+        super().start_row(index, row, drawn, seed)
         if self._seen is not None:
             self._seen[index] = False
 

@@ -8,6 +8,7 @@ it has drawn: neither the rows beside it nor the number of steps in a run change
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,6 +20,21 @@ from chargen_ort.runs import Runs, steps_per_run
 from chargen_ort.sampling import Draws, Sampler
 
 
+@dataclass(frozen=True)
+class RowState:
+    """Where a row stands.
+
+    Attributes:
+        hidden: its state, float32 ``[num_layers, hidden_size]``.
+        logits: scores of its next token, float32 ``[vocab_size]``.
+        drawn: how many tokens it has drawn.
+    """
+
+    hidden: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    drawn: int
+
+
 def open_writer(
     engine: Engine, options: SamplingOptions, rows: Sequence[int]
 ) -> "RunWriter | StepWriter":
@@ -27,11 +43,16 @@ def open_writer(
     Raises:
         OptionError: a row number of another kind or out of range, or none.
     """
-    vocab_size, greedy = len(engine.vocabulary), options.temperature == 0
-    filtered = 0 < options.top_k < vocab_size or options.top_p < 1 or options.min_p > 0
-    if options.repetition_penalty == 1 and (greedy or not filtered):  # greedy passes all filters
+    if is_plain(options, len(engine.vocabulary)):
         return RunWriter(engine, Draws(options.seed, rows), options.temperature)
-    return StepWriter(engine, Sampler(options, vocab_size, rows))
+    return StepWriter(engine, Sampler(options, len(engine.vocabulary), rows))
+
+
+def is_plain(options: SamplingOptions, vocab_size: int) -> bool:
+    """Whether the options come to temperature alone, so that many steps go in one run."""
+    filtered = 0 < options.top_k < vocab_size or options.top_p < 1 or options.min_p > 0
+    greedy = options.temperature == 0  # which passes all filters
+    return options.repetition_penalty == 1 and (greedy or not filtered)
 
 
 class StepWriter:
@@ -179,6 +200,21 @@ class RunWriter:
     def seen(self, place: int) -> None:
         """None, as there is no penalty."""
 
+    def start_row(
+        self, place: int, state: "RowState", row: int, seed: int, temperature: float
+    ) -> None:
+        """Give a place to another row, of a seed and temperature of its own, where it stands.
+
+        `temperature` is 0 where that of the writer is, and above 0 where it is not.
+        """
+        self.hidden[place], self.logits[place] = state.hidden, state.logits
+        self.draws.start_row(place, row, state.drawn, seed)
+        self._runs.inverse[place] = 1 / temperature if temperature else 1
+
+    def row_state(self, place: int) -> "RowState":
+        """Where the row at `place` stands, copied."""
+        return RowState(self.hidden[place].copy(), self.logits[place].copy(), self.drawn(place))
+
     def expect(self, most: int | None, certain: bool) -> None:
         """Hear how many more tokens one row will draw at most, and whether so many for certain.
 
@@ -220,9 +256,10 @@ class RunWriter:
         return self._runs.tokens[:steps]
 
     def keep_rows(self, places: list[int]) -> "RunWriter":
-        """A smaller writer that goes on with the rows at `places`."""
+        """A writer that goes on with the rows at `places`; one named twice is there twice."""
         other = RunWriter(self._engine, self.draws.keep_rows(places), self._temperature)
         other.hidden[:], other.logits[:] = self.hidden[places], self.logits[places]
+        other._runs.inverse[:] = self._runs.inverse[places]
         return other
 
     def _run_ahead(self) -> None:

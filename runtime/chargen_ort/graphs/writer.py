@@ -66,8 +66,8 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool) -> Graph:
     """The graph that writes as many tokens a row as it gets uniforms.
 
     Its inputs are `HIDDEN` float32 ``[batch, num_layers, hidden_size]``, `LOGITS` float32
-    ``[batch, vocab_size]``, `INVERSE_TEMPERATURE` float32 ``[]`` and `UNIFORMS` float64
-    ``[time, batch, 1]``; its outputs `NEXT_HIDDEN`, `NEXT_LOGITS` and `TOKENS` int64
+    ``[batch, vocab_size]``, `INVERSE_TEMPERATURE` float32 ``[batch, 1]`` and `UNIFORMS`
+    float64 ``[time, batch, 1]``; its outputs `NEXT_HIDDEN`, `NEXT_LOGITS` and `TOKENS` int64
     ``[time, batch]``.
 
     Args:
@@ -91,7 +91,7 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool) -> Graph:
     hidden = ("batch", sizes.num_layers, sizes.hidden_size)
     inputs = Value(HIDDEN, FLOAT, hidden), Value(LOGITS, FLOAT, logits)
     options = (
-        Value(INVERSE_TEMPERATURE, FLOAT, ()),
+        Value(INVERSE_TEMPERATURE, FLOAT, ("batch", 1)),
         Value(UNIFORMS, DOUBLE, ("time", "batch", 1)),
     )
     outputs = Value(NEXT_HIDDEN, FLOAT, hidden), Value(NEXT_LOGITS, FLOAT, logits)
