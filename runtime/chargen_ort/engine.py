@@ -45,14 +45,8 @@ MAX_THREADS = 256
 _WORK_AT_ONCE = 1 << 28  # multiply-adds in one call: far below 100 ms, so that a stop is prompt
 _MOST_STEPS = 1024
 _MOST_IDLE = 64  # runs that wait for a text
-_TWO_THREADS_FROM = 512  # hidden size at which a second thread pays
 
 _inherited: list["_Sessions"] = []  # of a parent process, never destroyed: what it inherits is
-
-
-def default_threads(hidden_size: int) -> int:
-    """Intra-op threads for a model: 1, or 2 for wide models on machines that have them."""
-    return min(2, os.cpu_count() or 1) if hidden_size >= _TWO_THREADS_FROM else 1
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,7 @@ class Engine:
 
     Args:
         artifact: as `read_artifact` gives it.
-        threads: intra-op threads; None takes 1, or 2 for a hidden size of 512 and more.
+        threads: intra-op threads; see `CharGenerator`.
 
     Attributes:
         artifact, threads: as given.
@@ -93,10 +87,8 @@ class Engine:
         OptionError: not an artifact, or `threads` is out of its range.
     """
 
-    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         instance("artifact", artifact, Artifact)
-        if threads is None:
-            threads = default_threads(artifact.config.hidden_size)
         self.artifact = artifact
         self.config: Config = artifact.config
         self.vocabulary: Vocabulary = artifact.config.vocabulary

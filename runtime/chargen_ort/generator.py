@@ -35,7 +35,7 @@ class CharGenerator:
 
     Args:
         artifact: as `read_artifact` gives it.
-        threads: intra-op threads; None takes 1, or 2 for a hidden size of 512 and more.
+        threads: intra-op threads; more pay only for models of millions of weights.
 
     Raises:
         ArtifactError: ONNX Runtime refuses the graph.
@@ -45,11 +45,11 @@ class CharGenerator:
         engine: the model that is open; what is below this class takes it.
     """
 
-    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         self.engine = Engine(artifact, threads)  # and nothing else, so that pickles share it
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], threads: int | None = None) -> "CharGenerator":
+    def load(cls, path: str | os.PathLike[str], threads: int = 1) -> "CharGenerator":
         """Read, check and open a model file.
 
         Raises:
@@ -63,7 +63,7 @@ class CharGenerator:
             raise ArtifactError(f"{printable(os.fspath(path))}: {error}") from None
 
     @classmethod
-    def from_bytes(cls, data: bytes, threads: int | None = None) -> "CharGenerator":
+    def from_bytes(cls, data: bytes, threads: int = 1) -> "CharGenerator":
         """Check and open the bytes of a model file.
 
         Raises:
