@@ -220,20 +220,23 @@ def score_figures(score: Score | None) -> dict[str, float | int | None]:
     }
 
 
+def model_facts(artifact: Artifact) -> dict[str, object]:
+    """What is in a model file, as JSON has it."""
+    return {
+        "sha256": artifact.sha256,
+        "bytes": len(artifact.data),
+        "config": artifact.config.to_json(),
+        "training": artifact.training.to_json(),
+        "parity": artifact.certificate.to_json(),
+        **artifact.properties,
+    }
+
+
 def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[str]:
     """What is in a model file, a line each fact."""
     config = artifact.config
     if as_json:
-        facts = {
-            "model": str(model.path),
-            "sha256": artifact.sha256,
-            "bytes": len(artifact.data),
-            "config": config.to_json(),
-            "training": artifact.training.to_json(),
-            "parity": artifact.certificate.to_json(),
-            **artifact.properties,
-        }
-        yield json.dumps(facts) + "\n"
+        yield json.dumps({"model": str(model.path), **model_facts(artifact)}) + "\n"
         return
     characters = config.vocabulary.characters
     shown = repr(characters[:_SHOWN_CHARACTERS]) + ("…" if len(characters) > 100 else "")

@@ -61,6 +61,7 @@ def make_app(service: Service, key: str | None = None, origins: Sequence[str] = 
             Route("/openapi.json", openapi),
             Route("/v1/models", routes.models),
             Route("/v1/models/{name}", routes.model),
+            Route("/v1/models/{name}/card", routes.card),
             Route("/v1/completions", completions, methods=["POST"]),
             Route("/score", routes.score, methods=["POST"]),
             Route("/tokenize", routes.tokenize, methods=["POST"]),

@@ -29,6 +29,7 @@ _GETS = {
     "/metrics": "Counts, for Prometheus.",
     "/v1/models": "The models.",
     "/v1/models/{name}": "One of them.",
+    "/v1/models/{name}/card": "What is in its file, as chargen-ort info --json tells it.",
 }
 
 
