@@ -210,6 +210,27 @@ def test_what_lm_eval_asks_for_is_what_score_says(served, generator):
         assert all(c == max(top, key=top.get) for c, top in pairs) == (greedy == continuation)
 
 
+@pytest.mark.parametrize("which", ["served", "ending"])
+def test_lm_eval_finds_tokens_and_where_a_text_begins(which, served, ending, generator):
+    """The requests of lm-eval's remote tokenizer, and how it finds the token before a text."""
+    served, model = (served, generator) if which == "served" else ending
+
+    def encode(text):
+        asked = {"prompt": text, "add_special_tokens": False}
+        return served.client.post("/tokenize", json=asked).json()["tokens"]
+
+    tokens = encode("once upon")
+    answer = served.client.post("/detokenize", json={"tokens": tokens}).json()
+    assert answer == {"prompt": "once upon"}
+    facts = served.client.get("/tokenizer_info").json()
+    assert facts["eos_token"] is None  # or lm-eval would stop there
+    begin = encode(facts["bos_token"])[0]
+    answer = served.complete(prompt=[[begin, *tokens]], max_tokens=1, logprobs=1, echo=True)
+    found = sum(answer["choices"][0]["logprobs"]["token_logprobs"][1:-1])
+    (score,) = model.score_batch(["once upon"])
+    assert found == pytest.approx(score.total, abs=1e-6)
+
+
 # What is added to scores
 
 

@@ -36,7 +36,8 @@ def make_app(service: Service, key: str | None = None, origins: Sequence[str] = 
         origins: pages from elsewhere that may talk to it.
     """
     routes, completions = Routes(service), Completions(service)
-    api = describe_api(completions.fields, routes.score_fields, routes.tokenize_fields)
+    fields = (routes.score_fields, routes.tokenize_fields, routes.detokenize_fields)
+    api = describe_api(completions.fields, *fields)
 
     async def openapi(request: Request) -> Response:
         return JSONResponse(api)
@@ -65,6 +66,8 @@ def make_app(service: Service, key: str | None = None, origins: Sequence[str] = 
             Route("/v1/completions", completions, methods=["POST"]),
             Route("/score", routes.score, methods=["POST"]),
             Route("/tokenize", routes.tokenize, methods=["POST"]),
+            Route("/detokenize", routes.detokenize, methods=["POST"]),
+            Route("/tokenizer_info", routes.tokenizer_info),
         ],
         middleware=[*([cors] if origins else []), Middleware(Gate, service=service, key=key)],
         exception_handlers={

@@ -22,6 +22,7 @@ from chargen_ort.serve.requests import (
     Completion,
     Refusal,
     TextOrTokens,
+    check_tokens,
     completion_fields,
     read_completion,
 )
@@ -170,15 +171,8 @@ def _options(generator: CharGenerator, asked: Completion) -> SamplingOptions:
         options = generator.options(**({"seed": fresh_seed()} | asked.sampling))
     except OptionError as error:
         raise Refusal(400, str(error), "invalid_value", "stop") from None
-    _check_tokens(generator, asked.logit_bias, "logit_bias")
+    check_tokens(generator.vocabulary, asked.logit_bias, "logit_bias")
     return options
-
-
-def _check_tokens(generator: CharGenerator, tokens: Iterable[int], name: str) -> None:
-    most = len(generator.vocabulary) - 1
-    if not all(0 <= token <= most for token in tokens):
-        message = f"{name} has a token that the model does not; give 0 to {most}"
-        raise Refusal(400, message, "invalid_value", name)
 
 
 def _prompts(model: OpenModel, asked: Completion) -> list[Prompt]:
@@ -199,7 +193,7 @@ def _prompts(model: OpenModel, asked: Completion) -> list[Prompt]:
 
 def _encode(generator: CharGenerator, asked: Completion, given: TextOrTokens) -> NDArray[np.int64]:
     if not isinstance(given, str):
-        _check_tokens(generator, given, "prompt")
+        check_tokens(generator.vocabulary, given, "prompt")
         return np.array(given, dtype=np.int64)
     try:
         return generator.vocabulary.encode(given, asked.unknown)

@@ -4,7 +4,7 @@ A row of a table is a field. From it follow its check, its message, and what /op
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from chargen_ort.options import (
     check_stops,
 )
 from chargen_ort.strict import load_object
-from chargen_ort.vocabulary import UNKNOWN_POLICIES, UnknownPolicy, check_policy
+from chargen_ort.vocabulary import UNKNOWN_POLICIES, UnknownPolicy, Vocabulary, check_policy
 
 DEFAULT_LENGTH = 16  # the interface's
 MOST_CHOICES = 128
@@ -272,7 +272,22 @@ def tokenize_fields(prompt: int) -> dict[str, Field]:
         "model": _MODEL,
         "prompt": _text("A text.", prompt),
         "unknown": _UNKNOWN,
+        "add_special_tokens": _flag("Taken, and not looked at."),
     }
+
+
+def detokenize_fields(prompt: int) -> dict[str, Field]:
+    """Those of POST /detokenize; `prompt` is how many tokens a text may have."""
+
+    def read(name: str, value: object) -> object:
+        if not isinstance(value, list) or not all(type(token) is int for token in value):
+            raise OptionError(f"{name} is {shown_value(value)}; give a list of tokens")
+        if len(value) > prompt:
+            raise OptionError(f"{name} has {len(value):,} tokens; give at most {prompt:,}")
+        return value
+
+    numbers = {"type": "array", "maxItems": prompt, "items": {"type": "integer", "minimum": 0}}
+    return {"model": _MODEL, "tokens": Field("The tokens of a text.", numbers, read)}
 
 
 def read_fields(fields: Mapping[str, Field], body: bytes) -> dict[str, Any]:
@@ -298,6 +313,18 @@ def read_fields(fields: Mapping[str, Field], body: bytes) -> dict[str, Any]:
             except OptionError as error:
                 raise Refusal(400, str(error), "invalid_value", name) from None
     return values
+
+
+def check_tokens(vocabulary: Vocabulary, tokens: Iterable[int], name: str) -> None:
+    """Refuse tokens that a model does not have; `name` is the field's.
+
+    Raises:
+        Refusal: there is one.
+    """
+    most = len(vocabulary) - 1
+    if not all(0 <= token <= most for token in tokens):
+        message = f"{name} has a token that the model does not; give 0 to {most}"
+        raise Refusal(400, message, "invalid_value", name)
 
 
 @dataclass(frozen=True)

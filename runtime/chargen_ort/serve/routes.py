@@ -15,7 +15,14 @@ from chargen_ort.generator import CharGenerator
 from chargen_ort.page import served_page
 from chargen_ort.reports import model_facts, score_figures
 from chargen_ort.scoring import Score
-from chargen_ort.serve.requests import Refusal, read_fields, score_fields, tokenize_fields
+from chargen_ort.serve.requests import (
+    Refusal,
+    check_tokens,
+    detokenize_fields,
+    read_fields,
+    score_fields,
+    tokenize_fields,
+)
 from chargen_ort.serve.service import Service, read_body
 
 
@@ -26,13 +33,14 @@ class Routes:
         service: the state of the server.
 
     Attributes:
-        score_fields, tokenize_fields: of their bodies.
+        score_fields, tokenize_fields, detokenize_fields: of their bodies.
     """
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self.score_fields = score_fields(service.limits.prompt)
         self.tokenize_fields = tokenize_fields(service.limits.prompt)
+        self.detokenize_fields = detokenize_fields(service.limits.prompt)
         self._scoring = asyncio.Semaphore(1)  # one core is for what is written
         self._page = served_page()
 
@@ -90,8 +98,30 @@ class Routes:
                 tokens = encode(values["prompt"], values.get("unknown")).tolist()
             except UnknownCharacterError as error:
                 raise Refusal(400, str(error), "unknown_character", "prompt") from None
+            if not values["prompt"] and model.generator.config.end:
+                tokens = [model.generator.config.separator_token]  # whose text is empty
         most = self._service.limits.prompt
         return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": most})
+
+    async def detokenize(self, request: Request) -> Response:
+        """POST /detokenize: the text of tokens."""
+        body = await read_body(self._service, request.scope, request.receive)
+        values = read_fields(self.detokenize_fields, body)
+        if "tokens" not in values:
+            raise Refusal(400, "tokens is missing; give a list", "invalid_value", "tokens")
+        async with self._service.models.use(values.get("model")) as model:
+            check_tokens(model.generator.vocabulary, values["tokens"], "tokens")
+            texts = model.generator.config.tokens
+        return JSONResponse({"prompt": "".join(texts[token] for token in values["tokens"])})
+
+    async def tokenizer_info(self, request: Request) -> Response:
+        """GET /tokenizer_info: what stands before a text of the first model.
+
+        No text is said to end one: a model that ends its texts needs no stop string for it.
+        """
+        async with self._service.models.use(None) as model:
+            begin = model.generator.config.separator
+        return JSONResponse({"bos_token": begin, "eos_token": None, "chat_template": None})
 
     async def score(self, request: Request) -> Response:
         """POST /score: how likely the model finds texts."""
