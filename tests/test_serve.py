@@ -1,5 +1,6 @@
 """What the server answers: the completions interface, scores, tokens, and what it refuses."""
 
+import dataclasses
 import json
 
 import jsonschema
@@ -7,7 +8,7 @@ import numpy as np
 import openai
 import pytest
 
-from chargen_ort import CharGenerator
+from chargen_ort import CharGenerator, SamplingOptions
 from tests.conftest import ALPHABET, artifact_bytes, random_model
 from tests.tools.serving import serving
 
@@ -361,6 +362,13 @@ def test_a_value_out_of_its_limits_is_refused_by_name(served, fields, param, par
     status, error = served.refusal(**fields)
     assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
     assert part in error["message"]
+
+
+def test_each_sampling_option_is_taken_or_refused_by_name(served):
+    for option in dataclasses.fields(SamplingOptions):
+        _, error = served.refusal(**{option.name: {"no": "value"}})
+        assert error["param"] == option.name
+        assert "is no field" not in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,17 @@ _UNKNOWN = Field(
 )
 
 
+# each is a field of SamplingOptions and goes there as it is; a number comes from its table
+SAMPLING: Mapping[str, Field] = {
+    **{name: _row(row) for name, row in TABLE.items()},
+    "stop": Field(
+        "Texts that end the output; they are not part of it.",
+        _STOPS,
+        lambda name, value: check_stops(value),
+    ),
+}
+
+
 def completion_fields(length: int, prompt: int) -> dict[str, Field]:
     """Those of POST /v1/completions.
 
@@ -200,7 +211,6 @@ def completion_fields(length: int, prompt: int) -> dict[str, Field]:
         length: characters that may be asked for.
         prompt: characters of all prompts together.
     """
-    sampling = {name: _row(row) for name, row in TABLE.items()}
     stream_options = {
         "type": "object",
         "properties": {"include_usage": {"type": "boolean"}},
@@ -213,11 +223,6 @@ def completion_fields(length: int, prompt: int) -> dict[str, Field]:
         "best_of": _whole("As many as n: no text is chosen among more.", 1, MOST_CHOICES),
         "echo": _flag("Begin each text with its prompt."),
         "logprobs": _whole("Score each character, and so many of the likeliest.", 0, MOST_TOP),
-        "stop": Field(
-            "Texts that end the output; they are not part of it.",
-            _STOPS,
-            lambda name, value: check_stops(value),
-        ),
         "stream": _flag("Send the text as it is written, as server-sent events."),
         "stream_options": Field(
             "With include_usage the last event tells the usage.",
@@ -235,7 +240,7 @@ def completion_fields(length: int, prompt: int) -> dict[str, Field]:
         "frequency_penalty": _number(
             "Taken from it for each time that the character was written.", _MOST_PENALTY
         ),
-        **sampling,
+        **SAMPLING,
         "unknown": _UNKNOWN,
         "user": _text("Taken, and not looked at.", _MOST_NAME),
         "suffix": _refused("suffix", {"type": "null"}),
@@ -374,7 +379,7 @@ def read_completion(fields: Mapping[str, Field], body: bytes, most: int) -> Comp
     if size > most and not values.get("stream"):
         message = f"the texts and scores of an answer come to {size:,}; ask for {most:,} at most"
         raise Refusal(400, f"{message}, or set stream to true", "invalid_value", "max_tokens")
-    chosen = {name: values[name] for name in (*TABLE, "stop") if name in values}
+    chosen = {name: values[name] for name in SAMPLING if name in values}
     return Completion(
         model=values.get("model"),
         prompts=tuple(prompts),
