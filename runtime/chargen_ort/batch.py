@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ def write_texts(
     options: SamplingOptions,
     batch_size: int,
     unknown: UnknownPolicy | None,
+    rows: Iterator[int] | None = None,
 ) -> Iterator[WrittenText]:
     """Write a text for each start and yield it as it ends.
 
@@ -54,11 +55,13 @@ def write_texts(
         options: with a seed; text i is row i of its family.
         batch_size: how many texts are written side by side, at least 1.
         unknown: policy for characters of the starts; None is the model's own.
+        rows: the number of each text, all different; None counts from 0.
 
     Raises:
+        OptionError: the text is confined, and none goes on from a start.
         UnknownCharacterError: a start has a character that the model does not know.
     """
-    numbered = enumerate(starts)
+    numbered = zip(count() if rows is None else rows, starts, strict=False)
     first = list(islice(numbered, batch_size))
     if length == 0:
         yield from (WrittenText(index, "", "length") for index, _ in chain(first, numbered))
