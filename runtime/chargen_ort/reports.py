@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from chargen_ort.artifact import Artifact
 from chargen_ort.batch import WrittenText
+from chargen_ort.confined import log_weight
 from chargen_ort.documents import DOCUMENT_WORDS, cut_documents
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError, UnknownCharacterError
 from chargen_ort.generator import CharGenerator
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.models import ChosenModel
-from chargen_ort.options import TABLE
+from chargen_ort.options import TABLE, SamplingOptions
 from chargen_ort.records import PIECE, Base, Certificate, Gate, HeldOut, Training
 from chargen_ort.scoring import LINE_END, Score, score_continuations
 from chargen_ort.vocabulary import UnknownPolicy
@@ -26,51 +27,58 @@ _SHOWN_CHARACTERS = 100
 
 
 def written_lines(texts: Iterable[WrittenText], before: str) -> Iterator[str]:
-    """The texts in the order of their rows, each after `before` and with a line end."""
-    yield from (f"{before}{written.text}\n" for written in in_order(texts))
+    """The texts as they come, each after `before` and with a line end."""
+    yield from (f"{before}{written.text}\n" for written in texts)
 
 
 def written_objects(
     engine: Engine,
     texts: Iterable[WrittenText],
     start: str,
-    seed: int | None,
+    length: int,
+    options: SamplingOptions,
     unknown: UnknownPolicy | None,
 ) -> Iterator[str]:
-    """The texts in the order of their rows, a JSON object and a line end each.
+    """The texts as they come, a JSON object and a line end each.
 
     `log_probability` is that of `text` as what follows `start`, in nats, under the model's own
     probabilities: no temperature and no filters. A stop string is not part of it; the end of a
-    text is that the model has ended.
+    text is that the model has ended. A text that is confined has its `log_weight` as well.
     """
     waiting: list[WrittenText] = []
     flushed = time.monotonic()
-    for written in in_order(texts):
+    for written in texts:
         waiting.append(written)
         if len(waiting) == _TEXTS_AT_ONCE or time.monotonic() - flushed > _SECONDS:
-            yield from _objects(engine, waiting, start, seed, unknown)
+            yield from _objects(engine, waiting, start, length, options, unknown)
             waiting, flushed = [], time.monotonic()
-    yield from _objects(engine, waiting, start, seed, unknown)
+    yield from _objects(engine, waiting, start, length, options, unknown)
 
 
 def _objects(
     engine: Engine,
     texts: list[WrittenText],
     start: str,
-    seed: int | None,
+    length: int,
+    options: SamplingOptions,
     unknown: UnknownPolicy | None,
 ) -> Iterator[str]:
     ended = [written.ended == "end" for written in texts]
     totals = score_continuations(engine, start, [each.text for each in texts], unknown, ended)
+    before = engine.vocabulary.encode(start, unknown).tolist()
     for written, total in zip(texts, totals, strict=True):
-        fields = {
+        fields: dict[str, object] = {
             "start": start,
             "text": written.text,
             "log_probability": total,
             "ended": written.ended,
-            "seed": seed,
+            "seed": options.seed,
             "row": written.index,
         }
+        if options.controlled:
+            ends = written.ended == "end" and engine.config.end
+            weight = log_weight(engine, options, before, written.drawn, length, ends)
+            fields["log_weight"] = weight
         yield json.dumps(fields) + "\n"
 
 
