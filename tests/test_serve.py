@@ -249,6 +249,33 @@ def test_penalties_count_what_was_written(served):
     assert zero == served.text(**fields)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pattern": "[a-m]{3,9}( [n-z]+)*"},
+        {"pattern": ".*x", "top_k": 9},
+        {"ban": ["e", "th"], "min_length": 20},
+        {"max_length": 12, "temperature": 0},
+        {"pattern": "[a-z]+", "stop": "q", "repetition_penalty": 1.2},
+    ],
+)
+@pytest.mark.parametrize("which", ["served", "ending"])
+def test_a_confined_text_is_the_one_that_the_library_writes(
+    served, ending, generator, which, options
+):
+    served, model = (served, generator) if which == "served" else ending
+    for seed in range(4):
+        stream = model.stream("abc", 60, seed=seed, **options)
+        expected = stream.read()
+        fields = {"prompt": "abc", "max_tokens": 60, "seed": seed, **options}
+        (choice,) = served.complete(**fields, logprobs=0)["choices"]
+        assert choice["text"] == expected
+        assert choice["finish_reason"] == {"end": "stop"}.get(stream.ended, stream.ended)
+        assert len(choice["logprobs"]["tokens"]) == len(expected)
+        texts = [event["choices"][0]["text"] for event in streamed(served, **fields)]
+        assert "".join(texts) == expected
+
+
 # Clients
 
 
@@ -352,7 +379,11 @@ def test_the_description_of_the_interface_is_one(served):
         ({"logit_bias": {"1": 101}}, "logit_bias", "100"),
         ({"presence_penalty": 3}, "presence_penalty", "2"),
         ({"suffix": "x"}, "suffix", "not done here"),
-        ({"pattern": "[0-9]+"}, "pattern", "not done here"),
+        ({"pattern": "[0-9]+"}, "pattern", "no text of this model's characters"),
+        ({"pattern": "("}, "pattern", "pattern is '('"),
+        ({"ban": [""]}, "ban", "non-empty"),
+        ({"min_length": -1}, "min_length", "give 0"),
+        ({"exact": True}, "exact", "not done here"),
         ({"unknown": "guess"}, "unknown", "replace"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "set stream"),
         ({"messages": []}, "messages", "is no field"),

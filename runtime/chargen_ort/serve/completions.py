@@ -145,7 +145,8 @@ class Completions:
             prompts = _prompts(model, asked)
             service.check_room(len(prompts), asked.stream)
             job = Job(service, model)
-            job.submit(_texts(job, asked, options, prompts, service.limits.timeout))
+            texts = _texts(job, asked, options, prompts, service.limits.timeout)
+            job.submit(await asyncio.to_thread(_confined, texts) if options.controlled else texts)
             watcher = asyncio.create_task(job.watch(receive))
             head = Head(f"cmpl-{token_hex(12)}", int(time.time()), model.name, options.seed or 0)
             choices = Choices(model.generator.config.tokens, asked, prompts)
@@ -171,6 +172,9 @@ def _options(generator: CharGenerator, asked: Completion) -> SamplingOptions:
         options = generator.options(**({"seed": fresh_seed()} | asked.sampling))
     except OptionError as error:
         raise Refusal(400, str(error), "invalid_value", "stop") from None
+    if options.exact:  # by the model's own setting
+        message = "exact is the model's setting, and is not done here; serve another model"
+        raise Refusal(400, message, "invalid_value", "exact")
     check_tokens(generator.vocabulary, asked.logit_bias, "logit_bias")
     return options
 
@@ -226,6 +230,18 @@ def _texts(
             job.deliver(row, piece)
 
         yield Writing(prompt, wanted, deadline, deliver)
+
+
+def _confined(texts: Iterable[Writing]) -> list[Writing]:
+    """Texts whose language takes a while to make.
+
+    Raises:
+        Refusal: a pattern that is none, or no text goes on so.
+    """
+    try:
+        return list(texts)
+    except OptionError as error:
+        raise Refusal(400, str(error), "invalid_value", "pattern") from None
 
 
 async def _whole(job: Job, head: Head, choices: Choices) -> dict[str, object]:

@@ -11,6 +11,8 @@ from typing import Any, cast
 from chargen_ort.checks import instance, number, shown_value, whole_number
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import (
+    CONTROL_TABLE,
+    MAX_PATTERN,
     MAX_STOP_LENGTH,
     MAX_STOPS,
     TABLE,
@@ -195,11 +197,17 @@ _UNKNOWN = Field(
 
 # each is a field of SamplingOptions and goes there as it is; a number comes from its table
 SAMPLING: Mapping[str, Field] = {
-    **{name: _row(row) for name, row in TABLE.items()},
+    **{name: _row(row) for name, row in {**TABLE, **CONTROL_TABLE}.items()},
     "stop": Field(
         "Texts that end the output; they are not part of it.",
         _STOPS,
         lambda name, value: check_stops(value),
+    ),
+    "pattern": _text("A regular expression that prompt and output match together.", MAX_PATTERN),
+    "ban": Field(
+        "Texts that prompt and output do not have.",
+        _STOPS,
+        lambda name, value: check_stops(value, "ban", "banned"),
     ),
 }
 
@@ -244,7 +252,7 @@ def completion_fields(length: int, prompt: int) -> dict[str, Field]:
         "unknown": _UNKNOWN,
         "user": _text("Taken, and not looked at.", _MOST_NAME),
         "suffix": _refused("suffix", {"type": "null"}),
-        "pattern": _refused("pattern", {"type": "null"}),
+        "exact": _refused("exact", {"type": "null"}),
     }
 
 
