@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from chargen_ort._version import __version__
-from chargen_ort.serve.requests import Field
+from chargen_ort.serve.fields import Field
 
 Fields = Mapping[str, Field]
 Json = dict[str, object]
