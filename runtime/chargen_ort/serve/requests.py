@@ -152,7 +152,7 @@ SAMPLING: Mapping[str, Field] = {
         _STOPS,
         lambda name, value: check_stops(value),
     ),
-    "pattern": text_field("A regular expression that prompt and output match together.", MAX_PATTERN),
+    "pattern": text_field("A regular expression that prompt and output match.", MAX_PATTERN),
     "ban": Field(
         "Texts that prompt and output do not have.",
         _STOPS,
