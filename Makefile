@@ -47,7 +47,7 @@ web-tools: $(INSTALLED)
 
 test-web: web-tools
 	cd $(WEB) && node kernel.mjs --check && npx tsc
-	CHARGEN_MUTANTS=2000 $(BIN)/python -m pytest tests/test_web.py tests/test_page.py
+	CHARGEN_MUTANTS=2000 $(BIN)/python -m pytest tests/test_web.py tests/test_page.py tests/test_serve_page.py
 
 bench-web: web-tools
 	$(BIN)/python -m tests.benchmarks web

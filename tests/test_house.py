@@ -42,6 +42,10 @@ def test_imports_run_one_way(package):
         allowed = ALLOWED[package] | set(sys.stdlib_module_names)
         if path.parent.name == "serve":
             allowed |= SERVER
+        if path.name == "patterns.py":
+            allowed.add("llguidance")
+        if path.name == "faker.py":
+            allowed.add("faker")
         assert set(imports_of(path)) <= allowed, path
         if package == "chargen_ort" and path.name != "cli.py":
             assert "typer" not in set(imports_of(path)), path
@@ -60,8 +64,8 @@ def test_no_module_name_stands_in_two_packages():
 # what a file may import of the runtime: what stands before it; the last three print
 FLOORS = [
     "errors", "checks", "vocabulary", "sampling", "artifact", "sessions", "runs", "engine", "rows",
-    "writer", "state", "stream", "batch", "scoring", "generator", "reports", "interactive",
-    "serve", "cli",
+    "writer", "confined", "state", "stream", "batch", "scoring", "generator", "reports",
+    "interactive", "serve", "cli",
 ]  # fmt: skip
 
 

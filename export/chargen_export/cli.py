@@ -68,7 +68,7 @@ _NO_MEMORY = (
     "there is not enough memory; give a smaller --hidden-size or --batch-size, or a shorter text"
 )
 _TEXT, _MODEL, _TRAINING = "Text", "Model", "Training"
-_RUN, _FILES = "Run", "Smaller files"
+_RUN, _FILES, _FILES_BESIDE = "Run", "Smaller files", "Files beside the model"
 
 Precision = Literal["fp32", "fp16", "int8", "all"]
 
@@ -217,6 +217,15 @@ _Precision = Annotated[
         rich_help_panel=_FILES,
     ),
 ]
+_WithFilter = Annotated[
+    bool,
+    typer.Option(
+        "--with-filter",
+        help="Write a filter of the documents beside the model, 29 bits for each, by which "
+        "chargen-ort --new writes none of them.",
+        rich_help_panel=_FILES_BESIDE,
+    ),
+]
 _MaxLossIncrease = Annotated[
     float | None,
     typer.Option(
@@ -253,6 +262,7 @@ def train_export(
     device: _Device = None,
     precision: _Precision = None,
     max_loss_increase: _MaxLossIncrease = None,
+    with_filter: _WithFilter = False,
     version: _Version = False,
 ) -> None:
     """Train a character model on a text and export it as one sealed .onnx file.
@@ -289,6 +299,7 @@ def train_export(
         precision=precision,
         max_loss_increase=max_loss_increase,
         overwrite=overwrite,
+        with_filter=with_filter,
         resume=True,
     )
 
@@ -302,7 +313,8 @@ def train_export(
                 train_and_export(
                     corpus, out, preset, Observers(display, signals), resume, checkpoint_minutes,
                     begun, precision or "fp32", limit, overwrite, base,
-                    Reading(documents or "auto", column, holdout), minutes=minutes, epochs=epochs,
+                    Reading(documents or "auto", column, holdout), with_filter, minutes=minutes,
+                    epochs=epochs,
                     hidden_size=hidden_size, num_layers=num_layers, embedding_dim=embedding_dim,
                     dropout=dropout, seq_length=seq_length, batch_size=batch_size,
                     learning_rate=learning_rate, seed=seed, device=device,

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Unpack
 
 import torch
 
+from chargen_export.filters import check_filter, write_filter
 from chargen_export.graph import render_step
 from chargen_export.parity import COMPARED, verify_parity
 from chargen_export.precision import MAX_LOSS_INCREASE
@@ -82,6 +83,7 @@ def train_and_export(
     overwrite: bool = False,
     base_path: Path | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
+    with_filter: bool = False,
     **overrides: Unpack[Overrides],
 ) -> tuple[Artifact, Path]:
     """Train on a text file and write the artifact, and its run into a folder beside it.
@@ -98,6 +100,7 @@ def train_and_export(
         overwrite: whether a model or a finished run of another corpus may be replaced.
         base_path: an fp32 artifact whose weights the run goes on from.
         reading: what a document is, and what is held out.
+        with_filter: whether to write a filter of the documents beside each artifact.
         overrides: fields of `Recipe`; None means the recipe's own.
 
     Returns:
@@ -125,6 +128,8 @@ def train_and_export(
     gate = precision, max_loss_increase
     job = _Job(corpus_path, corpus, path, folder, target, *gate, observer, base)
     precisions = _check(job, preset, overrides)
+    if with_filter:
+        check_filter(corpus, path)
     with job.folder.in_use(create=not resume):
         job, recipe, checkpoint = _begin(job, preset, resume, overrides)
         corpus = job.corpus
@@ -141,7 +146,9 @@ def train_and_export(
             observer.on_warning(note)
         artifact = _export(job, trained)
         recorder.finish(artifact)
-        _write_all(job, artifact)
+        for written in _write_all(job, artifact):
+            if with_filter:
+                write_filter(job.corpus, artifact, written)
         return artifact, path
 
 
@@ -248,20 +255,25 @@ def _export(job: _Job, trained: TrainedModel) -> Artifact:
         raise OptionError(f"{error}; {rest}") from None
 
 
-def _write_all(job: _Job, artifact: Artifact) -> None:
+def _write_all(job: _Job, artifact: Artifact) -> Iterator[Path]:
     """Write the other precisions of `artifact`, and tell of it and of each of them.
+
+    Yields:
+        the path of each.
 
     Raises:
         OptionError: one cannot be written; the message says how to go on.
         ParityError: a graph and its model disagree; it is not written, those before it are.
     """
     job.observer.on_written(artifact, job.path, job.corpus)
+    yield job.path
     text = corpus_gate_text(job.corpus)
     try:
         for variant, path in write_variants(
             artifact, job.path, job.precision, text, job.target, job.max_loss_increase
         ):
             job.observer.on_written(variant, path, job.corpus)
+            yield path
     except OptionError as error:
         command = _convert_command(job.path, job.corpus_path, "--precision", job.precision)
         raise OptionError(f"{error}; {job.path} is whole, go on with: {command}") from None

@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from itertools import chain, repeat
 from pathlib import Path
@@ -15,12 +15,14 @@ from chargen_ort.checks import whole_number
 from chargen_ort.errors import ChargenError, OptionError
 from chargen_ort.escapes import unescape
 from chargen_ort.models import ChosenModel, choose_model, naming
-from chargen_ort.options import MAX_LENGTH, TABLE, SamplingOptions, SamplingOverrides
+from chargen_ort.options import CONTROL_TABLE, MAX_LENGTH, TABLE, SamplingOptions, SamplingOverrides
 from chargen_ort.serve.cli import serve
-from chargen_ort.terminal import Complaints, command, report, write_text
+from chargen_ort.terminal import Complaints, OutputError, command, report, write_text
 
 if TYPE_CHECKING:
+    from chargen_ort.batch import WrittenText
     from chargen_ort.generator import CharGenerator
+    from chargen_ort.novelty import Novelty
 
 app = typer.Typer(
     add_completion=False,
@@ -30,7 +32,7 @@ app = typer.Typer(
 )
 
 _NAME = "chargen-ort"
-_TEXT, _SAMPLING, _OUTPUT = "Text", "Sampling", "Output"
+_TEXT, _SAMPLING, _CONTROL, _OUTPUT = "Text", "Sampling", "What to write", "Output"
 _MOST_TEXTS, _MOST_AT_ONCE = 1 << 40, 1 << 16
 
 Unknown = Literal["error", "skip", "replace"]  # UnknownPolicy, whose module needs NumPy
@@ -54,6 +56,52 @@ _Stop = Annotated[
         help="The text ends before this string. The option may be repeated, and it has the "
         r"escapes of --start: --stop '\n' ends at a line end.",
         rich_help_panel=_TEXT,
+    ),
+]
+_Pattern = Annotated[
+    str | None,
+    typer.Option(
+        help="A regular expression that the whole text matches, its start included. The text ends "
+        "where the model ends it, or in a model of running text where it leaves the pattern; it "
+        "always ends within --length.",
+        rich_help_panel=_CONTROL,
+    ),
+]
+_Ban = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="The whole text does not have this string. The option may be repeated, and it has the "
+        "escapes of --start.",
+        rich_help_panel=_CONTROL,
+    ),
+]
+_Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        help="Draw freely, and begin a text anew, up to 10,000 times, that leaves what it is "
+        "confined to: the texts are then the model's own that are as you want them. Without it "
+        "each draw is confined, which is quicker and prefers some texts to others.",
+        rich_help_panel=_CONTROL,
+    ),
+]
+_Unique = Annotated[
+    bool, typer.Option("--unique", help="Write no text twice.", rich_help_panel=_CONTROL)
+]
+_New = Annotated[
+    bool,
+    typer.Option(
+        "--new",
+        help="Write no text that is a document of the corpus, by the filter that train-export "
+        "--with-filter has written beside the model. It takes 1 in 1,000,000 other texts for one.",
+        rich_help_panel=_CONTROL,
+    ),
+]
+_NotIn = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Write no text that is a line of this file. The option may be repeated.",
+        rich_help_panel=_CONTROL,
     ),
 ]
 _StartUnknown = Annotated[
@@ -123,22 +171,26 @@ _Version = Annotated[bool, typer.Option("--version", "-V", help="Print the versi
 
 
 def _with_sampling_options(command: Callable[..., None]) -> Callable[..., None]:
-    """`command`, shown to typer with an option for each row of the table before --num."""
+    """`command`, shown to typer with an option for each row of the tables before --num."""
     parameters = list(inspect.signature(command).parameters.values())[:-1]
-    rows = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=None,
-            annotation=Annotated[
-                int | None if row.whole else float | None,
-                typer.Option(help=row.help, rich_help_panel=_SAMPLING),
-            ],
-        )
-        for name, row in TABLE.items()
-    ]
-    place = [parameter.name for parameter in parameters].index("num")
-    parameters[place:place] = rows
+    for table, panel, before in (
+        (TABLE, _SAMPLING, "pattern"),
+        (CONTROL_TABLE, _CONTROL, "ban"),
+    ):
+        rows = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=None,
+                annotation=Annotated[
+                    int | None if row.whole else float | None,
+                    typer.Option(help=row.help, rich_help_panel=panel),
+                ],
+            )
+            for name, row in table.items()
+        ]
+        place = [parameter.name for parameter in parameters].index(before)
+        parameters[place:place] = rows
     command.__dict__["__signature__"] = inspect.Signature(parameters)
     return command
 
@@ -152,6 +204,12 @@ def generate(
     stop: _Stop = None,
     unknown: _StartUnknown = None,
     model: _WriterModel = None,
+    pattern: _Pattern = None,
+    ban: _Ban = None,
+    exact: _Exact = False,
+    unique: _Unique = False,
+    new: _New = False,
+    not_in: _NotIn = None,
     num: _Num = 1,
     batch_size: _BatchSize = 64,
     no_echo: _NoEcho = False,
@@ -174,8 +232,10 @@ def generate(
     with command(_NAME):
         from chargen_ort.sampling import fresh_seed
 
-        _check_request(length, num, batch_size, interactive, as_json or no_echo)
-        given = sampling | {"stop": read_stops(stop)}
+        shaped = as_json or no_echo or unique or new or bool(not_in)
+        _check_request(length, num, batch_size, interactive, shaped)
+        given = sampling | {"stop": read_stops(stop), "pattern": pattern}
+        given |= {"ban": read_stops(ban, "--ban"), "exact": exact or None}
         if given["seed"] is None:
             given["seed"] = fresh_seed()
         chosen_ones = {name: value for name, value in given.items() if value is not None}
@@ -183,22 +243,27 @@ def generate(
         SamplingOptions(**overrides)  # what is wrong with any model is refused before one is read
         start = read_start(start)
         generator, chosen, options = open_writer(model, start, unknown, overrides)
+        novelty = read_novelty(chosen, generator, unique, new, not_in or [])
         report(f"model {chosen}, seed {options.seed}")
         if interactive:
             from chargen_ort.interactive import run_interactive
 
             run_interactive(generator, chosen, start, length, options, unknown, raw)
-        elif num == 1 and not as_json:
+        elif num == 1 and not as_json and novelty is None:
             stream = generator.stream(start, length, options=options, unknown=unknown)
             write_text(chain(["" if no_echo else start], stream, ["\n"]), raw)
         else:
             from chargen_ort.batch import write_texts
-            from chargen_ort.reports import written_lines, written_objects
+            from chargen_ort.reports import in_order, written_lines, written_objects
 
-            starts = repeat(start, num)
+            starts = repeat(start, num) if novelty is None else repeat(start)
+            batch_size = min(batch_size, num)
             texts = write_texts(generator.engine, starts, length, options, batch_size, unknown)
+            texts = in_order(texts)
+            if novelty is not None:
+                texts = choose_texts(novelty, texts, start, num)
             if as_json:
-                lines = written_objects(generator.engine, texts, start, options.seed, unknown)
+                lines = written_objects(generator.engine, texts, start, length, options, unknown)
             else:
                 lines = written_lines(texts, "" if no_echo else start)
             write_text(lines, raw)
@@ -211,7 +276,8 @@ def _check_request(length: int, num: int, batch_size: int, interactive: bool, sh
     whole_number("batch_size", batch_size, 1, _MOST_AT_ONCE)
     if interactive and (num != 1 or shaped):
         raise OptionError(
-            "--interactive writes one text at a time: leave out --num, --json and --no-echo"
+            "--interactive writes one text at a time: leave out --num, --json, --no-echo, "
+            "--unique, --new and --not-in"
         )
 
 
@@ -372,9 +438,33 @@ def read_start(start: str) -> str:
     return read_file("-").removesuffix("\n") if start == "-" else unescape("--start", start)
 
 
-def read_stops(stops: list[str] | None) -> tuple[str, ...] | None:
-    """The stop strings without their escapes, or None if none was given."""
-    return tuple(unescape("--stop", stop) for stop in stops) if stops else None
+def read_stops(stops: list[str] | None, option: str = "--stop") -> tuple[str, ...] | None:
+    """The strings of an option without their escapes, or None if none was given."""
+    return tuple(unescape(option, stop) for stop in stops) if stops else None
+
+
+def read_novelty(
+    chosen: ChosenModel, generator: "CharGenerator", unique: bool, new: bool, not_in: list[Path]
+) -> "Novelty | None":
+    """Which texts are passed on; None is all of them."""
+    if not (unique or new or not_in):
+        return None
+    from chargen_ort.novelty import Novelty, read_filter, read_lines
+
+    documents = read_filter(chosen.path, generator.artifact.training) if new else None
+    return Novelty(unique, documents, read_lines(not_in))
+
+
+def choose_texts(
+    novelty: "Novelty", texts: "Iterable[WrittenText]", start: str, num: int
+) -> "Iterator[WrittenText]":
+    """The first `num` texts that are new; that there are no more is the output's failure."""
+    from chargen_ort.novelty import NothingNewError
+
+    try:
+        yield from novelty.choose(texts, start, num)
+    except NothingNewError as error:
+        raise OutputError(str(error)) from None
 
 
 def load_model(chosen: ChosenModel) -> "CharGenerator":
@@ -396,7 +486,9 @@ def open_writer(
     with naming(chosen, (ChargenError,)):
         generator = load_model(chosen)
         options = generator.options(**sampling)
-        generator.vocabulary.encode(start, unknown)
+        tokens = generator.vocabulary.encode(start, unknown)
+        if options.controlled:
+            generator.engine.control(options).root(tokens.tolist(), 0, None)
     return generator, chosen, options
 
 

@@ -23,6 +23,7 @@ from chargen_ort.graphs.cells import cell_weights
 from chargen_ort.graphs.reader import reader_graph
 from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN, Graph
 from chargen_ort.graphs.writer import writer_graph
+from chargen_ort.options import SamplingOptions
 from chargen_ort.records import Config
 from chargen_ort.runs import Runs, step_work
 from chargen_ort.sessions import (
@@ -40,10 +41,13 @@ from chargen_ort.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding
 
+    from chargen_ort.patterns import Control
+
 MAX_BATCH = 1 << 16
 MAX_THREADS = 256
 _WORK_AT_ONCE = 1 << 28  # multiply-adds in one call: far below 100 ms, so that a stop is prompt
 _MOST_STEPS = 1024
+_MOST_CONTROLS = 16  # languages that are remembered
 _MOST_IDLE = 64  # runs that wait for a text
 
 _inherited: list["_Sessions"] = []  # of a parent process, never destroyed: what it inherits is
@@ -93,6 +97,7 @@ class Engine:
         self.config: Config = artifact.config
         self.vocabulary: Vocabulary = artifact.config.vocabulary
         self.threads = whole_number("threads", threads, 1, MAX_THREADS)
+        self._controls: dict[object, Control] = {}
         self._open()
 
     def _open(self) -> None:
@@ -127,6 +132,24 @@ class Engine:
     def idle_runs(self, greedy: bool) -> deque[Runs]:
         """The runs of one row that no text uses: to take one, and to put it back."""
         return self._own_sessions().idle[greedy]
+
+    def control(self, options: SamplingOptions) -> "Control":
+        """The language that these options confine texts to; texts that are alike share it.
+
+        Raises:
+            OptionError: a pattern that is none, or llguidance is not installed.
+        """
+        from chargen_ort.patterns import Control  # here, because few texts are confined
+
+        lengths = options.min_length, options.max_length
+        key = options.pattern, lengths, options.ban, options.stops
+        found = self._controls.get(key)
+        if found is None or found.full:
+            found = Control(self.config, options)
+            if len(self._controls) >= _MOST_CONTROLS:
+                self._controls.clear()
+            self._controls[key] = found
+        return found
 
     def _private_session(self, name: str, graph: Callable[[], Graph]) -> "InferenceSession":
         """The session of a graph that no file has, with the weights of the file."""

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from chargen_ort.artifact import Artifact
 from chargen_ort.batch import WrittenText
+from chargen_ort.confined import log_weight
 from chargen_ort.documents import DOCUMENT_WORDS, cut_documents
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError, UnknownCharacterError
 from chargen_ort.generator import CharGenerator
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.models import ChosenModel
-from chargen_ort.options import TABLE
+from chargen_ort.options import TABLE, SamplingOptions
 from chargen_ort.records import PIECE, Base, Certificate, Gate, HeldOut, Training
 from chargen_ort.scoring import LINE_END, Score, score_continuations
 from chargen_ort.vocabulary import UnknownPolicy
@@ -26,51 +27,58 @@ _SHOWN_CHARACTERS = 100
 
 
 def written_lines(texts: Iterable[WrittenText], before: str) -> Iterator[str]:
-    """The texts in the order of their rows, each after `before` and with a line end."""
-    yield from (f"{before}{written.text}\n" for written in in_order(texts))
+    """The texts as they come, each after `before` and with a line end."""
+    yield from (f"{before}{written.text}\n" for written in texts)
 
 
 def written_objects(
     engine: Engine,
     texts: Iterable[WrittenText],
     start: str,
-    seed: int | None,
+    length: int,
+    options: SamplingOptions,
     unknown: UnknownPolicy | None,
 ) -> Iterator[str]:
-    """The texts in the order of their rows, a JSON object and a line end each.
+    """The texts as they come, a JSON object and a line end each.
 
     `log_probability` is that of `text` as what follows `start`, in nats, under the model's own
     probabilities: no temperature and no filters. A stop string is not part of it; the end of a
-    text is that the model has ended.
+    text is that the model has ended. A text that is confined has its `log_weight` as well.
     """
     waiting: list[WrittenText] = []
     flushed = time.monotonic()
-    for written in in_order(texts):
+    for written in texts:
         waiting.append(written)
         if len(waiting) == _TEXTS_AT_ONCE or time.monotonic() - flushed > _SECONDS:
-            yield from _objects(engine, waiting, start, seed, unknown)
+            yield from _objects(engine, waiting, start, length, options, unknown)
             waiting, flushed = [], time.monotonic()
-    yield from _objects(engine, waiting, start, seed, unknown)
+    yield from _objects(engine, waiting, start, length, options, unknown)
 
 
 def _objects(
     engine: Engine,
     texts: list[WrittenText],
     start: str,
-    seed: int | None,
+    length: int,
+    options: SamplingOptions,
     unknown: UnknownPolicy | None,
 ) -> Iterator[str]:
     ended = [written.ended == "end" for written in texts]
     totals = score_continuations(engine, start, [each.text for each in texts], unknown, ended)
+    before = engine.vocabulary.encode(start, unknown).tolist()
     for written, total in zip(texts, totals, strict=True):
-        fields = {
+        fields: dict[str, object] = {
             "start": start,
             "text": written.text,
             "log_probability": total,
             "ended": written.ended,
-            "seed": seed,
+            "seed": options.seed,
             "row": written.index,
         }
+        if options.controlled:
+            ends = written.ended == "end" and engine.config.end
+            weight = log_weight(engine, options, before, written.drawn, length, ends)
+            fields["log_weight"] = weight
         yield json.dumps(fields) + "\n"
 
 
@@ -220,20 +228,23 @@ def score_figures(score: Score | None) -> dict[str, float | int | None]:
     }
 
 
+def model_facts(artifact: Artifact) -> dict[str, object]:
+    """What is in a model file, as JSON has it."""
+    return {
+        "sha256": artifact.sha256,
+        "bytes": len(artifact.data),
+        "config": artifact.config.to_json(),
+        "training": artifact.training.to_json(),
+        "parity": artifact.certificate.to_json(),
+        **artifact.properties,
+    }
+
+
 def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[str]:
     """What is in a model file, a line each fact."""
     config = artifact.config
     if as_json:
-        facts = {
-            "model": str(model.path),
-            "sha256": artifact.sha256,
-            "bytes": len(artifact.data),
-            "config": config.to_json(),
-            "training": artifact.training.to_json(),
-            "parity": artifact.certificate.to_json(),
-            **artifact.properties,
-        }
-        yield json.dumps(facts) + "\n"
+        yield json.dumps({"model": str(model.path), **model_facts(artifact)}) + "\n"
         return
     characters = config.vocabulary.characters
     shown = repr(characters[:_SHOWN_CHARACTERS]) + ("…" if len(characters) > 100 else "")

@@ -1,6 +1,6 @@
 """The state of one text: what was fed, what comes next, and where its draws stand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.checks import instance, token_array, whole_number
+from chargen_ort.confined import ConfinedWriter, log_weight
 from chargen_ort.engine import Engine
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import MAX_LENGTH, ROW_LIMIT, SEED_LIMIT, SamplingOptions
+from chargen_ort.patterns import Place
 from chargen_ort.records import MAX_TOKENS, Count, Sha256, TokenId
 from chargen_ort.strict import Record, Within, parse_record
 from chargen_ort.vocabulary import UnknownPolicy, check_policy
-from chargen_ort.writer import open_writer
+from chargen_ort.writer import RunWriter, StepWriter, open_writer
 
 MAGIC = b"chargen-state-2\n"
 _MAX_TOP = MAX_LENGTH
@@ -42,6 +44,20 @@ class Header(Record):
     fed: bool
     unknown: UnknownPolicy | None
     seen: Annotated[tuple[TokenId, ...], Within(0, MAX_TOKENS, unique=True)]
+
+
+class Course(Record):
+    """Where a text that is confined stands, which follows the numbers of a snapshot.
+
+    Attributes:
+        tokens: of the text so far
+        begun: characters of the text in which no stop string is looked for
+        room: characters that the text may have; null is any number
+    """
+
+    tokens: tuple[TokenId, ...]
+    begun: Count
+    room: Count | None
 
 
 class TextState:
@@ -80,7 +96,12 @@ class TextState:
         self._unknown = check_policy(unknown)
         self.texts = engine.config.tokens  # the end token's is empty
         self._end = vocabulary.end_token
-        self._writer = open_writer(engine, options, (row,))
+        writer = open_writer(engine, options, (row,))
+        self._writer: RunWriter | StepWriter | ConfinedWriter = writer
+        self._place: Place | None = None
+        if options.controlled:
+            confined = ConfinedWriter(writer, engine.control(options), options.exact)
+            self._writer, self._place = confined, confined.place
         self._fed = False
         self.piece_size = engine.steps_per_call()
 
@@ -114,7 +135,7 @@ class TextState:
 
         Raises:
             UnknownCharacterError: it has a character that the model does not know.
-            OptionError: not a string.
+            OptionError: not a string, or the text is confined and cannot go on so.
         """
         self._feed(self._engine.vocabulary.encode(text, self._unknown))
 
@@ -122,7 +143,8 @@ class TextState:
         """Feed a few tokens ``[time]``; none of them are nothing fed.
 
         Raises:
-            OptionError: not integers ``[time]``, or a token that the model does not have.
+            OptionError: not integers ``[time]``, a token that the model does not have, or the text
+                is confined and cannot go on so.
         """
         self._feed(token_array(tokens, len(self.texts), 1))
 
@@ -133,8 +155,15 @@ class TextState:
         """
         if not len(tokens):
             return
+        if self._place is not None:
+            self._place.check(tokens.tolist())
         if not self._fed and self._end is not None:
             self._begin_text()
+        self._read(tokens)
+        if self._place is not None:
+            self._place.feed(tokens.tolist())
+
+    def _read(self, tokens: NDArray[np.int64]) -> None:
         now, logits, seen = self._writer.hidden, self._writer.logits, self._writer.seen(0)
         hidden = now  # [1, num_layers, hidden_size]
         for begin in range(0, len(tokens), self.piece_size):
@@ -155,7 +184,8 @@ class TextState:
         if self._end is not None:
             self._begin_text()
         else:
-            self._feed(np.array([self._engine.config.separator_token]))
+            self._writer.hidden[:] = 0  # a text that was confined may have ended before
+            self._read(np.array([self._engine.config.separator_token]))
 
     def _begin_text(self) -> None:
         """Feed the end token before the first character: it is no token that a text has seen."""
@@ -190,12 +220,66 @@ class TextState:
         stands before the next text, and its draws go on. Where it raises, or is interrupted,
         nothing was drawn: the next call draws the same.
         """
+        if self._options.exact:
+            raise OptionError(
+                "exact is for whole texts, which it may begin anew; use stream, generate or a batch"
+            )
         if not self._fed:
             self.begin()
         token = self._writer.draw()
-        if token == self._end:
-            self._fed = False
+        if token == self._end or token < 0:
+            self._end_text()
+            return ""
         return self.texts[token]
+
+    def _end_text(self) -> None:
+        """Stand before the next text."""
+        self._fed = False
+        if self._place is not None:
+            self._place.restart()
+
+    def confine(self, start: NDArray[np.int64], length: int | None) -> None:
+        """Have a text that is confined go on by `start` and end within `length` more characters.
+
+        Stop strings are looked for behind `start`. A text that is not confined is as it was.
+
+        Raises:
+            OptionError: no text of its language does.
+        """
+        if self._place is not None:
+            self._place.confine(start.tolist(), length)
+
+    def draw_whole(self, most: int | None, over: Callable[[], bool]) -> str:
+        """Draw, with ``exact``, all of a text that is in its language: see `ConfinedWriter`.
+
+        Args:
+            most: characters at most; None is any number.
+            over: whether to leave off.
+
+        Raises:
+            OptionError: no try was in the language, or the options are without ``exact``.
+        """
+        if not isinstance(self._writer, ConfinedWriter) or not self._options.exact:
+            raise OptionError("draw_whole is for options with exact; use draw or draw_piece")
+        self.begin()
+        count, ended = self._writer.draw_whole(most, self._options.stops, over)
+        tokens = self._writer.place.tokens
+        text = "".join([self.texts[token] for token in tokens[len(tokens) - count :]])
+        if ended:
+            self._end_text()
+        return text
+
+    def log_weight(
+        self, before: Sequence[int], drawn: str, length: int | None, ended: bool
+    ) -> float | None:
+        """The log weight of what was drawn; see `chargen_ort.confined.log_weight`."""
+        tokens = self._engine.vocabulary.encode(drawn).tolist()
+        ends = ended and self._end is not None
+        return log_weight(self._engine, self._options, before, tokens, length, ends)
+
+    def text_tokens(self) -> list[int] | None:
+        """The tokens of a text that is confined, so far; None of another."""
+        return None if self._place is None else list(self._place.tokens)
 
     def draw_piece(self, most: int) -> str:
         """Draw the next characters, at least one and at most `most`, as many as are had at once.
@@ -207,10 +291,13 @@ class TextState:
             OptionError: `most` is not 1 or more.
         """
         most = whole_number("most", most, 1, MAX_LENGTH)
+        if self._options.exact:
+            return self.draw()
         self.begin()
         tokens = self._writer.draw_several(most, self._end)
-        if tokens[-1] == self._end:
-            self._fed = False
+        if tokens[-1] == self._end or tokens[-1] < 0:
+            self._end_text()
+            tokens = tokens[:-1]
         return "".join([self.texts[token] for token in tokens])
 
     def expect(self, most: int | None, certain: bool = False) -> None:
@@ -262,7 +349,15 @@ class TextState:
             + header.dump().encode()
             + b"\n"
             + b"".join(array.astype("<f4").tobytes() for array in arrays)
+            + self._course()
         )
+
+    def _course(self) -> bytes:
+        place = self._place
+        if place is None:
+            return b""
+        course = Course(tokens=tuple(place.tokens), begun=place.begun, room=place.room)
+        return course.dump().encode()
 
     @classmethod
     def restore(cls, engine: Engine, snapshot: bytes) -> "TextState":
@@ -273,12 +368,15 @@ class TextState:
             OptionError: not an engine, or not bytes.
         """
         instance("engine", engine, Engine)
-        header, floats = _parse_snapshot(snapshot, engine)
+        header, floats, course = _parse_snapshot(snapshot, engine)
         try:
             options = replace(header.options, seed=header.seed)
             state = cls(engine, options, header.row, header.unknown)
             seen = np.array(header.seen, dtype=np.int64)
             seen = token_array(seen, len(engine.vocabulary), 1)
+            if state._place is not None and course is not None:
+                tokens = token_array(np.array(course.tokens, dtype=np.int64), len(state.texts), 1)
+                state._place.restart(tokens.tolist(), course.begun, course.room)
         except OptionError as error:
             raise ArtifactError(f"the snapshot is damaged: {error}") from None
         writer = state._writer
@@ -318,7 +416,9 @@ def check_top(top: object) -> int | None:
     return None if top is None else whole_number("top", top, 1, _MAX_TOP, "1 or more, or None")
 
 
-def _parse_snapshot(snapshot: bytes, engine: Engine) -> tuple[Header, NDArray[np.float32]]:
+def _parse_snapshot(
+    snapshot: bytes, engine: Engine
+) -> tuple[Header, NDArray[np.float32], Course | None]:
     if not isinstance(snapshot, bytes):
         raise OptionError(f"a snapshot must be bytes, got {type(snapshot).__name__}")
     head, _, rest = snapshot.removeprefix(MAGIC).partition(b"\n")
@@ -332,12 +432,20 @@ def _parse_snapshot(snapshot: bytes, engine: Engine) -> tuple[Header, NDArray[np
         raise ArtifactError(f"the snapshot is of another model: {header.model[:12]}…")
     config = engine.config
     expected = 4 * (config.num_layers * config.hidden_size + len(config.vocabulary))
+    course = None
+    if header.options.controlled:
+        try:
+            course = parse_record(Course, rest[expected:].decode(), "its end")
+        except (ArtifactError, UnicodeDecodeError) as error:
+            raise ArtifactError(f"the snapshot is damaged: {error}") from None
+        rest = rest[:expected]
     if len(rest) != expected:
         raise ArtifactError(f"the snapshot has {len(rest)} bytes of state, {expected} are needed")
     floats = np.frombuffer(rest, dtype="<f4").astype(np.float32)
     if not np.isfinite(floats).all():
         raise ArtifactError("the snapshot is damaged: a number in it is not finite")
-    drawn = header.drawn and not config.end  # before its next text a state may have drawn others
+    # before its next text a state may have drawn others
+    drawn = header.drawn and not config.end and not header.options.controlled
     if not header.fed and (floats.any() or drawn or header.seen):
         raise ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state")
-    return header, floats
+    return header, floats, course

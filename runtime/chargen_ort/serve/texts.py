@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from chargen_ort.options import SamplingOptions
 from chargen_ort.sampling import Sampler, StopFinder
 from chargen_ort.stream import Ended
 from chargen_ort.writer import RowState, is_plain
+
+if TYPE_CHECKING:
+    from chargen_ort.patterns import Place
 
 MOST_UNREAD = 4096  # characters that wait for a slow reader before its text stands still
 FEW_UNREAD = 1024  # and so many when it goes on
@@ -84,7 +88,8 @@ class Wanted:
 
     def is_plain(self, vocab_size: int) -> bool:
         """Whether temperature alone decides, so that many steps go in one run."""
-        return not self.adjusted and is_plain(self.options, vocab_size)
+        free = not self.adjusted and not self.options.controlled
+        return free and is_plain(self.options, vocab_size)
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ class Prompt:
             separator that stands before a text is read where there are no tokens.
         seen: those of them that a repetition penalty counts.
         may_end: whether the model ends texts.
+        engine: as given.
     """
 
     def __init__(self, engine: Engine, tokens: NDArray[np.int64], top: int | None = None) -> None:
@@ -128,7 +134,7 @@ class Prompt:
         begun = len(tokens) and (not self.may_end or tokens[0] == separator[0])
         self.fed = tokens if begun else np.concatenate([separator, tokens])
         self.seen = tokens if self.may_end else self.fed
-        self._engine = engine
+        self.engine = engine
         self._top = top
         self._position = 0
         self._scores: list[Scores] = []
@@ -152,14 +158,29 @@ class Prompt:
 
     def read_piece(self) -> None:
         """Read on, so much as takes no long time."""
-        begin, end = self._position, self._position + self._engine.steps_per_call()
+        begin, end = self._position, self._position + self.engine.steps_per_call()
         piece = self.fed[begin:end]
-        logits, self._hidden = self._engine.run_steps(piece[None], self._hidden)
+        logits, self._hidden = self.engine.run_steps(piece[None], self._hidden)
         self._logits = logits[0, -1].copy()
         following = self.fed[begin + 1 : end + 1]
         if self._top is not None and len(following):
             self._scores.append(score_tokens(logits[0, : len(following)], following, self._top))
         self._position += len(piece)
+
+
+def confine(prompt: Prompt, wanted: Wanted) -> "Place | None":
+    """The place of a text that is confined, before its first draw; None for others.
+
+    Raises:
+        OptionError: a pattern that is none, or no text of the language goes on from the prompt.
+    """
+    if not wanted.options.controlled:
+        return None
+    from chargen_ort.patterns import Place  # here, because few texts are confined
+
+    control, tokens = prompt.engine.control(wanted.options), prompt.tokens.tolist()
+    begun = int(control.lengths[tokens].sum()) if tokens else 0
+    return Place(control, tokens, begun, begun + wanted.length)
 
 
 class Writing:
@@ -176,6 +197,7 @@ class Writing:
         state: where it stands while it is in no lane; None before its prompt was read.
         sampler: of its row, in a lane that goes step by step; `counts` how often it has written
             each token, int64 ``[vocab_size]``, where that matters.
+        place: where it stands in the language that it is confined to; None where it is not.
         written: how many tokens it has drawn.
         turn: how many it may draw before it makes room for others that wait.
         ended: why it has ended.
@@ -191,6 +213,7 @@ class Writing:
         self.state: RowState | None = None
         self.sampler: Sampler | None = None
         self.counts: NDArray[np.int64] | None = None
+        self.place = confine(prompt, wanted)
         self.written = self.turn = self.read = self._sent = 0
         self.ended: Ended | None = None
         self.cancelled = False
@@ -209,7 +232,7 @@ class Writing:
     @property
     def expected(self) -> int:
         """How many it is likely to draw yet."""
-        if self._finder is None and not self.prompt.may_end:
+        if self._finder is None and not self.prompt.may_end and self.place is None:
             return self.left
         return min(self.left, max(_SHORT, self.written))
 
