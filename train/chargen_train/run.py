@@ -7,42 +7,32 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from chargen_ort.checks import printable
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import Base, Training
+from chargen_ort.records import Base
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import autocast, load_random, random_state
 from chargen_train.distillation import SoftTargets, describe_phase, phase_end
 from chargen_train.evaluate import (
-    Losses,
     mean_loss,
-    measure_losses,
     sample_texts,
 )
 from chargen_train.events import (
     SAMPLE_TEMPERATURES,
     Evaluation,
     Progress,
-    TrainedModel,
 )
-from chargen_train.history import describe_corpus, describe_losses
 from chargen_train.learner import Best, Learner, scheduled_rate
 from chargen_train.model import CharGRU, initialise
 from chargen_train.planning import (
     EVALUATION_SHARE,
-    MAX_VALIDATION,
     SAMPLE_LENGTH,
     Plan,
     evaluation_count,
 )
 from chargen_train.recipe import Recipe
 from chargen_train.windows import batches_of
-
-_WORSE = 0.05  # nats: a last loss so far above the best is worth a word
-_FEW_STEPS = 50  # in fewer a model learns next to nothing
 
 State = dict[str, Any]  # of a run or a part of it: numbers, tensors, and lists and dicts of them
 
@@ -320,73 +310,9 @@ class Run:
             phase=describe_phase(self.recipe, len(self.teachers)),
         )
 
-    def finish(self) -> TrainedModel:
-        """The best weights, measured in float32 on the held-out part as far as time allows."""
-        best = (
-            copy.deepcopy(self.best.model or self.learner.average).to("cpu", torch.float32).eval()
-        )
-        losses = None
-        if len(self.corpus.validation):
-            passages = self.corpus.validation.passages().head(MAX_VALIDATION)
-            losses = measure_losses(best, passages, self._time_is_up)
-        notes = self._notes()
-        return TrainedModel(best, _summary(self, losses, notes), notes)
-
-    def _time_is_up(self) -> bool:
+    def time_is_up(self) -> bool:
+        """Whether nothing but the export has time left."""
         return self.deadline is not None and self._clock() >= self.deadline
-
-    def _notes(self) -> tuple[str, ...]:
-        """What went badly, in sentences."""
-        notes = list(self.corpus.warnings)
-        read = self.step / self.windows.per_epoch
-        if self.step < _FEW_STEPS or read < 1:
-            steps = "1 step" if self.step == 1 else f"{self.step:,} steps"
-            cure = "more --epochs"
-            if self.recipe.minutes is not None:
-                cure = "more --minutes, a smaller --hidden-size, or a less busy machine"
-            notes.append(
-                f"training took only {steps} and read the corpus {read:.2g} times, too little to "
-                f"learn much; give it {cure}"
-            )
-        best, last = self.best, self.counters.validation
-        if best.loss is not None and last is not None:
-            exported = f"the weights of step {best.step:,} are exported"
-            if best.step <= self.step - self.learner.steps:
-                notes.append(
-                    f"{exported}, those of a teacher: in its time the model that was trained after "
-                    "it did not become better"
-                )
-            elif last > best.loss + _WORSE:
-                notes.append(
-                    f"{exported}, whose loss was {best.loss:.4f} nats a character; that of "
-                    f"the last step was {last:.4f}"
-                )
-        return tuple(notes)
-
-
-def _summary(run: Run, losses: Losses | None, notes: tuple[str, ...]) -> Training:
-    recipe = run.recipe
-    settings = {k: v for k, v in asdict(recipe).items() if v is not None}
-    del settings["device"], settings["seed"]
-    if run.corpus.reading.column is not None:
-        settings["column"] = printable(run.corpus.reading.column)
-    validation, quantiles = None, None
-    if losses is not None:
-        validation, quantiles = describe_losses(run.corpus, losses)
-    return replace(
-        describe_corpus(run.corpus),
-        validation=validation,
-        base=run.base,
-        score_quantiles=quantiles,
-        steps=run.step,
-        exported_step=run.step if run.best.model is None else run.best.step,
-        epochs=run.step / run.windows.per_epoch,
-        device=run.device.type,
-        seed=recipe.seed,
-        notes=notes,
-        settings=settings,
-        versions={"torch": torch.__version__, "numpy": np.__version__},
-    )
 
 
 def _steps(recipe: Recipe, per_epoch: float) -> int | None:

@@ -20,6 +20,7 @@ from chargen_train.device import (
     threads,
 )
 from chargen_train.events import Observer, Supervision, TrainedModel, TrainingStoppedError
+from chargen_train.outcome import finish
 from chargen_train.planning import Plan, make_plan
 from chargen_train.recipe import Recipe
 from chargen_train.run import Run, build_model
@@ -73,7 +74,7 @@ def train(
         _take_steps(run, saver, switch, observer, supervision.clock)
         saver.save(run.step)
         observer.on_last_step()
-        return run.finish()
+        return finish(run)
 
 
 class _CheckpointSaver:
@@ -160,7 +161,7 @@ def trained_so_far(corpus: Corpus, checkpoint: Checkpoint) -> TrainedModel:
     model, recipe = build_model(corpus, checkpoint.recipe), checkpoint.recipe
     run = Run(model, corpus, recipe, plan, base=checkpoint.base)
     run.load(checkpoint.state)
-    return run.finish()
+    return finish(run)
 
 
 def measure_speed(corpus: Corpus, recipe: Recipe) -> float:
