@@ -1,7 +1,7 @@
 """What comes out of a run: its best weights, how good they are, and what went badly."""
 
 import copy
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from chargen_ort.records import Training
 from chargen_train.evaluate import Losses, measure_losses
 from chargen_train.events import TrainedModel
 from chargen_train.history import describe_corpus, describe_losses
-from chargen_train.planning import MAX_VALIDATION
+from chargen_train.planning import MAX_VALIDATION, recorded_settings
 from chargen_train.run import Run
 
 _WORSE = 0.05  # nats: a last loss so far above the best is worth a word
@@ -45,7 +45,12 @@ def _notes(run: Run) -> tuple[str, ...]:
     best, last = run.best, run.counters.validation
     if best.loss is not None and last is not None:
         exported = f"the weights of step {best.step:,} are exported"
-        if best.step <= run.step - run.learner.steps:
+        if run.earlier.parts and best.step <= run.earlier.steps:
+            notes.append(
+                f"{exported}, which the run had before it was given more time; in that time they "
+                "did not become better"
+            )
+        elif best.step <= run.step - run.learner.steps:
             notes.append(
                 f"{exported}, those of a teacher: in its time the model that was trained after "
                 "it did not become better"
@@ -60,7 +65,7 @@ def _notes(run: Run) -> tuple[str, ...]:
 
 def _summary(run: Run, losses: Losses | None, notes: tuple[str, ...]) -> Training:
     recipe = run.recipe
-    settings = {k: v for k, v in asdict(recipe).items() if v is not None}
+    settings = {k: v for k, v in recorded_settings(recipe, run.earlier).items() if v is not None}
     del settings["device"], settings["seed"]
     if run.corpus.reading.column is not None:
         settings["column"] = printable(run.corpus.reading.column)

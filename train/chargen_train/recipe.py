@@ -111,6 +111,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
 }
 
+LENGTHS = ("steps", "epochs", "minutes")
+
 LESSON = Recipe(
     hidden_size=32,
     num_layers=1,
@@ -262,6 +264,15 @@ def choose_recipe(
     return replace(recipe, **(suitable | given))
 
 
+def describe_length(recipe: Recipe) -> str:
+    """How long a run is, in words."""
+    if recipe.minutes is not None:
+        return f"{recipe.minutes:g} min"
+    if recipe.epochs is not None:
+        return f"{recipe.epochs:g} epochs"
+    return f"{recipe.steps:,} steps"
+
+
 def given_settings(overrides: Overrides) -> dict[str, Any]:
     """The overrides that are given, by name; those that are None are left to the recipe."""
     return {name: value for name, value in overrides.items() if value is not None}
@@ -273,11 +284,11 @@ def _replace(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     if unknown:
         raise OptionError(f"no such setting: {', '.join(sorted(unknown))}")
     # the recipe's own length is of one kind, and the user's may be of another
-    lengths = given.keys() & {"steps", "epochs", "minutes"}
+    lengths = given.keys() & set(LENGTHS)
     if len(lengths) > 1:
         raise OptionError(f"give only one of {' and '.join(sorted(lengths))}")
     if lengths:
-        given = {"steps": None, "epochs": None, "minutes": None} | given
+        given = dict.fromkeys(LENGTHS) | given
     return replace(recipe, **given)
 
 

@@ -28,6 +28,7 @@ from chargen_train.model import CharGRU, initialise
 from chargen_train.planning import (
     EVALUATION_SHARE,
     SAMPLE_LENGTH,
+    Earlier,
     Plan,
     evaluation_count,
 )
@@ -85,6 +86,7 @@ class Run:
         corpus, recipe, plan: what is done.
         clock: gives seconds.
         base: that the model's weights were taken from.
+        earlier: what the run had done when it was given more time; that of its recipe comes after.
     """
 
     def __init__(
@@ -95,11 +97,13 @@ class Run:
         plan: Plan,
         clock: Callable[[], float] = time.monotonic,
         base: Base | None = None,
+        earlier: Earlier = Earlier(),  # noqa: B008 - frozen
     ) -> None:
         self.corpus = corpus
         self.recipe = recipe
         self.plan = plan
         self.base = base
+        self.earlier = earlier
         self.device = torch.device(plan.device)
         self.windows = batches_of(corpus.training, recipe, self.device)
         self.counters = Counters()
@@ -126,7 +130,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Used up since the first step, by the clock of this moment."""
+        """Used up of the recipe's time, by the clock of this moment."""
         return self._clock() - self.begun
 
     def start(self, begun: float, used: float | None, export_seconds: float = 0.0) -> None:
@@ -134,7 +138,7 @@ class Run:
 
         Args:
             begun: when the work as a whole began; what it took until now is part of the minutes.
-            used: seconds that the steps of a resumed run had used up; None is a new run.
+            used: seconds that the steps of a resumed run had used up; None where none was taken.
             export_seconds: that are left for the export when `finish` must have ended.
         """
         self._now = self.started = self._clock()
@@ -153,7 +157,7 @@ class Run:
         Every run takes at least one step, so that there is something to export.
         """
         self._now = self._clock()
-        return self.step > 0 and self.fraction() >= 1
+        return self.step > self.earlier.steps and self.fraction() >= 1
 
     def prepare(self) -> bool:
         """Do a piece of what must come before the next step; returns whether nothing is left.
@@ -207,9 +211,9 @@ class Run:
         load_random(state["random"], self.device)
 
     def fraction(self) -> float:
-        """How much of the run is done: by steps, or by the clock as this turn has read it."""
+        """How much of the recipe's time is used up: in steps, or by what this turn's clock said."""
         if self.steps is not None:
-            return self.step / self.steps
+            return (self.step - self.earlier.steps) / self.steps
         assert self.recipe.minutes is not None
         available = self.recipe.minutes * 60 - self.plan.reserve
         return (self._now - self.begun) / max(0.1, available)  # a reserve may leave nothing
@@ -227,7 +231,8 @@ class Run:
             TrainingError: the loss or the gradient is not finite; no weight was changed.
         """
         batch = self.windows.next()
-        self.learning_rate = scheduled_rate(self.recipe, self._phase_fraction())
+        rate = scheduled_rate(self.recipe, self._phase_fraction())
+        self.learning_rate = self.learner.peak * rate
         self.counters.loss = self.learner.take_step(
             batch, self.learning_rate, self.soft_targets, self.plan.bf16, self.step
         )
@@ -303,7 +308,7 @@ class Run:
             best=self.best.loss if held_out else None,
             best_step=self.best.step,
             chars_per_second=characters / max(1e-9, now - self.started),
-            seconds=now - self.begun,
+            seconds=self.earlier.seconds + now - self.begun,
             seconds_left=(now - self.begun) * (1 - fraction) / max(1e-9, fraction),
             learning_rate=self.learning_rate,
             evaluation=evaluation,
