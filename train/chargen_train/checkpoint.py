@@ -28,11 +28,12 @@ from chargen_ort.records import Base
 from chargen_ort.strict import record_of
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus
+from chargen_train.earlier import MAX_LENGTHS, Earlier
 from chargen_train.files import write_atomically
 from chargen_train.model import CharGRU
-from chargen_train.planning import MAX_LENGTHS, Earlier, Plan
+from chargen_train.planning import Plan
 from chargen_train.reading import Reading
-from chargen_train.recipe import Recipe
+from chargen_train.recipe import LENGTHS, Recipe
 from chargen_train.run import Run, State
 from chargen_train.split import Part
 from chargen_train.state_checks import check_fields, check_like, check_range
@@ -337,9 +338,15 @@ def refuse_misfit(checkpoint: Checkpoint, corpus: Corpus) -> None:
 
 
 def _other_setting(name: str, value: object, own: object) -> OptionError:
+    option = f"--{name.replace('_', '-')}"
+    cure = f"leave {option} out, or leave --resume out to start anew"
+    if name in LENGTHS:
+        cure = (
+            f"leave {option} out: a run takes more time once it has ended; or leave --resume out "
+            "to start anew"
+        )
     return OptionError(
-        f"cannot resume: {name} is {_shown(value)}, the run has {_shown(own)}; "
-        f"leave --{name.replace('_', '-')} out, or leave --resume out to start anew"
+        f"cannot resume: {name} is {_shown(value)}, the run has {_shown(own)}; {cure}"
     )
 
 

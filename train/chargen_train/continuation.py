@@ -12,7 +12,7 @@ exported is never worse, by the measure they are chosen by.
 from dataclasses import replace
 
 from chargen_train.checkpoint import Checkpoint
-from chargen_train.planning import MAX_LENGTHS, Earlier
+from chargen_train.earlier import MAX_LENGTHS, Earlier
 from chargen_train.recipe import describe_length
 
 RESTART_PEAK = 0.5  # of the recipe's learning rate

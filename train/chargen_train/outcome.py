@@ -8,10 +8,11 @@ import torch
 
 from chargen_ort.checks import printable
 from chargen_ort.records import Training
+from chargen_train.earlier import recorded_settings
 from chargen_train.evaluate import Losses, measure_losses
 from chargen_train.events import TrainedModel
 from chargen_train.history import describe_corpus, describe_losses
-from chargen_train.planning import MAX_VALIDATION, recorded_settings
+from chargen_train.planning import MAX_VALIDATION
 from chargen_train.run import Run
 
 _WORSE = 0.05  # nats: a last loss so far above the best is worth a word

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -12,13 +12,12 @@ from chargen_train.device import choose_bf16
 from chargen_train.evaluate import mean_loss, sample_texts
 from chargen_train.events import SAMPLE_TEMPERATURES
 from chargen_train.model import CharGRU
-from chargen_train.recipe import LENGTHS, Recipe, describe_length
+from chargen_train.recipe import Recipe
 from chargen_train.split import WINDOW
 
 MAX_VALIDATION = 1_000_000  # characters that the last evaluation reads
 SAMPLE_LENGTH = 160
 EVALUATION_SHARE = 0.1  # of a run bounded by minutes, for all evaluations before the last
-MAX_LENGTHS = 256  # characters that say how long the parts of a run were
 _EVALUATIONS = (10, 30)  # during a run, at least and at most
 _MEASURED = (4 * WINDOW, 32_768)  # characters of an evaluation during the run
 _LAST_VALIDATION = 0.1  # of the minutes given, at most
@@ -46,36 +45,6 @@ class Plan:
     threads: int
     reserve: float
     measured: int
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """What a run had done when it had ended and was given more time.
-
-    Attributes:
-        parts: how often it has ended before.
-        steps: that it had taken then.
-        seconds: that those had used up.
-        lengths: what it had been given, in words; empty where this is its first part.
-    """
-
-    parts: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    lengths: str = ""
-
-
-def recorded_settings(recipe: Recipe, earlier: Earlier) -> dict[str, int | float | str | None]:
-    """The settings of a run for its records.
-
-    Of a run of several parts, how long each was is one of them, since the recipe knows the length
-    of the last alone.
-    """
-    settings = asdict(recipe)
-    if earlier.parts:
-        settings |= dict.fromkeys(LENGTHS)
-        settings["length"] = f"{earlier.lengths}, then {describe_length(recipe)}"
-    return settings
 
 
 def evaluation_count(recipe: Recipe) -> int:

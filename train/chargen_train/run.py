@@ -14,6 +14,7 @@ from chargen_ort.records import Base
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import autocast, load_random, random_state
 from chargen_train.distillation import SoftTargets, describe_phase, phase_end
+from chargen_train.earlier import Earlier
 from chargen_train.evaluate import (
     mean_loss,
     sample_texts,
@@ -28,7 +29,6 @@ from chargen_train.model import CharGRU, initialise
 from chargen_train.planning import (
     EVALUATION_SHARE,
     SAMPLE_LENGTH,
-    Earlier,
     Plan,
     evaluation_count,
 )

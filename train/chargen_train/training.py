@@ -19,10 +19,11 @@ from chargen_train.device import (
     own_randomness,
     threads,
 )
+from chargen_train.earlier import Earlier
 from chargen_train.events import Observer, Supervision, TrainedModel, TrainingStoppedError
 from chargen_train.model import CharGRU
 from chargen_train.outcome import finish
-from chargen_train.planning import Earlier, Plan, make_plan
+from chargen_train.planning import Plan, make_plan
 from chargen_train.recipe import Recipe
 from chargen_train.run import Run, build_model
 
