@@ -2,7 +2,8 @@
 
 import copy
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,32 @@ from torch.nn import functional as F
 
 from chargen_ort.errors import TrainingError
 from chargen_train.device import autocast
-from chargen_train.distillation import SOFT_SHARE, SoftTargets
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
 from chargen_train.windows import Batch
 
 _WARM_UP = 0.02  # of the model's time
 _BETAS = (0.9, 0.99)
+
+
+class Targets(Protocol):
+    """Predictions to learn from, one for each target of a batch."""
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy of them and `logits` ``[batch, time, vocab_size]``, nats."""
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What a model learns from besides the text.
+
+    Attributes:
+        targets: predictions.
+        share: of the loss, which the text has the rest of.
+    """
+
+    targets: Targets
+    share: float
 
 
 class Learner:
@@ -43,14 +63,14 @@ class Learner:
         self._hidden = model.zero_hidden(recipe.batch_size)  # [batch, num_layers, hidden_size]
 
     def take_step(
-        self, batch: Batch, rate: float, soft_targets: SoftTargets | None, bf16: bool, step: int
+        self, batch: Batch, rate: float, teaching: Teaching | None, bf16: bool, step: int
     ) -> float:
         """Learn from one window of each row; returns its loss, nats a character.
 
         Args:
             batch: the windows.
             rate: of learning.
-            soft_targets: what teachers predict, to learn from as well.
+            teaching: what there is to learn from besides the text.
             bf16: whether the forward pass runs under bfloat16 autocast.
             step: of the run, for messages.
 
@@ -64,9 +84,8 @@ class Learner:
             logits = logits.float()  # [batch, time, vocab_size]
             text_loss = F.cross_entropy(logits.flatten(0, 1), batch.target.flatten())
             loss = text_loss
-            if soft_targets is not None:
-                soft_loss = soft_targets.loss(logits, batch.starts)
-                loss = (1 - SOFT_SHARE) * text_loss + SOFT_SHARE * soft_loss
+            if teaching is not None:
+                loss = text_loss.lerp(teaching.targets.loss(logits, batch), teaching.share)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(

@@ -58,7 +58,9 @@ def recipe_for(
 ) -> Recipe:
     """The recipe for a corpus, see `choose_recipe`."""
     documents = len(corpus.training.ranges) if corpus.vocabulary.end else 0
-    return choose_recipe(corpus.training.characters, preset, speed, documents, **overrides)
+    return choose_recipe(
+        corpus.training.characters, preset, speed, documents, len(corpus.vocabulary), **overrides
+    )
 
 
 def begin_run(

@@ -13,7 +13,7 @@ from chargen_ort.options import SamplingOptions
 from chargen_ort.records import Base
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import autocast, load_random, random_state
-from chargen_train.distillation import SoftTargets, describe_phase, phase_end
+from chargen_train.distillation import SOFT_SHARE, SoftTargets, describe_phase, phase_end
 from chargen_train.earlier import Earlier
 from chargen_train.evaluate import (
     mean_loss,
@@ -24,8 +24,9 @@ from chargen_train.events import (
     Evaluation,
     Progress,
 )
-from chargen_train.learner import Best, Learner, scheduled_rate
+from chargen_train.learner import Best, Learner, Teaching, scheduled_rate
 from chargen_train.model import CharGRU, initialise
+from chargen_train.ngram_targets import NGramTargets
 from chargen_train.planning import (
     EVALUATION_SHARE,
     SAMPLE_LENGTH,
@@ -111,6 +112,7 @@ class Run:
         self.teachers: list[CharGRU] = []
         self.best = Best()
         self.soft_targets: SoftTargets | None = None
+        self.ngram_targets: NGramTargets | None = None
         measuring = corpus.validation
         if not len(measuring):
             measuring = corpus.training.head(plan.measured)
@@ -178,11 +180,16 @@ class Run:
             self.learner = Learner(model, self.recipe)
         if self.teachers and len(self.teachers) == self.recipe.teachers:
             if self.soft_targets is None:
-                self.soft_targets = SoftTargets(
-                    self.teachers, self.corpus.training[:], self.plan.bf16
-                )
+                self.soft_targets = SoftTargets(self.teachers, self.corpus.training, self.plan.bf16)
             if not self.soft_targets.ready:
                 self.soft_targets.prepare()
+                return False
+        elif self.recipe.ngram_share:
+            if self.ngram_targets is None:
+                vocab_size = len(self.corpus.vocabulary)
+                self.ngram_targets = NGramTargets(self.corpus.training, vocab_size)
+            if not self.ngram_targets.ready:
+                self.ngram_targets.prepare()
                 return False
         if self.learner.steps == 0:
             self.learner.begun = self.fraction()
@@ -231,12 +238,24 @@ class Run:
             TrainingError: the loss or the gradient is not finite; no weight was changed.
         """
         batch = self.windows.next()
-        rate = scheduled_rate(self.recipe, self._phase_fraction())
+        fraction = self._phase_fraction()
+        rate = scheduled_rate(self.recipe, fraction)
         self.learning_rate = self.learner.peak * rate
         self.counters.loss = self.learner.take_step(
-            batch, self.learning_rate, self.soft_targets, self.plan.bf16, self.step
+            batch, self.learning_rate, self._teaching(fraction), self.plan.bf16, self.step
         )
         self.counters.step += 1
+
+    def _teaching(self, fraction: float) -> Teaching | None:
+        """What the model being trained learns from besides the text, at a fraction of its time.
+
+        What an n-gram knows it soon knows better: so the n-gram's share falls to nothing.
+        """
+        if self.soft_targets is not None:
+            return Teaching(self.soft_targets, SOFT_SHARE)
+        if self.ngram_targets is not None and fraction < 1:
+            return Teaching(self.ngram_targets, self.recipe.ngram_share * (1 - fraction))
+        return None
 
     def evaluation_due(self) -> bool:
         """Whether it is time to measure and to sample.
