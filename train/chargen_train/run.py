@@ -190,7 +190,8 @@ class Run:
                 self.ngram_targets = NGramTargets(self.corpus.training, vocab_size)
             if not self.ngram_targets.ready:
                 self.ngram_targets.prepare()
-                return False
+                if not self.ngram_targets.ready:
+                    return False
         if self.learner.steps == 0:
             self.learner.begun = self.fraction()
         return True
