@@ -340,8 +340,6 @@ def test_windows_suit_the_length_of_the_documents():
     assert [recipe.batch_size for recipe in recipes] == [64, 64, 64, 32]
     assert choose_recipe(12_000, documents=1_700).seq_length == 64
     assert choose_recipe(400_000, documents=50_000, epochs=9, seq_length=50).seq_length == 50
-    with pytest.raises(OptionError, match="teachers are for running text"):
-        choose_recipe(400_000, documents=50_000, epochs=9, teachers=2)
 
 
 # Measuring

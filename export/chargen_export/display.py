@@ -24,9 +24,10 @@ from chargen_ort.reports import (
 )
 from chargen_train.corpus import MIN_CHARACTERS_TO_VALIDATE, Corpus
 from chargen_train.device import choose_device
+from chargen_train.earlier import Earlier
 from chargen_train.evaluate import bits_per_char
 from chargen_train.events import Observer, Progress, TrainedModel
-from chargen_train.recipe import Recipe, parameter_count
+from chargen_train.recipe import Recipe, describe_length, parameter_count
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SAMPLE_SHOWN = 72  # characters
@@ -98,16 +99,10 @@ class Display(Observer):
             f"{parameter_count(len(corpus.vocabulary), recipe):,} parameters, "
             f"on {choose_device(recipe.device)}",
         )
-        length = (
-            f"{recipe.minutes:g} min"
-            if recipe.minutes is not None
-            else f"{recipe.epochs:g} epochs"
-            if recipe.epochs is not None
-            else f"{recipe.steps:,} steps"
-        )
         self._line(
             "training",
-            f"{length}: {recipe.batch_size} x {recipe.seq_length} characters a step, "
+            f"{describe_length(recipe)}: "
+            f"{recipe.batch_size} x {recipe.seq_length} characters a step, "
             f"rate {recipe.learning_rate:g}, dropout {recipe.dropout:g}, seed {recipe.seed}",
         )
         if recipe.teachers:
@@ -119,9 +114,13 @@ class Display(Observer):
             self._live.start()
 
     @_shielded
-    def on_resume(self, step: int) -> None:
-        """Say after which step the run goes on."""
-        self._line("resuming", f"after step {step:,}")
+    def on_resume(self, step: int, earlier: Earlier) -> None:
+        """Say after which step the run goes on, and that what it is given adds to what it had."""
+        added = ""
+        if earlier.parts:
+            added = f"; this comes in addition to {earlier.lengths}, which had ended at step "
+            added += f"{earlier.steps:,}"
+        self._line("resuming", f"after step {step:,}{added}")
 
     @_shielded
     def on_progress(self, progress: Progress) -> None:

@@ -2,9 +2,8 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -31,17 +30,12 @@ from chargen_ort.records import MAX_TOKENS, Config, Training
 from chargen_train.base import (
     BaseModel,
     base_settings,
-    corpus_for,
     load_base,
-    refuse_other_base,
-    widen,
 )
 from chargen_train.checkpoint import (
     Checkpoint,
     load_checkpoint,
-    load_latest,
     previous_of,
-    refuse_misfit,
     refuse_other,
     saved_reading,
 )
@@ -52,18 +46,16 @@ from chargen_train.events import Observer, Observers, Supervision, TrainedModel
 from chargen_train.files import check_writable
 from chargen_train.history import describe_corpus
 from chargen_train.model import CharGRU
+from chargen_train.opening import begin_run, corpus_of, recipe_for, resume_run
 from chargen_train.reading import Reading
 from chargen_train.recipe import (
     Overrides,
     Recipe,
-    choose_recipe,
-    given_settings,
     parameter_count,
-    typical_speed,
 )
 from chargen_train.run import build_model
 from chargen_train.run_folder import RunFolder, RunRecorder
-from chargen_train.training import measure_speed, train, trained_so_far
+from chargen_train.training import train, trained_so_far
 
 DEFAULT_FOLDER = Path("artifacts")
 _LEAVING = 0.6  # seconds that sealing, the report and the end of a process with PyTorch take
@@ -93,7 +85,8 @@ def train_and_export(
         out: the file or folder to write, see `training_path`.
         preset: name of a preset of `chargen_train.recipe`.
         observer: is told how the work goes, and can stop it.
-        resume: go on with the run that the folder holds, with its settings.
+        resume: go on with the run that the folder holds, with its settings; one that has ended
+            takes more `minutes`, `epochs` or `steps`.
         checkpoint_minutes: longest time between checkpoints.
         begun: `time.monotonic` when the minutes given began; None is now.
         precision, max_loss_increase: see `chargen_export.variants.write_variants`.
@@ -131,15 +124,17 @@ def train_and_export(
     if with_filter:
         check_filter(corpus, path)
     with job.folder.in_use(create=not resume):
-        job, recipe, checkpoint = _begin(job, preset, resume, overrides)
-        corpus = job.corpus
+        open_run = resume_run if resume else begin_run
+        opening = open_run(folder, corpus, observer, preset, overrides, base)
+        corpus, recipe = opening.corpus, opening.recipe
+        job = replace(job, corpus=corpus)
         samples, seconds = plan_samples(corpus, recipe)
-        seconds += 0.0 if resume else rehearse(corpus, recipe, precisions)
+        seconds += rehearse(corpus, recipe, precisions) if opening.is_fresh else 0.0
         supervision = Supervision(job.folder.checkpoint, checkpoint_minutes, begun, seconds)
         recorder = RunRecorder(job.folder, observer.on_warning)
         yardstick = measure_yardstick(corpus, recipe)
         told = Observers(recorder, observer)
-        trained = train(corpus, recipe, told, supervision, checkpoint, base)
+        trained = train(corpus, recipe, told, supervision, opening.checkpoint, base)
         trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING, samples)
         observer.on_trained(trained)
         for note in trained.notes:
@@ -188,56 +183,9 @@ def _check(job: _Job, preset: str | None, overrides: Overrides) -> Iterable[str]
     job.target.check(job.path)
     job.target.check_run(job.folder)
     precisions = plan_variants(job.path, job.precision, job.target, job.max_loss_increase)
-    choose_device(_choose_recipe(job.corpus, preset, overrides).device)
+    choose_device(recipe_for(job.corpus, preset, overrides).device)
     check_writable(job.path)
     return precisions
-
-
-def _choose_recipe(
-    corpus: Corpus,
-    preset: str | None,
-    overrides: Overrides,
-    speed: Callable[[Recipe], float] = typical_speed,
-) -> Recipe:
-    documents = len(corpus.training.ranges) if corpus.vocabulary.end else 0
-    return choose_recipe(corpus.training.characters, preset, speed, documents, **overrides)
-
-
-def _begin(
-    job: _Job, preset: str | None, resume: bool, overrides: Overrides
-) -> tuple[_Job, Recipe, Checkpoint | None]:
-    """Begin a run, or take up the one that the folder holds.
-
-    Returns:
-        the job, its corpus with the characters of a base; the recipe; and where the run stood.
-
-    Raises:
-        OptionError: the folder cannot be written, or has no checkpoint of this corpus, this base
-            and these settings.
-    """
-    corpus, observer = job.corpus, job.observer
-    if not resume:
-        if job.base is not None:
-            corpus = corpus_for(job.base, corpus)
-        recipe = _choose_recipe(corpus, preset, overrides, partial(measure_speed, corpus))
-        if note := job.folder.begin(corpus, recipe):
-            observer.on_warning(note)
-        observer.on_begin(corpus, recipe)
-        return replace(job, corpus=corpus), recipe, None
-    settings = asdict(_choose_recipe(corpus, preset, overrides))
-    given = settings if preset else {name: settings[name] for name in given_settings(overrides)}
-    checkpoint, note = load_latest(job.folder.checkpoint)
-    refuse_other(checkpoint, corpus.sha256, given)
-    if job.base is not None:
-        refuse_other_base(job.base, checkpoint.base)
-    corpus = _corpus_of(checkpoint, corpus)
-    if note:
-        observer.on_warning(note)
-    job.folder.go_on(corpus, checkpoint)
-    choose_device(checkpoint.recipe.device)
-    observer.on_begin(corpus, checkpoint.recipe)
-    observer.on_resume(checkpoint.step)
-    return replace(job, corpus=corpus), checkpoint.recipe, checkpoint
 
 
 def _export(job: _Job, trained: TrainedModel) -> Artifact:
@@ -361,23 +309,11 @@ def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_path: Path) -> Artifac
     """
     corpus = load_corpus(corpus_path, checkpoint.reading)
     refuse_other(checkpoint, corpus.sha256, {})
-    corpus = _corpus_of(checkpoint, corpus)
+    corpus = corpus_of(checkpoint, corpus)
     trained = trained_so_far(corpus, checkpoint)
     yardstick = measure_yardstick(corpus, checkpoint.recipe)
     trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING)
     return make_artifact(trained.model, corpus, trained.summary)
-
-
-def _corpus_of(checkpoint: Checkpoint, corpus: Corpus) -> Corpus:
-    """The corpus of a checkpoint, with the characters of the base that its run began with.
-
-    Raises:
-        OptionError: see `refuse_misfit`.
-    """
-    if checkpoint.base is not None:
-        corpus = widen(corpus, checkpoint.vocabulary)
-    refuse_misfit(checkpoint, corpus)
-    return corpus
 
 
 def make_artifact(

@@ -28,17 +28,18 @@ from chargen_ort.records import Base
 from chargen_ort.strict import record_of
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus
+from chargen_train.earlier import MAX_LENGTHS, Earlier
 from chargen_train.files import write_atomically
 from chargen_train.model import CharGRU
 from chargen_train.planning import Plan
 from chargen_train.reading import Reading
-from chargen_train.recipe import Recipe
+from chargen_train.recipe import LENGTHS, Recipe
 from chargen_train.run import Run, State
 from chargen_train.split import Part
 from chargen_train.state_checks import check_fields, check_like, check_range
 from chargen_train.windows import batches_of
 
-_MAGIC = b"chargen checkpoint 4\n"
+_MAGIC = b"chargen checkpoint 5\n"
 _ZIP = b"PK\x03\x04"  # the archive's first bytes; PyTorch would also read bare pickles
 _DIGEST = 65  # 64 hexadecimal digits and a line end
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -55,7 +56,8 @@ class Checkpoint:
         vocabulary, corpus_name, corpus_sha256: of the text.
         reading: how that is read and split.
         recipe, plan: what is done.
-        seconds: used up since the first step.
+        seconds: used up of the recipe's time.
+        earlier: what the run had done when it was given more time.
         base: the model that the run began with; None if it began with nothing.
         state: of each part of the run, see `Run.state`.
     """
@@ -66,6 +68,7 @@ class Checkpoint:
     reading: Reading
     recipe: Recipe
     plan: Plan
+    earlier: Earlier
     seconds: float
     base: Base | None
     state: State
@@ -75,13 +78,19 @@ class Checkpoint:
         """The checkpoint of this moment; it shares memory with the run."""
         corpus = run.corpus
         facts = corpus.vocabulary, corpus.name, corpus.sha256, corpus.reading
-        return cls(*facts, run.recipe, run.plan, run.seconds, run.base, run.state())
+        plan, earlier, seconds = run.plan, run.earlier, run.seconds
+        return cls(*facts, run.recipe, plan, earlier, seconds, run.base, run.state())
 
     @property
     def step(self) -> int:
         """Steps done."""
         step: int = self.state["counters"]["step"]
         return step
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a step of the recipe's time was taken."""
+        return self.step > self.earlier.steps
 
     @cached_property
     def model(self) -> CharGRU:
@@ -101,7 +110,13 @@ class Checkpoint:
         return model.eval()
 
 
-_RECORDS = {"vocabulary": Vocabulary, "reading": Reading, "recipe": Recipe, "plan": Plan}
+_RECORDS = {
+    "vocabulary": Vocabulary,
+    "reading": Reading,
+    "recipe": Recipe,
+    "plan": Plan,
+    "earlier": Earlier,
+}
 _FACTS = ("corpus_name", "corpus_sha256", "seconds", "base", *_RECORDS)
 
 
@@ -190,6 +205,11 @@ def _check(checkpoint: Checkpoint) -> None:
     check_range("reserve", plan.reserve, 0)
     check_range("measured", plan.measured, 2)
     check_range("seconds", checkpoint.seconds, 0)
+    earlier = checkpoint.earlier
+    for name in ("parts", "steps", "seconds"):
+        check_range(f"earlier {name}", getattr(earlier, name), 0)
+    if len(earlier.lengths) > MAX_LENGTHS or not earlier.lengths.isprintable():
+        raise ValueError("earlier lengths is no line of words")
     os.fsencode(checkpoint.reading.holdout or "")  # a path that can be asked for
     check_like("", checkpoint.state, _form(checkpoint))
     torch.Generator().set_state(checkpoint.state["random"]["torch"])
@@ -318,9 +338,15 @@ def refuse_misfit(checkpoint: Checkpoint, corpus: Corpus) -> None:
 
 
 def _other_setting(name: str, value: object, own: object) -> OptionError:
+    option = f"--{name.replace('_', '-')}"
+    cure = f"leave {option} out, or leave --resume out to start anew"
+    if name in LENGTHS:
+        cure = (
+            f"leave {option} out: a run takes more time once it has ended; or leave --resume out "
+            "to start anew"
+        )
     return OptionError(
-        f"cannot resume: {name} is {_shown(value)}, the run has {_shown(own)}; "
-        f"leave --{name.replace('_', '-')} out, or leave --resume out to start anew"
+        f"cannot resume: {name} is {_shown(value)}, the run has {_shown(own)}; {cure}"
     )
 
 

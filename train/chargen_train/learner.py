@@ -2,7 +2,8 @@
 
 import copy
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,32 @@ from torch.nn import functional as F
 
 from chargen_ort.errors import TrainingError
 from chargen_train.device import autocast
-from chargen_train.distillation import SOFT_SHARE, SoftTargets
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
 from chargen_train.windows import Batch
 
 _WARM_UP = 0.02  # of the model's time
 _BETAS = (0.9, 0.99)
+
+
+class Targets(Protocol):
+    """Predictions to learn from, one for each target of a batch."""
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy of them and `logits` ``[batch, time, vocab_size]``, nats."""
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What a model learns from besides the text.
+
+    Attributes:
+        targets: predictions.
+        share: of the loss, which the text has the rest of.
+    """
+
+    targets: Targets
+    share: float
 
 
 class Learner:
@@ -30,26 +50,27 @@ class Learner:
         model: what the steps change.
         average: the exponential average of its weights, which is what is measured and exported.
         begun: the fraction of the run at which it began.
+        peak: of its learning rate, as a share of the recipe's; see `Learner.restart`.
         steps: that it has taken.
     """
 
     def __init__(self, model: CharGRU, recipe: Recipe) -> None:
         self.model = model
         self.average = copy.deepcopy(model)
-        self.begun, self.steps = 0.0, 0
+        self.begun, self.steps, self.peak = 0.0, 0, 1.0
         self._recipe = recipe
         self._optimizer = _optimizer(model, recipe)
         self._hidden = model.zero_hidden(recipe.batch_size)  # [batch, num_layers, hidden_size]
 
     def take_step(
-        self, batch: Batch, rate: float, soft_targets: SoftTargets | None, bf16: bool, step: int
+        self, batch: Batch, rate: float, teaching: Teaching | None, bf16: bool, step: int
     ) -> float:
         """Learn from one window of each row; returns its loss, nats a character.
 
         Args:
             batch: the windows.
             rate: of learning.
-            soft_targets: what teachers predict, to learn from as well.
+            teaching: what there is to learn from besides the text.
             bf16: whether the forward pass runs under bfloat16 autocast.
             step: of the run, for messages.
 
@@ -63,9 +84,8 @@ class Learner:
             logits = logits.float()  # [batch, time, vocab_size]
             text_loss = F.cross_entropy(logits.flatten(0, 1), batch.target.flatten())
             loss = text_loss
-            if soft_targets is not None:
-                soft_loss = soft_targets.loss(logits, batch.starts)
-                loss = (1 - SOFT_SHARE) * text_loss + SOFT_SHARE * soft_loss
+            if teaching is not None:
+                loss = text_loss.lerp(teaching.targets.loss(logits, batch), teaching.share)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(
@@ -89,6 +109,7 @@ class Learner:
         return {
             "begun": self.begun,
             "steps": self.steps,
+            "peak": self.peak,
             "weights": self.model.state_dict(),
             "average": self.average.state_dict(),
             # the groups of the optimizer follow from the recipe, its rate is set at every step
@@ -107,7 +128,7 @@ class Learner:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
-        self.begun, self.steps = state["begun"], state["steps"]
+        self.begun, self.steps, self.peak = state["begun"], state["steps"], state["peak"]
         self.model.load_state_dict(state["weights"])
         self.average.load_state_dict(state["average"])
         moments = copy.deepcopy(state["moments"])  # else shared

@@ -99,11 +99,12 @@ class Part:
         return cls(tokens, np.array([[0, len(tokens)]]))
 
     @cached_property
-    def _edges(self) -> NDArray[np.int64]:
+    def edges(self) -> NDArray[np.int64]:
+        """Where in the part each range begins, and its end, ``[ranges + 1]``."""
         return np.concatenate([[0], np.cumsum(self.ranges[:, 1] - self.ranges[:, 0])])
 
     def __len__(self) -> int:
-        return int(self._edges[-1])
+        return int(self.edges[-1])
 
     @property
     def characters(self) -> int:
@@ -112,10 +113,10 @@ class Part:
 
     def head(self, length: int) -> "Part":
         """Its first tokens, and the rest of the document in which they end."""
-        count = int(np.searchsorted(self._edges, length))
+        count = int(np.searchsorted(self.edges, length))
         ranges = self.ranges[: max(1, count)].copy()
         if not self.documents:
-            over = max(0, int(self._edges[len(ranges)]) - length)
+            over = max(0, int(self.edges[len(ranges)]) - length)
             ranges[-1, 1] -= over
         return Part(self.tokens, ranges, self.documents)
 
@@ -123,17 +124,17 @@ class Part:
         begin, end, _ = part.indices(len(self))
         if begin >= end:
             return self.tokens[:0]
-        first = int(np.searchsorted(self._edges, begin, side="right")) - 1
-        if end <= self._edges[first + 1]:
-            shift = int(self.ranges[first, 0] - self._edges[first])
+        first = int(np.searchsorted(self.edges, begin, side="right")) - 1
+        if end <= self.edges[first + 1]:
+            shift = int(self.ranges[first, 0] - self.edges[first])
             return self.tokens[begin + shift : end + shift]  # a view
         return self.take(np.arange(begin, end))
 
     def take(self, places: NDArray[np.int64]) -> Tokens:
         """The tokens at any places of it, in the shape of `places`; they wrap around."""
         places = places % len(self)
-        shift = self.ranges[:, 0] - self._edges[:-1]
-        return self.tokens[places + shift[np.searchsorted(self._edges, places, side="right") - 1]]
+        shift = self.ranges[:, 0] - self.edges[:-1]
+        return self.tokens[places + shift[np.searchsorted(self.edges, places, side="right") - 1]]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)

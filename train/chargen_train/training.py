@@ -19,7 +19,10 @@ from chargen_train.device import (
     own_randomness,
     threads,
 )
+from chargen_train.earlier import Earlier
 from chargen_train.events import Observer, Supervision, TrainedModel, TrainingStoppedError
+from chargen_train.model import CharGRU
+from chargen_train.outcome import finish
 from chargen_train.planning import Plan, make_plan
 from chargen_train.recipe import Recipe
 from chargen_train.run import Run, build_model
@@ -59,12 +62,13 @@ def train(
         if base is not None and resume is None:
             take_weights(model, corpus.vocabulary, base)
         model = model.to(device)
-        plan = resume.plan if resume else make_plan(model, corpus, recipe, seconds)
+        plan = _plan(model, corpus, recipe, seconds, resume)
         facts = resume.base if resume else base.facts if base else None
-        run = Run(model, corpus, recipe, plan, supervision.clock, facts)
+        earlier = resume.earlier if resume else Earlier()
+        run = Run(model, corpus, recipe, plan, supervision.clock, facts, earlier)
         if resume is not None:
             run.load(resume.state)
-        run.start(begun, resume.seconds if resume else None, seconds)
+        run.start(begun, resume.seconds if resume and resume.has_begun else None, seconds)
         saved_step = resume.step if resume else None
         saver = _CheckpointSaver(supervision, run, saved_step, observer.on_warning)
         switch = None
@@ -73,7 +77,19 @@ def train(
         _take_steps(run, saver, switch, observer, supervision.clock)
         saver.save(run.step)
         observer.on_last_step()
-        return run.finish()
+        return finish(run)
+
+
+def _plan(
+    model: CharGRU, corpus: Corpus, recipe: Recipe, seconds: float, resume: Checkpoint | None
+) -> Plan:
+    """What a run depends on: measured, or as it was; more minutes have a reserve of their own."""
+    if resume is None:
+        return make_plan(model, corpus, recipe, seconds)
+    if resume.has_begun or recipe.minutes is None:
+        return resume.plan
+    # the best weights so far stay what they are only if the same text measures those to come
+    return replace(resume.plan, reserve=make_plan(model, corpus, recipe, seconds).reserve)
 
 
 class _CheckpointSaver:
@@ -158,9 +174,9 @@ def trained_so_far(corpus: Corpus, checkpoint: Checkpoint) -> TrainedModel:
     """The best weights that a checkpoint holds, measured as at the end of a run, on the CPU."""
     plan = replace(checkpoint.plan, device="cpu")
     model, recipe = build_model(corpus, checkpoint.recipe), checkpoint.recipe
-    run = Run(model, corpus, recipe, plan, base=checkpoint.base)
+    run = Run(model, corpus, recipe, plan, base=checkpoint.base, earlier=checkpoint.earlier)
     run.load(checkpoint.state)
-    return run.finish()
+    return finish(run)
 
 
 def measure_speed(corpus: Corpus, recipe: Recipe) -> float:
