@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from chargen_ort.errors import OptionError, UnknownCharacterError
 from chargen_ort.generator import CharGenerator
-from chargen_ort.reports import score_figures
+from chargen_ort.lines import score_figures
 from chargen_ort.scoring import Score
 from chargen_ort.serve.requests import Refusal, read_fields, score_fields, tokenize_fields
 from chargen_ort.serve.service import Service, read_body
