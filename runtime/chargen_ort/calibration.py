@@ -58,6 +58,18 @@ class Calibration:
         """The highest percentile that there is, below 100."""
         return 100 * self.count / (self.count + 1)
 
+    def oddness(self, nats_per_char: float, characters: int) -> float:
+        """What the percentile is told by: it goes on where that cannot be told any more.
+
+        Returns:
+            how many standard deviations the score is above the mean of its length; where the file
+            does not know those, the score itself, nats a character.
+        """
+        if not self.usual:
+            return nats_per_char
+        mean, spread = self._usual(characters)
+        return (nats_per_char - mean) / spread
+
     def percentile(self, nats_per_char: float, characters: int) -> float:
         """Percent of held-out texts that are less odd than one with this score, 0 to 100.
 
@@ -67,10 +79,7 @@ class Calibration:
             nats_per_char: mean negative log probability of its characters.
             characters: how many those are, its end included if it has one.
         """
-        score = nats_per_char - _SAME
-        if self.usual:
-            mean, spread = self._usual(characters)
-            score = (score - mean) / spread
+        score = self.oddness(nats_per_char - _SAME, characters)
         place = bisect_left(self.edges, score)
         odds = self.log_odds[min(place, len(self.edges) - 1)]
         if 0 < place < len(self.edges):
