@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from chargen_ort.documents import cut_documents
@@ -79,13 +80,16 @@ def score_lines(
         write_text([legend()], raw=True)
     progress = Progress()
     try:
-        for report in score_in_order(generator, some_at_once(pieces), options, request.jobs):
-            if report.output:
-                write_text([report.output], raw=options.coloured)
-            for complaint in report.complaints:
-                complain(complaint)
-            lines, odd = lines + report.lines, odd + report.odd
-            progress.show(lines, share())
+        with closing(
+            score_in_order(generator, some_at_once(pieces), options, request.jobs)
+        ) as reports:
+            for report in reports:
+                if report.output:
+                    write_text([report.output], raw=options.coloured)
+                for complaint in report.complaints:
+                    complain(complaint)
+                lines, odd = lines + report.lines, odd + report.odd
+                progress.show(lines, share())
     finally:
         progress.end()
     if options.count:

@@ -7,7 +7,7 @@ processes busy, so memory stays constant however many there are.
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -26,7 +26,7 @@ class WorkerError(ChargenError):
 
 def score_in_order(
     generator: CharGenerator, lots: Iterable[SomeLines], options: LineOptions, jobs: int
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """What there is to say of lines, lot by lot, by so many processes; one is this process.
 
     Raises:

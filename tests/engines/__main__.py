@@ -44,7 +44,7 @@ def without_engine(model: Path, lines: list[str]) -> pd.DataFrame:
 
 def bits(table: pd.DataFrame) -> pd.DataFrame:
     """Lines in the order of the alphabet, and their figures as bytes."""
-    table = table.astype({name: "float64" for name in FIGURES}).astype({"text": "object"})
+    table = table.astype(dict.fromkeys(FIGURES, "float64")).astype({"text": "object"})
     ordered = table.sort_values(["text", *FIGURES]).reset_index(drop=True)
     return ordered.assign(**{name: ordered[name].to_numpy().view("int64") for name in FIGURES})
 
