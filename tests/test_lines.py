@@ -333,7 +333,9 @@ def test_a_process_that_is_killed_is_one_line(writer):
     assert not multiprocessing.active_children()
 
 
-def test_ctrl_c_ends_all_processes_without_a_word(path):
+@pytest.mark.parametrize("killed", [False, True])
+def test_with_the_command_all_its_processes_end(path, killed):
+    """By Ctrl-C without a word; and where it is killed, or a reader closes its pipe."""
     command = [BIN / "chargen-ort", "--model", path, "score", "-", "--lines", "--jobs", "2"]
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -342,11 +344,14 @@ def test_ctrl_c_ends_all_processes_without_a_word(path):
         while not select.select([busy.stdout], [], [], 0.05)[0]:  # until the processes work
             busy.stdin.write(b"abc\n")
             busy.stdin.flush()
-        os.killpg(busy.pid, signal.SIGINT)
-        _, errors = busy.communicate(timeout=30)
-    assert busy.returncode == 130
+        if killed:
+            busy.kill()
+        else:
+            os.killpg(busy.pid, signal.SIGINT)
+        _, errors = busy.communicate(timeout=60)
+    assert busy.returncode == (-signal.SIGKILL if killed else 130)
     assert errors.splitlines() == [f"model {path}".encode()]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             os.killpg(busy.pid, 0)

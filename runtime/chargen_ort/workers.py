@@ -5,11 +5,13 @@ processes busy, so memory stays constant however many there are.
 """
 
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
 
 from chargen_ort.errors import ChargenError
 from chargen_ort.generator import CharGenerator
@@ -65,7 +67,16 @@ def score_in_order(
 
 def _start(data: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that prints
+    Thread(target=_end_with_parent, daemon=True).start()
     _model.append(CharGenerator.from_bytes(data, threads=1))
+
+
+def _end_with_parent() -> None:
+    """Leave when the process that prints is gone, as where a reader closed the pipe it wrote to."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _score(some: SomeLines, options: LineOptions) -> Report:

@@ -29,7 +29,7 @@ class Scorer:
         )
 
 
-def main(model: str, source: str, folder: str, actors: int = 2) -> None:
+def main(model: str, source: str, folder: str, actors: int = 16) -> None:
     """Write Parquet files of the lines of `source`, which may be a folder, and their figures."""
     data = ray.put(Path(model).read_bytes())  # sent to a machine once, not to each actor
     lines = ray.data.read_text(source)
@@ -38,7 +38,7 @@ def main(model: str, source: str, folder: str, actors: int = 2) -> None:
         fn_constructor_args=(data,),
         batch_format="pandas",
         batch_size=4096,
-        compute=ActorPoolStrategy(size=actors),
+        compute=ActorPoolStrategy(min_size=1, max_size=actors),  # readers want a core as well
     )
     scored.write_parquet(folder)
 

@@ -17,18 +17,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort import CharGenerator, Score
+from chargen_ort import CharGenerator
+from chargen_ort.calibration import Calibration
 from chargen_train.corpus import Corpus, load_corpus
+from chargen_train.evaluate import Losses
+from chargen_train.history import describe_spread
 from chargen_train.ngram import count_ngrams, nats_by_order, visible_before
 from chargen_train.reading import Reading
 from tests.benchmarks.measure import machine
 
 DICTIONARY = {"suppobox", "matsnu", "gozi", "rovnix"}  # families that join real words
-ORDER = 3
+ORDERS = (3, 5)
 FALSE_POSITIVES = 0.01
 MODEL = Path("build/domains.onnx")
 
 Ranking = NDArray[np.float64]
+Nats = list[NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -55,34 +59,50 @@ def rankings(
     model: CharGenerator, corpus: Corpus, domains: list[str]
 ) -> Iterator[tuple[str, Ranking]]:
     """Ways to say how odd each domain is, and what each says, ``[domains]``."""
-    scores = list(model.iterate_scores(domains))
-    network = [-each.log_probabilities for each in scores]
-    trigram = ngram_nats(corpus, domains)
-    half = [-np.logaddexp(-a, -b) + np.log(2) for a, b in zip(network, trigram, strict=True)]
-    yield "mean score", mean(network)
-    if model.engine.calibration is not None:
-        yield "by length (percentile)", np.array([oddness(model, each) for each in scores])
-    yield f"{ORDER}-gram", mean(trigram)
-    yield "half and half", mean(half)
+    held_out = [
+        model.vocabulary.decode(corpus.validation.tokens[begin:end])
+        for begin, end in corpus.validation.ranges
+    ]
+    network, usual = network_nats(model, domains), network_nats(model, held_out)
+    yield "this model, mean", mean(network)
+    yield "this model, percentile", by_length(network, usual)
+    for order in ORDERS:
+        grams, usual_grams = (ngram_nats(corpus, texts, order) for texts in (domains, held_out))
+        both, usual_both = halves(network, grams), halves(usual, usual_grams)
+        yield f"{order}-gram, mean", mean(grams)
+        yield f"half and half, {order}-gram, mean", mean(both)
+        yield f"half and half, {order}-gram, percentile", by_length(both, usual_both)
 
 
-def oddness(model: CharGenerator, score: Score) -> float:
-    """What the percentile is told by, which has no highest value."""
-    calibration = model.engine.calibration
-    return calibration.oddness(score.nats_per_char, score.characters) if calibration else 0.0
+def network_nats(model: CharGenerator, texts: list[str]) -> Nats:
+    """What each character of each text, and its end, costs."""
+    return [-np.asarray(each.log_probabilities) for each in model.iterate_scores(texts)]
 
 
-def mean(nats: list[NDArray[np.float64]]) -> Ranking:
+def halves(network: Nats, grams: Nats) -> Nats:
+    """The same, where each of two models has half of each probability."""
+    return [np.log(2) - np.logaddexp(-a, -b) for a, b in zip(network, grams, strict=True)]
+
+
+def by_length(nats: Nats, held_out: Nats) -> Ranking:
+    """What a percentile is told by, which has no highest value."""
+    total = np.array([each.sum() for each in held_out])
+    lengths = np.array([len(each) for each in held_out])
+    known = Calibration.of(describe_spread(Losses(total, lengths), documents=True))
+    return np.array([known.oddness(float(each.mean()), len(each)) for each in nats])
+
+
+def mean(nats: Nats) -> Ranking:
     """Of each domain."""
     return np.array([each.mean() for each in nats])
 
 
-def ngram_nats(corpus: Corpus, domains: list[str]) -> list[NDArray[np.float64]]:
+def ngram_nats(corpus: Corpus, domains: list[str], order: int) -> Nats:
     """What each character of each domain, and its end, costs in an n-gram of the trained part."""
     vocabulary, end = corpus.vocabulary, corpus.vocabulary.end_token
     assert end is not None
     counted = corpus.training[: len(corpus.tokens)]
-    counts = count_ngrams(counted, visible_before(counted, end), end + 1, ORDER)
+    counts = count_ngrams(counted, visible_before(counted, end), end + 1, order)
     rarest = int(np.bincount(counted, minlength=end + 1)[:end].argmin())
     pieces = [np.array([end])]
     for domain in domains:
@@ -114,15 +134,15 @@ def report(model: CharGenerator, corpus: Corpus, name: str, labelled: Labelled) 
         "without dictionaries": labelled.made_up & ~labelled.of_words,
     }
     print(f"\n{name}: {sum(~labelled.made_up):,} real, {sum(labelled.made_up):,} made up")
-    print(f"{'':24}" + "".join(f"{each:>32}" for each in families))
-    print(f"{'':24}" + f"{'AUC':>16}{'TPR at FPR 1%':>16}" * len(families))
+    print(f"{'':34}" + "".join(f"{each:>32}" for each in families))
+    print(f"{'':34}" + f"{'AUC':>16}{'TPR at FPR 1%':>16}" * len(families))
     for way, odd in rankings(model, corpus, labelled.domains):
         usual = odd[~labelled.made_up]
         cells = "".join(
             f"{area(odd[which], usual):>16.4f}{found_at(odd[which], usual, FALSE_POSITIVES):>16.3f}"
             for which in families.values()
         )
-        print(f"{way:24}{cells}")
+        print(f"{way:34}{cells}")
     if model.engine.calibration is not None:
         real = [d for d, odd in zip(labelled.domains, labelled.made_up, strict=True) if not odd]
         flagged = np.mean([(each.percentile or 0) > 99 for each in model.iterate_scores(real)])

@@ -1,6 +1,6 @@
 """`make test-engines`: each engine gives the same bits as the library alone.
 
-    python -m tests.engines [MODEL.onnx [LINES.txt]]
+    python -m tests.engines [MODEL.onnx [LINES.txt [ENGINE …]]]
 
 Each program of the examples runs on a cluster on this machine, and what it wrote is compared, bit
 for bit, with what `CharGenerator.iterate_scores` gives in this process.
@@ -49,19 +49,19 @@ def bits(table: pd.DataFrame) -> pd.DataFrame:
     return ordered.assign(**{name: ordered[name].to_numpy().view("int64") for name in FIGURES})
 
 
-def main(model: str = str(DEMO_MODEL), source: str | None = None) -> int:
+def main(model: str = str(DEMO_MODEL), source: str = "", *engines: str) -> int:
     """Run each engine; the result is how many failed."""
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         file = Path(source or f"{folder}/lines.txt")
-        if source is None:
+        if not source:
             file.write_text("".join(f"{line}\n" for line in example_lines()))
         lines = file.read_text().removesuffix("\n").split("\n")
         begun = time.perf_counter()
         expected = bits(without_engine(Path(model), lines))
         print(f"alone: {len(lines):,} lines in {time.perf_counter() - begun:.1f} s", flush=True)
         settings = {"PYSPARK_PYTHON": sys.executable, "RAY_DEDUP_LOGS": "0"}
-        for engine in ENGINES:
+        for engine in engines or ENGINES:
             out = Path(folder) / engine
             begun = time.perf_counter()
             command = [sys.executable, EXAMPLES / f"{engine}_scores.py", model, file, out]
