@@ -1,9 +1,10 @@
 """What `chargen-ort score` does: figures of a text, of its lines, or of what is odd in it."""
 
 import json
+import signal
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 from chargen_ort.documents import cut_documents
@@ -13,7 +14,7 @@ from chargen_ort.lines import LineOptions, check_highest, check_lines, some_at_o
 from chargen_ort.reports import odd_windows, text_score
 from chargen_ort.scoring import Score
 from chargen_ort.shading import Colour, in_colour, legend, shaded
-from chargen_ort.terminal import Progress, write_text
+from chargen_ort.terminal import OutputError, Progress, write_text
 
 _SHADED = 4096  # characters of a text that is shaded on a terminal without being asked to
 
@@ -80,9 +81,11 @@ def score_lines(
         write_text([legend()], raw=True)
     progress = Progress()
     try:
-        with closing(
-            score_in_order(generator, some_at_once(pieces), options, request.jobs)
-        ) as reports:
+        lots = some_at_once(pieces)
+        with (
+            _after_workers(request.jobs),
+            closing(score_in_order(generator, lots, options, request.jobs)) as reports,
+        ):
             for report in reports:
                 if report.output:
                     write_text([report.output], raw=options.coloured)
@@ -94,6 +97,24 @@ def score_lines(
         progress.end()
     if options.count:
         _write_count(options, lines, odd)
+
+
+@contextmanager
+def _after_workers(jobs: int) -> Iterator[None]:
+    """Where a reader closes the pipe, let that end the process, but only after its workers."""
+    if jobs == 1 or not hasattr(signal, "SIGPIPE"):
+        yield
+        return
+    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        yield
+    except OutputError as error:
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)
+    finally:
+        signal.signal(signal.SIGPIPE, before)
 
 
 def score_whole(generator: CharGenerator, text: str, request: ScoreRequest) -> None:
