@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-web web-tools check format bench bench-serve bench-web soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
+.PHONY: help demo test test-engines test-web web-tools check format bench bench-scores bench-serve bench-web soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
 
 help:
 	@echo "make demo    install, train on 'hello world', write text"
 	@echo "make test    install, run the tests"
 	@echo "make test-web    the JavaScript and the page, in Node and in Chromium, which this installs"
+	@echo "make test-engines  the examples for Ray Data, Spark and Dask on this machine (Spark needs Java 17)"
+	@echo "make bench-scores  made-up domain names against real ones, and a stream of lines (DOMAINS=folder)"
 	@echo "make soak    a million steps and 1,000 loads; 30 training runs killed and resumed"
 	@echo "make soak-serve  64 clients x 20, 10,000 fuzzed bodies, 10 minutes of mixed load (SOAK=n)"
 	@echo "make check   lint, format and types"
@@ -48,6 +50,20 @@ web-tools: $(INSTALLED)
 test-web: web-tools
 	cd $(WEB) && node kernel.mjs --check && npx tsc
 	CHARGEN_MUTANTS=2000 $(BIN)/python -m pytest tests/test_web.py tests/test_page.py tests/test_serve_page.py
+
+ENGINES := build/engines
+test-engines: $(INSTALLED)
+	@command -v java > /dev/null || { echo "Spark needs Java 17 or newer; on Debian: apt-get install openjdk-17-jre-headless"; exit 1; }
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[engines]'
+	$(ENGINES)/bin/python -m tests.engines
+
+DOMAINS ?= domains
+LINES ?= 1000000
+bench-scores: $(INSTALLED)
+	@test -f $(DOMAINS)/benign.txt || { echo "name a folder with benign.txt, choose.csv and report.csv: make bench-scores DOMAINS=folder"; exit 1; }
+	$(BIN)/python -m tests.benchmarks.scores $(DOMAINS) $(MODEL)
+	$(BIN)/python -m tests.benchmarks.lines $(or $(MODEL),build/domains.onnx) $(DOMAINS)/benign.txt $(LINES)
 
 bench-web: web-tools
 	$(BIN)/python -m tests.benchmarks web

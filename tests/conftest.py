@@ -149,8 +149,9 @@ def artifact_bytes(
     sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
     unknown: UnknownPolicy = "error",
     end: bool = False,
+    training: Training = TRAINING,
 ) -> bytes:
-    """A sealed artifact of `model`, with a history in which nothing happened."""
+    """A sealed artifact of `model`, by default with a history in which nothing happened."""
     config = Config.of(
         Vocabulary(characters, unknown, end=end),
         model.embedding_dim,
@@ -159,7 +160,7 @@ def artifact_bytes(
         "" if end else separator,
         sampling,
     )
-    return seal(model_bytes(model) + metadata_bytes(config, TRAINING, PARITY, PROPERTIES))
+    return seal(model_bytes(model) + metadata_bytes(config, training, PARITY, PROPERTIES))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """The command chargen-ort: options and printing."""
 
+import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from chargen_ort.batch import WrittenText
     from chargen_ort.generator import CharGenerator
     from chargen_ort.novelty import Novelty
+    from chargen_ort.text import TextReader
 
 app = typer.Typer(
     add_completion=False,
@@ -33,7 +35,7 @@ app = typer.Typer(
 
 _NAME = "chargen-ort"
 _TEXT, _SAMPLING, _CONTROL, _OUTPUT = "Text", "Sampling", "What to write", "Output"
-_MOST_TEXTS, _MOST_AT_ONCE = 1 << 40, 1 << 16
+_MOST_TEXTS, _MOST_AT_ONCE, _MOST_JOBS = 1 << 40, 1 << 16, 256
 
 Unknown = Literal["error", "skip", "replace"]  # UnknownPolicy, whose module needs NumPy
 
@@ -320,11 +322,31 @@ def score(
         bool,
         typer.Option(
             "--lines",
-            help="Score each line as a text of its own, from its beginning to its line end. The "
-            "columns are log probability in nats, bits per character, number of unknown "
-            "characters, and the line.",
+            help="Score each line as a text of its own, from its beginning to its line end, as "
+            "the lines come. The columns are log probability in nats, bits per character, "
+            "percentile among the held-out lines of the training, number of unknown characters, "
+            "and the line.",
         ),
     ] = False,
+    above: Annotated[
+        float | None,
+        typer.Option(
+            help="Print only lines that are odder than this percent of the held-out lines; of a "
+            "model of running text, and without --lines, only windows, each after its place in "
+            "the text. 99 prints about 1 of 100 ordinary ones."
+        ),
+    ] = None,
+    count: Annotated[
+        bool, typer.Option("--count", help="Print how many --above would print, instead of them.")
+    ] = False,
+    colour: Annotated[
+        Literal["auto", "always", "never"],
+        typer.Option(
+            help="Shade each character by its surprise. auto does on a terminal, but for whole "
+            "texts of more than 4,096 characters, and unless NO_COLOR is set."
+        ),
+    ] = "auto",
+    jobs: Annotated[int, typer.Option(help="How many processes score lines; the order stays.")] = 1,
     unknown: Annotated[
         Unknown | None,
         typer.Option(
@@ -345,25 +367,32 @@ def score(
     """
     complaints = Complaints()
     with command(_NAME):
-        from chargen_ort.reports import line_scores, text_score
+        from chargen_ort.lines import LineOptions
+        from chargen_ort.scorer import ScoreRequest, score_lines, score_whole
 
-        if lines and window is not None:
-            raise OptionError("window is for a whole text; leave it out, or leave out --lines")
         if window is not None:
             whole_number("window", window, 1, MAX_LENGTH)
+        whole_number("jobs", jobs, 1, _MOST_JOBS)
+        options = LineOptions(unknown, as_json, above, count)
+        request = ScoreRequest(options, lines, window, colour, jobs)
+        request.check()
         chosen = choose_model(model, _parent_model(context))
-        text = read_file(file)
-        with naming(chosen):
-            generator = load_model(chosen)
-            report(f"model {chosen}")
-            if lines:
 
-                def complain(message: str) -> None:
-                    complaints.add(f"{_NAME}: {chosen.blame(message)}")
+        def complain(message: str) -> None:
+            complaints.add(f"{_NAME}: {chosen.blame(message)}")
 
-                write_text(line_scores(generator, text, unknown, as_json, complain))
-            else:
-                write_text(text_score(generator, text, window, unknown, as_json))
+        if lines:
+            with _open_live(file) as (reader, share), naming(chosen):
+                generator = load_model(chosen)
+                report(f"model {chosen}")
+                score_lines(generator, reader, request, share, complain)
+                _tell(reader.notes)
+        else:
+            text = read_file(file)
+            with naming(chosen):
+                generator = load_model(chosen)
+                report(f"model {chosen}")
+                score_whole(generator, text, request)
     if complaints.count:
         raise typer.Exit(1)
 
@@ -428,9 +457,27 @@ def read_file(name: str) -> str:
         text = read_text(Path(name))
     else:
         text = read_stream(sys.stdin.buffer if sys.stdin else BytesIO(), "standard input")
-    for note in text.notes:
-        report(f"note: {note}")
+    _tell(text.notes)
     return text.text
+
+
+@contextlib.contextmanager
+def _open_live(name: str) -> "Iterator[tuple[TextReader, Callable[[], float | None]]]":
+    """A file or standard input, read as it comes, and what share of it was read if one can tell."""
+    from chargen_ort.text import open_live, open_text
+
+    if name == "-":
+        with open_live(sys.stdin.buffer if sys.stdin else BytesIO(), "standard input") as reader:
+            yield reader, lambda: None
+        return
+    with open_text(Path(name), live=True) as reader:
+        size = Path(name).stat().st_size
+        yield reader, lambda: reader.bytes_read / size if size else None
+
+
+def _tell(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        report(f"note: {note}")
 
 
 def read_start(start: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.artifact import Artifact, read_weights
+from chargen_ort.calibration import Calibration
 from chargen_ort.checks import instance, shown_number, shown_value, token_array, whole_number
 from chargen_ort.errors import OptionError
 from chargen_ort.form import fill, render
@@ -85,6 +86,7 @@ class Engine:
         artifact, threads: as given.
         config: what the model is.
         vocabulary: the characters that it knows.
+        calibration: how odd a score is; None where the file has no quantiles.
 
     Raises:
         ArtifactError: ONNX Runtime refuses the graph.
@@ -98,6 +100,8 @@ class Engine:
         self.vocabulary: Vocabulary = artifact.config.vocabulary
         self.threads = whole_number("threads", threads, 1, MAX_THREADS)
         self._controls: dict[object, Control] = {}
+        quantiles = artifact.training.score_quantiles
+        self.calibration = Calibration.of(quantiles) if quantiles else None
         self._open()
 
     def _open(self) -> None:

@@ -226,6 +226,20 @@ class SampleFacts(Record):
     share_of_doubles: Share
 
 
+class OfLength(Record):
+    """The scores of held-out documents of about one length.
+
+    Attributes:
+        characters: their mean length, ends counted
+        nats_per_char: their mean score
+        spread: the standard deviation of their scores, nats a character
+    """
+
+    characters: Amount
+    nats_per_char: Amount
+    spread: Annotated[float, Within(1e-6)]
+
+
 class Quantiles(Record):
     """How the scores of held-out texts are spread.
 
@@ -234,18 +248,27 @@ class Quantiles(Record):
         count: texts that were scored
         levels: shares of the texts, rising
         nats_per_char: the score that so many do not exceed, for each level
-    """
+        by_length: what is usual for documents of a length, by rising length; empty where too few were scored
+        oddness: that of nats_per_char, less what is usual for the length, in spreads; empty without by_length
+    """  # noqa: E501 - a description is one line
 
     window: Size | None
     count: Size
     levels: Annotated[tuple[Share, ...], Within(2, 1024)]
     nats_per_char: Annotated[tuple[Amount, ...], Within(2, 1024)]
+    by_length: Annotated[tuple[OfLength, ...], Within(0, 64)] = ()
+    oddness: Annotated[tuple[Real, ...], Within(0, 1024)] = ()
 
     def contradiction(self) -> str:
         """See `Record`."""
         if len(self.levels) != len(self.nats_per_char):
             return f"{len(self.levels)} levels and {len(self.nats_per_char)} nats_per_char"
-        for name in ("levels", "nats_per_char"):
+        if len(self.oddness) != (len(self.levels) if self.by_length else 0):
+            return f"{len(self.by_length)} by_length and {len(self.oddness)} oddness"
+        lengths = [each.characters for each in self.by_length]
+        if lengths != sorted(set(lengths)):
+            return "by_length does not rise"
+        for name in ("levels", "nats_per_char", "oddness"):
             if list(getattr(self, name)) != sorted(getattr(self, name)):
                 return f"{name} do not rise"
         return ""

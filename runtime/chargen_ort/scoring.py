@@ -10,13 +10,14 @@ stands before it, and with the one that ends it.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen_ort.calibration import Calibration
 from chargen_ort.checks import instance
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError
@@ -27,6 +28,7 @@ LINE_END = "\n"
 _MANY = 16  # rows in a call, from which on they are read as rows of a batch
 _SHORT = 256  # characters of texts of which what begins alike is read once
 _ROWS = 64  # windows scored side by side
+_SIDE_BY_SIDE = 256  # texts of a stream of them
 _PIECE = 1 << 16  # characters of a long text held as tokens at a time
 _BATCH_AT_ONCE = 1 << 20  # characters, padding included, of the texts that share a batch
 
@@ -44,12 +46,16 @@ class Score:
         log_probabilities: nats, one for each of them, float64 ``[characters]``; None if not kept.
         unknown: how many of them the model does not know. Each counts as likely as the character
             that the model finds least likely at that place.
+        text: what was scored, to show it; None if not kept.
+        calibration: how odd such a score is; None where the model's file says nothing of its like.
     """
 
     total: float
     characters: int
     log_probabilities: NDArray[np.float64] | None = None
     unknown: int = 0
+    text: str | None = field(default=None, repr=False, compare=False)
+    calibration: Calibration | None = field(default=None, repr=False, compare=False)
 
     @property
     def nats_per_char(self) -> float:
@@ -69,6 +75,24 @@ class Score:
         except OverflowError:
             return math.inf
 
+    @property
+    def percentile(self) -> float | None:
+        """Percent of held-out texts that are less odd than this one, 0 to 100.
+
+        It is known of whole texts, their ends included, where the model was trained on documents;
+        and where it was trained on running text, of as many characters as its held-out windows
+        have. Otherwise, and where the file has no quantiles, it is None. See `Calibration`.
+        """
+        if self.calibration is None:
+            return None
+        return self.calibration.percentile(self.nats_per_char, self.characters)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the text, each character shaded by its surprise, and figures."""
+        from chargen_ort.shading import score_html  # here, as few programs show a score
+
+        return score_html(self.text, self.log_probabilities, self.bits_per_char, self.percentile)
+
 
 @dataclass(frozen=True)
 class _Reader:
@@ -82,6 +106,7 @@ class _Reader:
         stand_in: the token read in place of an unknown character; None leaves it out.
         side_by_side: whether it reads with `Engine.run_rows`.
         ending: the token that is scored after each text; None where there is none.
+        calibration: how odd the score of a whole text is; None where that is not known.
     """
 
     engine: Engine
@@ -90,6 +115,7 @@ class _Reader:
     stand_in: int | None
     side_by_side: bool
     ending: int | None
+    calibration: Calibration | None
 
     def pieces(self, text: str, size: int) -> Iterator[NDArray[np.int32]]:
         """Tokens of `text` and its ending, `size` characters at a time; -1 is an unknown one."""
@@ -128,6 +154,7 @@ def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int, end: bool 
     ending = vocabulary.end_token
     if ending is None and LINE_END in vocabulary.characters:
         ending = vocabulary.characters.index(LINE_END)
+    known = engine.calibration
     return _Reader(
         engine,
         policy,
@@ -135,6 +162,7 @@ def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int, end: bool 
         replacement if policy == "replace" else None,
         rows >= _MANY and engine.has_row_reader,
         ending if end else None,
+        known if known and known.window is None and engine.config.end and end else None,
     )
 
 
@@ -157,7 +185,7 @@ def score_text(
                 "window is for running text, and this model's texts end; leave it out"
             )
         score = next(_score_batch(reader, [text], reader.separator))
-        return score if per_character else replace(score, log_probabilities=None)
+        return score if per_character else replace(score, log_probabilities=None, text=None)
     if len(text) < 2:
         raise OptionError(f"a score needs at least 2 characters, got {len(text)}")
     # pieces hold whole windows, so that each piece begins where a window begins
@@ -173,12 +201,29 @@ def score_text(
         missing += unknown_here
         if per_character:
             kept.append(scored)
+    scored_ones, known = len(text) - 1, engine.calibration
+    alike = known is not None and known.window == scored_ones <= (window or scored_ones)
     return Score(
         math.fsum(totals),
-        len(text) - 1,
+        scored_ones,
         np.concatenate(kept) if per_character else None,
         missing,
+        text if per_character else None,
+        known if alike else None,
     )
+
+
+def iterate_scores(
+    engine: Engine,
+    texts: Iterable[str],
+    batch_size: int,
+    unknown: UnknownPolicy | None,
+    end: bool,
+) -> Iterator[Score]:
+    """As `score_texts`, some at a time, and a score never depends on the texts beside it."""
+    waiting = iter(texts)
+    while some := list(islice(waiting, batch_size)):
+        yield from score_texts(engine, some, _SIDE_BY_SIDE, unknown, end, as_rows=True)
 
 
 def score_texts(
@@ -187,9 +232,13 @@ def score_texts(
     batch_size: int,
     unknown: UnknownPolicy | None,
     end: bool,
+    as_rows: bool = False,
 ) -> list[Score]:
-    """Score each text from the separator on; texts of like length or beginning share a batch."""
-    reader = _reader(engine, unknown, len(texts), end)
+    """Score each text from the separator on; texts of like length or beginning share a batch.
+
+    With `as_rows` they are read as rows of a batch even where they are few.
+    """
+    reader = _reader(engine, unknown, _MANY if as_rows else len(texts), end)
     for index, text in enumerate(texts):
         instance("a text", text, str)
         if not text and reader.ending is None:
@@ -270,7 +319,8 @@ def _score_batch(
         pieces = reader.pieces(texts[0], _PIECE)
         parts = list(_score_through(reader, pieces, np.array([first]), hidden))
         own = np.concatenate([scored for scored, _ in parts])
-        yield Score(math.fsum(own), len(own), own, sum(missing for _, missing in parts))
+        missing_here = sum(missing for _, missing in parts)
+        yield Score(math.fsum(own), len(own), own, missing_here, texts[0], reader.calibration)
         return
     rows = _padded(reader, texts)  # [texts, longest]
     lengths, more = None, reader.ending is not None
@@ -282,7 +332,8 @@ def _score_batch(
     missing = np.count_nonzero(rows < 0, axis=1).tolist()
     for text, padded, unknown in zip(texts, scored, missing, strict=True):
         own = padded[: len(text) + more].copy()
-        yield Score(math.fsum(own.tolist()), len(own), own, unknown)
+        total = math.fsum(own.tolist())
+        yield Score(total, len(own), own, unknown, text, reader.calibration)
 
 
 def _padded(reader: _Reader, texts: list[str]) -> NDArray[np.int32]:

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from chargen_ort.decoding import Decoder, LineEnds
 from chargen_ort.errors import CorpusError
@@ -77,8 +77,19 @@ def decode_text(data: bytes, name: str) -> str:
 
 
 @contextlib.contextmanager
-def open_text(path: Path) -> Iterator["TextReader"]:
-    """Open a file to read its text in pieces.
+def open_live(file: BinaryIO, name: str) -> Iterator["TextReader"]:
+    """Read an open binary file as it comes, of any length; `name` is for messages.
+
+    Raises:
+        CorpusError: see `TextReader`.
+    """
+    with _as_corpus_error(name):
+        yield TextReader(file, Source(name), live=True)
+
+
+@contextlib.contextmanager
+def open_text(path: Path, live: bool = False) -> Iterator["TextReader"]:
+    """Open a file to read its text in pieces; with `live`, as it comes and of any length.
 
     Regular files are read, and pipes that somebody writes to, so that ``<(command)`` and
     ``/dev/stdin`` work; a named pipe that has no writer after two seconds is refused, as are
@@ -97,11 +108,12 @@ def open_text(path: Path) -> Iterator["TextReader"]:
             mode = os.fstat(file.fileno()).st_mode
             _refuse_kind(path, mode)
             if not stat.S_ISFIFO(mode):
-                yield TextReader(file, Source(str(path), path))
+                yield TextReader(file, Source(str(path), path), live=live)
                 return
             begin = _await_writer(file.fileno(), path)
             os.set_blocking(file.fileno(), True)
-            yield TextReader(file, Source(str(path)), MAX_UNPACKED, begin=begin)
+            limit = None if live else MAX_UNPACKED
+            yield TextReader(file, Source(str(path)), limit, begin=begin, live=live)
 
 
 class TextReader:
@@ -109,7 +121,7 @@ class TextReader:
 
     Iterating raises CorpusError at the end if the bytes are not a text in UTF-8, or in UTF-16 or
     UTF-32 with a byte order mark; if it contains NULs; if gzip is damaged; or if more than the
-    limit comes out. The pieces before then must not be used.
+    limit comes out. The pieces before then are of a text that is not whole.
 
     Args:
         file: gives bytes until its end.
@@ -117,6 +129,7 @@ class TextReader:
         limit: bytes that may come, after unpacking; what is unpacked from gzip always has one.
         size: bytes that are decoded at a time.
         begin: bytes that were read from the file before.
+        live: whether to give what a pipe has, rather than to wait until it has as much as `size`.
     """
 
     def __init__(
@@ -126,8 +139,9 @@ class TextReader:
         limit: int | None = None,
         size: int = CHUNK,
         begin: bytes = b"",
+        live: bool = False,
     ) -> None:
-        self._raw = _Raw(file, begin)
+        self._raw = _Raw(file, begin, live)
         self._source = source
         self._limit = limit
         self._size = size
@@ -164,6 +178,11 @@ class TextReader:
     def sha256(self) -> str:
         """Of the bytes that were read, as they are on disk; hexadecimal."""
         return self._raw.hash.hexdigest()
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes were read so far, as they are on disk."""
+        return self._raw.count
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -205,9 +224,11 @@ class TextReader:
 class _Raw:
     """Bytes as they are on disk, hashed as they are read."""
 
-    def __init__(self, file: BinaryIO, begin: bytes) -> None:
+    def __init__(self, file: BinaryIO, begin: bytes, live: bool) -> None:
         self.hash = hashlib.sha256(begin)
-        self._file = file
+        self.count = len(begin)
+        self._read = cast("io.BufferedReader", file).read1 if live else file.read
+        self._live = live
         self._waiting = begin
         self._ended = False
 
@@ -218,9 +239,10 @@ class _Raw:
         # asked again after its end, a terminal would wait for more
         if missing == 0 or self._ended:
             return begin
-        data = self._file.read(missing if size >= 0 else -1)
-        self._ended = size < 0 or len(data) < missing
+        data = self._read(missing if size >= 0 else -1)
+        self._ended = size < 0 or len(data) < (1 if self._live else missing)
         self.hash.update(data)
+        self.count += len(data)
         return begin + data if begin else data
 
     def peek(self, size: int) -> bytes:

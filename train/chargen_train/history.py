@@ -1,14 +1,21 @@
 """What a run says of its corpus and of how well its model predicts, for the artifact's record."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chargen_ort.checks import printable
-from chargen_ort.records import CorpusFacts, HeldOut, Quantiles, Split, Training
+from chargen_ort.records import CorpusFacts, HeldOut, OfLength, Quantiles, Split, Training
 from chargen_train.corpus import Corpus
 from chargen_train.evaluate import Losses, bits_per_char
 from chargen_train.split import WINDOW
 
-_LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)  # of the scores' quantiles
+# of the scores' quantiles: close together where texts are odd, which is where thresholds lie
+_LEVELS = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+    *(0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 0.99995, 0.99998, 0.99999),
+)
+_CLASSES, _IN_A_CLASS = 8, 50  # of documents by their length, and how many each has at least
+_LEAST_SPREAD = 1e-3  # nats a character: of documents that are all alike
 
 
 def describe_corpus(corpus: Corpus) -> Training:
@@ -43,16 +50,62 @@ def describe_losses(corpus: Corpus, losses: Losses) -> tuple[HeldOut, Quantiles]
         documents=documents,
         protocol=_protocol(corpus),
     )
+    return measured, describe_spread(losses, validation.documents)
+
+
+def describe_spread(losses: Losses, documents: bool) -> Quantiles:
+    """How the scores of passages are spread, which are documents or else windows.
+
+    Short documents score worse than long ones and differ more. So where there are many, what is
+    usual for a length is told of up to 8 classes of equal size, and quantiles of what is beyond it.
+    """
     whole = losses.predicted == WINDOW  # a shorter window scores with more noise
-    whole |= validation.documents or not whole.any()
-    scores = losses.nats[whole] / losses.predicted[whole]
-    quantiles = Quantiles(
-        window=None if validation.documents else int(losses.predicted.max()),
+    whole |= documents or not whole.any()
+    lengths = losses.predicted[whole]
+    scores = losses.nats[whole] / lengths
+    usual = _by_length(lengths, scores) if documents else ()
+    oddness: tuple[float, ...] = ()
+    if usual:
+        places, means, spreads = np.array(
+            [(each.characters, each.nats_per_char, each.spread) for each in usual]
+        ).T
+        excess = scores - np.interp(lengths, places, means)
+        oddness = _quantiles(excess / np.interp(lengths, places, spreads))
+    return Quantiles(
+        window=None if documents else int(lengths.max()),
         count=len(scores),
         levels=_LEVELS,
-        nats_per_char=np.quantile(scores, _LEVELS).tolist(),
+        nats_per_char=_quantiles(scores),
+        by_length=usual,
+        oddness=oddness,
     )
-    return measured, quantiles
+
+
+def _by_length(lengths: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[OfLength, ...]:
+    """What is usual for documents of so many characters; nothing where there are few."""
+    classes = min(_CLASSES, len(lengths) // _IN_A_CLASS)
+    if classes < 2:
+        return ()
+    edges = np.unique(np.quantile(lengths, np.arange(1, classes) / classes))
+    which = np.searchsorted(edges, lengths, side="right")
+    return tuple(
+        OfLength(
+            characters=_rounded(lengths[which == each].mean()),
+            nats_per_char=_rounded(scores[which == each].mean()),
+            spread=_rounded(max(_LEAST_SPREAD, scores[which == each].std())),
+        )
+        for each in np.unique(which)
+    )
+
+
+def _quantiles(scores: NDArray[np.float64]) -> tuple[float, ...]:
+    # the k-th of n scores stands for the level k / (n + 1): a fresh text of the same kind exceeds
+    # it with the probability 1 - k / (n + 1), however the scores are spread (Weibull 1939)
+    return tuple(_rounded(score) for score in np.quantile(scores, _LEVELS, method="weibull"))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def _protocol(corpus: Corpus) -> str:

@@ -12,8 +12,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from chargen_ort.errors import OptionError, UnknownCharacterError
 from chargen_ort.generator import CharGenerator
+from chargen_ort.lines import score_figures
 from chargen_ort.page import served_page
-from chargen_ort.reports import model_facts, score_figures
+from chargen_ort.reports import model_facts
 from chargen_ort.scoring import Score
 from chargen_ort.serve.requests import (
     Refusal,
