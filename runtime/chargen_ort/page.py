@@ -13,6 +13,7 @@ from pathlib import Path
 
 from chargen_ort.artifact import Artifact
 from chargen_ort.errors import OptionError
+from chargen_ort.samplers import as_step
 
 _MARK = b'<meta name="generator" content="chargen-ort web">'
 _PEEK = 4096  # bytes in which the mark of a page stands
@@ -40,7 +41,7 @@ def page_bytes(artifact: Artifact, title: str) -> bytes:
         "style": style,
         "script": script,
         "code": base64.b64encode(gzip.compress(code.encode(), 9, mtime=0)).decode(),
-        "model": base64.b64encode(artifact.data).decode(),
+        "model": base64.b64encode(as_step(artifact).data).decode(),
     }
     template = (folder / "page/page.html").read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda hole: parts[hole[1]], template).encode()

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from chargen_ort.artifact import Artifact
+from chargen_ort.artifact import KINDS, Artifact
 from chargen_ort.batch import WrittenText
 from chargen_ort.documents import DOCUMENT_WORDS, cut_documents
 from chargen_ort.engine import Engine
@@ -228,6 +228,7 @@ def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[
             "model": str(model.path),
             "sha256": artifact.sha256,
             "bytes": len(artifact.data),
+            "graph": artifact.graph,
             "config": config.to_json(),
             "training": artifact.training.to_json(),
             "parity": artifact.certificate.to_json(),
@@ -241,6 +242,7 @@ def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[
         ("model", str(model)),
         ("sha256", artifact.sha256),
         ("size", f"{len(artifact.data):,} bytes"),
+        ("graph", KINDS[artifact.graph]),
         ("about", artifact.properties["description"]),
         (
             "network",

@@ -52,13 +52,13 @@ def philox_tensors() -> list[Tensor]:
     ]
 
 
-def philox_nodes(rows: str, column: str, row: str, time: str) -> list[Node]:
+def philox_nodes(rows: str, axis_1: str, axis_0: str, always: str) -> list[Node]:
     """From `SEED`, `DRAWN` and `LENGTH`, ``[1]`` each, to ``drawn_uniforms`` ``[batch, length]``.
 
     Args:
         rows: the row numbers, int64 ``[batch]``.
-        column, row: axes to unsqueeze, int64 ``[1]``: 1 and 0.
-        time: the axis of the draws, int64 ``[1]``: 1.
+        axis_1, axis_0: the numbers 1 and 0, int64 ``[1]``.
+        always: a bool that is true.
     """
     body = Graph(
         "one_round",
@@ -91,23 +91,23 @@ def philox_nodes(rows: str, column: str, row: str, time: str) -> list[Node]:
         named_node("Squeeze", ("block_end",), "block_end_scalar"),
         named_node("Range", ("block_begin_scalar", "block_end_scalar", "first_block"), "blocks"),
         named_node("Cast", ("blocks",), "block_words", to=UINT64),
-        named_node("Unsqueeze", ("block_words", row), "block_row"),
+        named_node("Unsqueeze", ("block_words", axis_0), "block_row"),
         named_node("Cast", (rows,), "row_words", to=UINT64),
-        named_node("Unsqueeze", ("row_words", column), "row_column"),
+        named_node("Unsqueeze", ("row_words", axis_1), "row_column"),
         named_node("Sub", ("row_column", "row_column"), "zero_column"),
         named_node("Sub", ("block_row", "block_row"), "zero_row"),
         named_node("Add", ("zero_column", "zero_row"), "zero_words"),
         named_node("Add", ("zero_words", "block_row"), "counters"),
         named_node("Add", ("zero_words", SEED), "seeds"),
         named_node("Add", ("zero_words", "row_column"), "row_keys"),
-        Node("philox", "Loop", ("rounds", "", *begun), made, {"body": body}),
+        Node("philox", "Loop", ("rounds", always, *begun), made, {"body": body}),
         *(
             named_node("Unsqueeze", (f"word_{index}_made", "each_word"), f"word_{index}_column")
             for index in range(4)
         ),
         named_node("Concat", tuple(f"word_{i}_column" for i in range(4)), "by_block", axis=2),
         named_node("Reshape", ("by_block", "each_row"), "words"),
-        named_node("Slice", ("words", "skipped", "end", time), "drawn_words"),
+        named_node("Slice", ("words", "skipped", "end", axis_1), "drawn_words"),
         named_node("BitShift", ("drawn_words", "spare_bits"), "fraction_words", direction="RIGHT"),
         named_node("Cast", ("fraction_words",), "fractions", to=DOUBLE),
         named_node("Mul", ("fractions", "unit"), "drawn_uniforms"),

@@ -46,7 +46,6 @@ from chargen_ort.graphs.spec import (
     named_node,
 )
 
-SAMPLER, SAMPLER_UNIFORMS = "sampler", "sampler-uniforms"
 PROMPT, UNIFORMS, CODE_POINTS = "prompt", "uniforms", "code_points"
 TEMPERATURE, TOP_K, TOP_P, MIN_P = "temperature", "top_k", "top_p", "min_p"
 END_CODE_POINT = -1  # stands in the place of the end of a text
@@ -70,16 +69,15 @@ class Alphabet:
     unknown: int | None
 
 
-def sampler_graph(sizes: Sizes, precision: str, alphabet: Alphabet, kind: str) -> Graph:
+def sampler_graph(sizes: Sizes, precision: str, alphabet: Alphabet, seeded: bool) -> Graph:
     """The graph that writes a text a row; its inputs and outputs stand in ARTIFACT.md.
 
     Args:
         sizes: of the model.
         precision: how the file keeps its weights.
         alphabet: of the model.
-        kind: `SAMPLER` draws by a seed, `SAMPLER_UNIFORMS` by numbers that it is given.
+        seeded: whether it draws by a seed, or else by the numbers that it is given.
     """
-    seeded = kind == SAMPLER
     quantised = precision == "int8"
     hidden = ("batch", sizes.num_layers, sizes.hidden_size)
     start = Value(PROMPT, INT64, ("batch", "time")), Value(HIDDEN, FLOAT, hidden)
@@ -137,6 +135,7 @@ def _tensors(sizes: Sizes, alphabet: Alphabet) -> list[Tensor]:
             for name, value in (("zero", 0.0), ("one", 1.0), ("no_limit", float("inf")))
         ),
         Tensor("zero_state", FLOAT, (1,), (0,)),
+        Tensor("always", BOOL, (), (True,)),
         *([Tensor("not_ended", BOOL, (1,), (False,))] if alphabet.end else []),
         *hidden_shapes(sizes),
     ]
@@ -235,7 +234,7 @@ def _uniform_nodes(seeded: bool) -> list[Node]:
             named_node("Squeeze", ("first",), "first_row"),
             named_node("Squeeze", ("token_axis",), "next_row"),
             named_node("Range", ("first_row", "batch_scalar", "next_row"), "rows"),
-            *philox_nodes("rows", "token_axis", "row_axis", "token_axis"),
+            *philox_nodes("rows", "token_axis", "row_axis", "always"),
             named_node("Identity", (LENGTH,), "steps"),
         ]
     else:
@@ -293,7 +292,9 @@ def _write_nodes(sizes: Sizes, quantised: bool, alphabet: Alphabet) -> list[Node
         tuple(inputs),
         tuple(outputs),
     )
-    loop = Node("write", "Loop", ("steps", "", *fed), (*made, "tokens_by_time"), {"body": body})
+    loop = Node(
+        "write", "Loop", ("steps", "always", *fed), (*made, "tokens_by_time"), {"body": body}
+    )
     return [*before, loop, *after, *_output_nodes(alphabet.end)]
 
 
