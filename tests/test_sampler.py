@@ -1,12 +1,13 @@
 """Samplers: one run is a text, and it is the text that Python writes by the same seed."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
-from chargen_ort import ArtifactError, CharGenerator, SamplingOptions, parse_artifact
+from chargen_ort import ArtifactError, CharGenerator, SamplingOptions, parse_artifact, verify
 from chargen_ort.artifact import (
     GRAPH_KEY,
     SAMPLER,
@@ -16,13 +17,13 @@ from chargen_ort.artifact import (
     read_artifact,
     seal,
 )
-from chargen_ort.form import fill, metadata_entry, read_metadata, render
+from chargen_ort.form import fill, fits, metadata_entry, read_metadata, render
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.samplers import as_sampler, as_step, run_sampler
 from chargen_ort.sessions import open_session
 from chargen_ort.verify import verify_artifact
-from tests.conftest import artifact_bytes, assert_refused, random_model, run
+from tests.conftest import artifact_bytes, assert_refused, random_model, run_here
 from tests.hostile.build import of_precision, without_seal
 from tests.tools import golden_sampler
 
@@ -219,11 +220,19 @@ def test_the_reference_of_onnx_writes_the_same(name, opened):
     assert found.texts == [model.generate("the ", 12, seed=1)]
 
 
+def misspelt(*arguments):
+    """A sampler whose every text has another first character."""
+    found = run_sampler(*arguments)
+    texts = [("h" if text[:1] != "h" else "e") + text[1:] for text in found.texts]
+    return replace(found, texts=texts)
+
+
 def test_verify_fails_where_the_texts_differ(monkeypatch):
     made = as_sampler(read_artifact(DEMO_MODEL))
-    honest = CharGenerator.generate
-    monkeypatch.setattr(CharGenerator, "generate", lambda *a, **k: honest(*a, **k | {"seed": 8}))
-    assert [each.what for each in verify_artifact(made) if each.passed is False] == ["texts"]
+    monkeypatch.setattr(verify, "run_sampler", misspelt)
+    failed = [each for each in verify_artifact(made) if each.passed is False]
+    assert [each.what for each in failed] == ["texts"]
+    assert failed[0].finding.startswith("0 of 6 are what chargen-ort writes, the others by a draw")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -238,8 +247,12 @@ def test_a_file_with_a_flipped_bit_is_refused_unless_it_lies_in_a_weight(name, k
         literals |= set(range(at, at + size)) if isinstance(part, bytes) else set()
         at += size
     assert at == end
-    rng = random.Random(0)
-    for place in rng.sample(sorted(literals), 150):
+    rng, form = random.Random(0), render(graph_of(made.config, kind))
+    for place in rng.sample(range(end), 2000):
+        data = bytearray(body)
+        data[place] ^= 1 << rng.randrange(8)
+        assert fits(memoryview(data)[:end], form) == (place not in literals)
+    for place in rng.sample(sorted(literals), 5):
         data = bytearray(body)
         data[place] ^= 1 << rng.randrange(8)
         with pytest.raises(ArtifactError):
@@ -249,8 +262,8 @@ def test_a_file_with_a_flipped_bit_is_refused_unless_it_lies_in_a_weight(name, k
 def tampered(proto, name, value):
     """The file with another value of a literal."""
     tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == name)
-    array = np.frombuffer(tensor.raw_data, onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    tensor.raw_data = (array * 0 + value).astype(array.dtype).tobytes()
+    kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    tensor.raw_data = np.full(tuple(tensor.dims), value, kind).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -295,12 +308,10 @@ def test_a_graph_that_is_not_known_is_refused(value):
 
 
 def test_a_sampler_is_refused_for_what_its_model_is_refused_for():
-    made = as_sampler(read_artifact(DEMO_MODEL))
-    body = bytearray(without_seal(made.data))
-    at = body.index(made.data[made.data.index(b"output_bias") + 30 :][:8])
-    body[at : at + 4] = b"\x00\x00\x80\x7f"  # infinity
+    proto = onnx.load_from_string(without_seal(as_sampler(read_artifact(DEMO_MODEL)).data))
+    tampered(proto, "output_bias", np.inf)
     with pytest.raises(ArtifactError, match="a weight is finite"):
-        parse_artifact(seal(bytes(body)))
+        parse_artifact(seal(proto.SerializeToString(deterministic=True)))
 
 
 # The commands
@@ -311,7 +322,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("sampler")
     (path / "x.onnx").write_bytes(DEMO_MODEL.read_bytes())
     for extra in ([], ["--uniforms"]):
-        result = run("train-export", "convert", "x.onnx", "--sampler", *extra, cwd=path)
+        result = run_here("train-export", "convert", "x.onnx", "--sampler", *extra, cwd=path)
         assert result.returncode == 0, result.stderr
     return path
 
@@ -326,18 +337,18 @@ def test_convert_writes_it_beside_the_model(folder):
 
 def test_the_other_commands_take_it(folder):
     path = folder / "x.sampler.onnx"
-    assert "one run is a text" in run("chargen-ort", "info", path).stdout
-    assert '"graph": "sampler"' in run("chargen-ort", "info", path, "--json").stdout
-    assert "texts    ok" in run("chargen-ort", "verify", path).stdout
+    assert "one run is a text" in run_here("chargen-ort", "info", path).stdout
+    assert '"graph": "sampler"' in run_here("chargen-ort", "info", path, "--json").stdout
+    assert "texts    ok" in run_here("chargen-ort", "verify", path).stdout
     names = ("x.onnx", "x.sampler.onnx", "x.sampler-uniforms.onnx")
     given = ("--seed", 1, "--start", "h")
-    told = [run("chargen-ort", "--model", folder / name, *given).stdout for name in names]
+    told = [run_here("chargen-ort", "--model", folder / name, *given).stdout for name in names]
     assert len(told[0]) > 200
     assert set(told) == {told[0]}
     pages = [folder / f"{name}.html" for name in ("x", "x.sampler")]
     for page in pages:
         model = folder / f"{page.name.removesuffix('.html')}.onnx"
-        assert run("chargen-ort", "web", model, page).returncode == 0
+        assert run_here("chargen-ort", "web", model, page).returncode == 0
     embedded = [page.read_text().replace("x.sampler", "x") for page in pages]
     assert embedded[0] == embedded[1]
     for page in pages:
@@ -357,15 +368,14 @@ def test_the_other_commands_take_it(folder):
 )
 def test_convert_says_in_one_line_what_is_wrong(arguments, told, folder):
     before = sorted(path.name for path in folder.iterdir())
-    assert_refused(run("train-export", "convert", *arguments, cwd=folder), told)
+    assert_refused(run_here("train-export", "convert", *arguments, cwd=folder), told)
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def test_a_sampler_that_writes_other_texts_is_not_written(folder, monkeypatch, tmp_path):
-    honest = CharGenerator.generate
-    monkeypatch.setattr(CharGenerator, "generate", lambda *a, **k: honest(*a, **k | {"seed": 8}))
+    monkeypatch.setattr(verify, "run_sampler", misspelt)
     out = tmp_path / "y.onnx"
-    result = run("train-export", "convert", folder / "x.onnx", "--sampler", "--out", out)
+    result = run_here("train-export", "convert", folder / "x.onnx", "--sampler", "--out", out)
     assert_refused(result, "does not write what the model does", status=1)
     assert not out.exists()
 

@@ -135,6 +135,7 @@ def _tensors(sizes: Sizes, alphabet: Alphabet) -> list[Tensor]:
             for name, value in (("zero", 0.0), ("one", 1.0), ("no_limit", float("inf")))
         ),
         Tensor("zero_state", FLOAT, (1,), (0,)),
+        Tensor("sum_axis", INT64, (), (1,)),
         Tensor("always", BOOL, (), (True,)),
         *([Tensor("not_ended", BOOL, (1,), (False,))] if alphabet.end else []),
         *hidden_shapes(sizes),
@@ -320,7 +321,7 @@ def _draw_nodes(end: bool, sizes: Sizes) -> list[Node]:
     nodes = [
         named_node("Gather", ("uniforms_by_time", "step"), "uniform", axis=0),
         Node("weigh", "If", ("is_filtered",), ("weights",), branches),
-        named_node("CumSum", ("weights", "token_axis"), "sums"),
+        named_node("CumSum", ("weights", "sum_axis"), "sums"),
         named_node("Gather", ("sums", "last"), "total", axis=1),
         named_node("Mul", ("uniform", "total"), "sought"),
         named_node("Greater", ("sums", "sought"), "exceeds"),
@@ -354,8 +355,8 @@ def _filter_nodes() -> list[Node]:
         named_node("Exp", ("shifted",), "all_weights"),
         named_node("Less", ("ranked", "least"), "is_below_rank"),
         named_node("Where", ("is_below_rank", "zero", "all_weights"), "ranked_weights"),
-        named_node("CumSum", ("ranked_weights", "token_axis"), "masses"),
-        named_node("CumSum", ("ranked_weights", "token_axis"), "masses_above", exclusive=1),
+        named_node("CumSum", ("ranked_weights", "sum_axis"), "masses"),
+        named_node("CumSum", ("ranked_weights", "sum_axis"), "masses_above", exclusive=1),
         named_node("Gather", ("masses", "last"), "mass", axis=1),
         named_node("Mul", ("mass", "mass_share"), "mass_limit"),
         named_node("Less", ("masses_above", "mass_limit"), "is_in_mass"),
