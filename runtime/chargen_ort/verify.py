@@ -137,4 +137,4 @@ def _margin(
     sums = np.exp((logits - logits.max()) / options.temperature).cumsum()
     high, low = sums[token] / sums[-1], (sums[token - 1] if token else 0.0) / sums[-1]
     u = float(uniform_draws(options.seed or 0, 0, place, 1)[0])
-    return max(low - u, u - high, 0.0)
+    return max(float(low) - u, u - float(high), 0.0)

@@ -3,15 +3,18 @@
 `python -m tests.tools.golden` writes them with the other vectors.
 """
 
+import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import chargen_ort
-from chargen_ort import SamplingOptions
+from chargen_ort import CharGenerator, SamplingOptions, read_artifact
 from chargen_ort.samplers import as_sampler, run_sampler
 from chargen_ort.sampling import uniform_draws
 from chargen_ort.sessions import open_session
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 Case = dict[str, Any]  # a line of JSON
 ROOT = Path(__file__).parent.parent.parent
@@ -37,11 +40,18 @@ def read() -> list[Case]:
     return list(json.loads((FOLDER / "sampler.json").read_text())["cases"])
 
 
+@functools.cache
+def opened(path: str) -> "tuple[CharGenerator, InferenceSession]":
+    """A sampler's model, and its session."""
+    data = (ROOT / path).read_bytes()
+    return CharGenerator.from_bytes(data), open_session(data, 1)
+
+
 def written(case: Case) -> list[list[int]]:
     """What the sampler of a case gives."""
-    session = open_session((ROOT / case["model"]).read_bytes(), 1)
+    model, session = opened(case["model"])
     prompts = ["".join(map(chr, row)) for row in case["prompt"]]
-    hidden = chargen_ort.load(ROOT / case["model"]).engine.zero_hidden(len(prompts))
+    hidden = model.engine.zero_hidden(len(prompts))
     options = SamplingOptions(**case["options"], seed=int(case["seed"]))
     length, drawn = case["length"], case["drawn"]
     found = run_sampler(session, prompts, hidden, length, options, drawn)
@@ -73,7 +83,7 @@ def cases() -> list[Case]:
 
 def main() -> None:
     """Write the files and their vectors."""
-    model = chargen_ort.read_artifact(FOLDER / "fp32.onnx")
+    model = read_artifact(FOLDER / "fp32.onnx")
     for uniforms in (False, True):
         made = as_sampler(model, uniforms)
         (FOLDER / f"fp32.{made.graph}.onnx").write_bytes(made.data)

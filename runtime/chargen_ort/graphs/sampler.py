@@ -144,13 +144,13 @@ def _tensors(sizes: Sizes, alphabet: Alphabet) -> list[Tensor]:
 
 def _token_nodes(alphabet: Alphabet) -> list[Node]:
     """From `PROMPT` to `TOKEN` ``[batch, time]``, with what stands before a text."""
-    bare = (named_node("Cast", ("beginning",), "head_size_scalar", to=INT64),)
+    bare = [named_node("Cast", ("beginning",), "head_size_scalar", to=INT64)]
     if not alphabet.end:  # running text needs a separator where nothing else is read
-        bare = (
+        bare = [
             named_node("Equal", ("prompt_size", "none"), "is_empty"),
             named_node("And", ("beginning", "is_empty"), "is_bare"),
             named_node("Cast", ("is_bare",), "head_size_scalar", to=INT64),
-        )
+        ]
     return [
         named_node("Shape", (PROMPT,), "prompt_shape"),
         named_node("Gather", ("prompt_shape", "first"), "batch_size", axis=0),
