@@ -168,7 +168,7 @@ def test_the_end_token_is_no_character_of_a_prompt(opened, capfd):
             None,
             {
                 "prompt": np.array([[-1]]), "hidden": model.engine.zero_hidden(1),
-                "seed": np.zeros(1, np.uint64), "drawn": np.zeros(1, np.int64),
+                "seed": np.zeros(1, np.int64), "drawn": np.zeros(1, np.int64),
                 "length": np.ones(1, np.int64), "temperature": zero + 1,
                 "top_k": np.zeros(1, np.int64), "top_p": zero + 1, "min_p": zero,
             },

@@ -108,7 +108,7 @@ def run_sampler(
         rows = [uniform_draws(seed, row, drawn, length) for row in range(len(prompts))]
         inputs["uniforms"] = np.stack(rows)  # [batch, length]
     else:
-        inputs["seed"] = np.array([seed], dtype=np.uint64)
+        inputs["seed"] = np.array([seed], dtype=np.uint64).view(np.int64)
         inputs["drawn"] = np.array([drawn], dtype=np.int64)
         inputs["length"] = np.array([length], dtype=np.int64)
     try:

@@ -55,6 +55,8 @@ def philox_tensors() -> list[Tensor]:
 def philox_nodes(rows: str, axis_1: str, axis_0: str, always: str) -> list[Node]:
     """From `SEED`, `DRAWN` and `LENGTH`, ``[1]`` each, to ``drawn_uniforms`` ``[batch, length]``.
 
+    The seed is an int64 with the bits of the unsigned one: not all languages have tensors of those.
+
     Args:
         rows: the row numbers, int64 ``[batch]``.
         axis_1, axis_0: the numbers 1 and 0, int64 ``[1]``.
@@ -98,7 +100,8 @@ def philox_nodes(rows: str, axis_1: str, axis_0: str, always: str) -> list[Node]
         named_node("Sub", ("block_row", "block_row"), "zero_row"),
         named_node("Add", ("zero_column", "zero_row"), "zero_words"),
         named_node("Add", ("zero_words", "block_row"), "counters"),
-        named_node("Add", ("zero_words", SEED), "seeds"),
+        named_node("Cast", (SEED,), "seed_word", to=UINT64),
+        named_node("Add", ("zero_words", "seed_word"), "seeds"),
         named_node("Add", ("zero_words", "row_column"), "row_keys"),
         Node("philox", "Loop", ("rounds", always, *begun), made, {"body": body}),
         *(

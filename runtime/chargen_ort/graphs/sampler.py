@@ -36,7 +36,6 @@ from chargen_ort.graphs.spec import (
     LOGITS,
     NEXT_HIDDEN,
     TOKEN,
-    UINT64,
     Attribute,
     Graph,
     Node,
@@ -81,7 +80,7 @@ def sampler_graph(sizes: Sizes, precision: str, alphabet: Alphabet, seeded: bool
     quantised = precision == "int8"
     hidden = ("batch", sizes.num_layers, sizes.hidden_size)
     start = Value(PROMPT, INT64, ("batch", "time")), Value(HIDDEN, FLOAT, hidden)
-    draws = [Value(SEED, UINT64, (1,)), Value(DRAWN, INT64, (1,)), Value(LENGTH, INT64, (1,))]
+    draws = [Value(name, INT64, (1,)) for name in (SEED, DRAWN, LENGTH)]
     if not seeded:
         draws = [Value(UNIFORMS, DOUBLE, ("batch", "length"))]
     options = [Value(name, DOUBLE, (1,)) for name in (TEMPERATURE, TOP_P, MIN_P)]

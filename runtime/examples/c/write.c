@@ -7,7 +7,6 @@
    The arguments are the file, the start, how many characters to write, the seed and the
    temperature. The text is the one that chargen-ort writes with the same seed. */
 
-#include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,7 +106,7 @@ int main(int count, char **arguments) {
   OrtValue *given[] = {
       tensor(prompt, (size_t)time, 8, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, prompt_shape, 2),
       tensor(hidden, states, 4, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, shape, 3),
-      option(&seed, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64),
+      option(&seed, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64), /* its bits */
       option(&drawn, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64),
       option(&length, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64),
       option(&temperature, ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE),
