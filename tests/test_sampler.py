@@ -19,6 +19,7 @@ from chargen_ort.artifact import (
 )
 from chargen_ort.form import fill, fits, metadata_entry, read_metadata, render
 from chargen_ort.graphs import VARIANTS
+from chargen_ort.graphs.spec import Graph
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.samplers import as_sampler, as_step, run_sampler
 from chargen_ort.sessions import open_session
@@ -183,6 +184,22 @@ def test_the_models_policy_replaces_it(opened):
 
 
 # The file
+
+
+def inputs_of(nodes):
+    """The names of all values that nodes take, and the bodies of nodes."""
+    for node in nodes:
+        yield from node.inputs
+        for inner in node.attributes.values():
+            if isinstance(inner, Graph):
+                yield from inputs_of(inner.nodes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", SMALL)
+def test_each_tensor_is_used(name, kind):
+    graph = graph_of(parse_artifact(MODELS[name]()).config, kind)
+    assert {tensor.name for tensor in graph.tensors} <= set(inputs_of(graph.nodes))
 
 
 @pytest.mark.parametrize("uniforms", [False, True])

@@ -45,7 +45,6 @@ def philox_tensors() -> list[Tensor]:
         *(Tensor(name, UINT64, (), (value,)) for name, value in words.items()),
         *(Tensor(name, INT64, (1,), (value,)) for name, value in wholes.items()),
         Tensor("first_block", INT64, (), (1,)),
-        Tensor("scalar_shape", INT64, (1,), (1,)),
         Tensor("each_word", INT64, (1,), (2,)),
         Tensor("each_row", INT64, (2,), (0, -1)),
         Tensor("unit", DOUBLE, (), (2.0**-53,)),

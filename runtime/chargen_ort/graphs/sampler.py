@@ -87,7 +87,7 @@ def sampler_graph(sizes: Sizes, precision: str, alphabet: Alphabet, seeded: bool
     options.insert(1, Value(TOP_K, INT64, (1,)))
     weights = [*table_tensors(sizes), *body_tensors(sizes)]
     if not quantised:
-        weights = [*gru_tensors(sizes, precision), *_made_tensors(sizes)]
+        weights = [*gru_tensors(sizes, precision), *_made_tensors(sizes), *hidden_shapes(sizes)]
     nodes = [
         *(table_nodes() if quantised else _made_nodes(sizes, precision)),
         *_token_nodes(alphabet),
@@ -112,7 +112,6 @@ def _tensors(sizes: Sizes, alphabet: Alphabet) -> list[Tensor]:
     count = len(alphabet.code_points)
     unknown = sizes.vocab_size if alphabet.unknown is None else alphabet.unknown
     numbers = {
-        "row_axis": 0,
         "token_axis": 1,
         "letter_axis": 2,
         "first": 0,
@@ -137,7 +136,6 @@ def _tensors(sizes: Sizes, alphabet: Alphabet) -> list[Tensor]:
         Tensor("sum_axis", INT64, (), (1,)),
         Tensor("always", BOOL, (), (True,)),
         *([Tensor("not_ended", BOOL, (1,), (False,))] if alphabet.end else []),
-        *hidden_shapes(sizes),
     ]
 
 
@@ -234,7 +232,7 @@ def _uniform_nodes(seeded: bool) -> list[Node]:
             named_node("Squeeze", ("first",), "first_row"),
             named_node("Squeeze", ("token_axis",), "next_row"),
             named_node("Range", ("first_row", "batch_scalar", "next_row"), "rows"),
-            *philox_nodes("rows", "token_axis", "row_axis", "always"),
+            *philox_nodes("rows", "token_axis", "first", "always"),
             named_node("Identity", (LENGTH,), "steps"),
         ]
     else:
