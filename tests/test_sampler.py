@@ -1,5 +1,6 @@
 """Samplers: one run is a text, and it is the text that Python writes by the same seed."""
 
+import hashlib
 import random
 from dataclasses import replace
 
@@ -184,6 +185,24 @@ def test_the_models_policy_replaces_it(opened):
 
 
 # The file
+
+
+# SHA-256 over the literal bytes for 2 layers: who changes one of them changes the format
+LITERALS = {
+    ("fp32", SAMPLER): "b39ab037c9dbf288d91bfaaf6ed03aefd4302f9e573e3919566d2d8f8204ee19",
+    ("fp32", SAMPLER_UNIFORMS): "4b5032482e392b1a376f012e5b3df73e83d9e7264eeb869a32218272380166cc",
+    ("fp16", SAMPLER): "a9130fed93c0feba148c1a6e1cf27dd8d2698c3b250ef113d30d9b5109d5ee67",
+    ("fp16", SAMPLER_UNIFORMS): "367b0f6ee51b474b7b79b1555af92307d00a409a2346e2c95d392749dacb2ee2",
+    ("int8", SAMPLER): "a4b2759f14c6395215b3f56ed3457ae14d12a9372e82b5435e71a05a3670f176",
+    ("int8", SAMPLER_UNIFORMS): "31a1c334131eb883f2317e96281755f584de4e059bb77b7265e22b12c3be097d",
+}
+
+
+@pytest.mark.parametrize(("precision", "kind"), LITERALS)
+def test_the_literals_are_those_of_the_format(precision, kind):
+    form = render(graph_of(parse_artifact(of_precision(precision)).config, kind))
+    literals = b"".join(part for part in form.parts if isinstance(part, bytes))
+    assert hashlib.sha256(literals).hexdigest() == LITERALS[precision, kind]
 
 
 def inputs_of(nodes):
