@@ -44,7 +44,8 @@ test: $(INSTALLED)
 WEB := runtime/web
 web-tools: $(INSTALLED)
 	@command -v node > /dev/null || { echo "Node 20 or newer is needed, and npm"; exit 1; }
-	@command -v chromium > /dev/null || apt-get install -y chromium
+	@node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' || { echo "Node 20 or newer is needed, this is $$(node --version)"; exit 1; }
+	@command -v chromium > /dev/null || { apt-get update -qq && apt-get install -qq -y chromium; } || { echo "Chromium is needed; install it, and try again"; exit 1; }
 	cd $(WEB) && npm install --ignore-scripts --no-package-lock --no-audit --no-fund
 
 test-web: web-tools

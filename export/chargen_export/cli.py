@@ -349,16 +349,47 @@ def convert_file(
         ),
     ] = None,
     overwrite: _Overwrite = False,
+    sampler: Annotated[
+        bool,
+        typer.Option(
+            "--sampler",
+            help="Make a file for other languages in which one run is a text: code points, a seed "
+            "and sampling options in, code points out. It is x.sampler.onnx for x.onnx, and the "
+            "model may have any precision.",
+            rich_help_panel=_FILES,
+        ),
+    ] = False,
+    uniforms: Annotated[
+        bool,
+        typer.Option(
+            "--uniforms",
+            help="With --sampler: the file is handed the numbers to draw by instead of a seed, "
+            "for engines that narrow 64-bit integers, as OpenVINO does.",
+            rich_help_panel=_FILES,
+        ),
+    ] = False,
 ) -> None:
     """Make other files of a checkpoint or of an fp32 model, without training."""
     with _imports():
         from chargen_export.convert import convert
         from chargen_export.display import Display
         from chargen_export.precision import MAX_LOSS_INCREASE
+        from chargen_export.sampler import convert_to_sampler
 
     display = Display(sys.stderr)
     limit = MAX_LOSS_INCREASE if max_loss_increase is None else max_loss_increase
     with _one_line(display.written):
+        if uniforms and not sampler:
+            raise OptionError("--uniforms is for --sampler; give both, or leave it out")
+        if sampler:
+            if (precision, text, max_loss_increase) != (None, None, None):
+                raise OptionError(
+                    "--sampler keeps the precision and needs no text; leave out --precision, "
+                    "--text and --max-loss-increase"
+                )
+            display.on_written(*convert_to_sampler(file, uniforms, out, overwrite))
+            _print_last(display.written)
+            return
         for written in convert(file, precision or "fp32", text, out, limit, overwrite):
             display.on_written(*written)
     _print_last(display.written)

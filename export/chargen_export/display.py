@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from chargen_export.streams import SteadyStream
-from chargen_ort.artifact import Artifact
+from chargen_ort.artifact import KINDS, STEP, Artifact
 from chargen_ort.reports import (
     describe_certificate,
     describe_comparisons,
@@ -157,6 +157,8 @@ class Display(Observer):
         self._line("parity", describe_certificate(certificate, precision))
         if certificate.gate is not None:
             self._line("gate", describe_gate(certificate.gate, precision))
+        if artifact.graph != STEP:
+            self._line("graph", KINDS[artifact.graph])
         self._line("artifact", str(path))
         self._line("size", f"{len(artifact.data):,} bytes")
         self._line("sha256", artifact.sha256)

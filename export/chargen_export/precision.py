@@ -28,6 +28,7 @@ from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.gru import HALF
 from chargen_ort.records import Certificate, Gate
 from chargen_ort.rows import score_rows
+from chargen_ort.samplers import as_step
 from chargen_train.corpus import load_corpus, split_again
 from chargen_train.model import CharGRU
 from chargen_train.planning import MAX_VALIDATION
@@ -212,7 +213,7 @@ def load_fp32(path: Path) -> Artifact:
         ArtifactError: not an artifact.
         OptionError: an artifact of another precision.
     """
-    artifact = read_artifact(path)
+    artifact = as_step(read_artifact(path))
     if artifact.config.precision != "fp32":
         raise OptionError(
             f"{path} is {artifact.config.precision}; give the fp32 file it was made of"

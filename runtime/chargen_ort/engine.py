@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.artifact import Artifact, read_weights
+from chargen_ort.artifact import STEP, Artifact, read_weights
 from chargen_ort.calibration import Calibration
 from chargen_ort.checks import instance, shown_number, shown_value, token_array, whole_number
 from chargen_ort.errors import OptionError
@@ -79,11 +79,12 @@ class Engine:
     """A model that is open. Threads share one: it has no state that a call changes.
 
     Args:
-        artifact: as `read_artifact` gives it.
+        artifact: as `read_artifact` gives it; of a sampler the model that it was made of is opened.
         threads: intra-op threads; see `CharGenerator`.
 
     Attributes:
-        artifact, threads: as given.
+        artifact: of the model.
+        threads: as given.
         config: what the model is.
         vocabulary: the characters that it knows.
         calibration: how odd a score is; None where the file has no quantiles.
@@ -95,6 +96,10 @@ class Engine:
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         instance("artifact", artifact, Artifact)
+        if artifact.graph != STEP:
+            from chargen_ort.samplers import as_step  # few programs need it
+
+            artifact = as_step(artifact)
         self.artifact = artifact
         self.config: Config = artifact.config
         self.vocabulary: Vocabulary = artifact.config.vocabulary

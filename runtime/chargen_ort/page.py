@@ -14,6 +14,7 @@ from pathlib import Path
 
 from chargen_ort.artifact import Artifact
 from chargen_ort.errors import OptionError
+from chargen_ort.samplers import as_step
 
 _MARK = b'<meta name="generator" content="chargen-ort web">'
 _PEEK = 4096  # bytes in which the mark of a page stands
@@ -31,7 +32,7 @@ def page_bytes(artifact: Artifact, title: str) -> bytes:
         '<label class="file">Open another model<input id="file" type="file" accept=".onnx"></label>'
     )
     holes = {"title": html.escape(title), "served": "", "chooser": chooser, "footer": about}
-    return _page(code, holes, base64.b64encode(artifact.data).decode())
+    return _page(code, holes, base64.b64encode(as_step(artifact).data).decode())
 
 
 def served_page() -> bytes:

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
-from chargen_ort.artifact import Artifact
+from chargen_ort.artifact import KINDS, Artifact
 from chargen_ort.batch import WrittenText
 from chargen_ort.confined import log_weight
 from chargen_ort.documents import DOCUMENT_WORDS, cut_documents
@@ -196,6 +196,7 @@ def model_facts(artifact: Artifact) -> dict[str, object]:
     return {
         "sha256": artifact.sha256,
         "bytes": len(artifact.data),
+        "graph": artifact.graph,
         "config": artifact.config.to_json(),
         "training": artifact.training.to_json(),
         "parity": artifact.certificate.to_json(),
@@ -215,6 +216,7 @@ def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[
         ("model", str(model)),
         ("sha256", artifact.sha256),
         ("size", f"{len(artifact.data):,} bytes"),
+        ("graph", KINDS[artifact.graph]),
         ("about", artifact.properties["description"]),
         (
             "network",

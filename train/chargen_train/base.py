@@ -12,6 +12,7 @@ from chargen_ort.checks import printable
 from chargen_ort.errors import OptionError
 from chargen_ort.records import Base
 from chargen_ort.reports import describe_base
+from chargen_ort.samplers import as_step
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus
 from chargen_train.model import CharGRU
@@ -46,7 +47,7 @@ def load_base(path: Path) -> BaseModel:
         ArtifactError: not an artifact.
         OptionError: of another precision or unit.
     """
-    artifact = read_artifact(path)
+    artifact = as_step(read_artifact(path))
     config = artifact.config
     if config.precision != "fp32":
         raise OptionError(
