@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-web web-tools check format bench bench-serve bench-web soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
+.PHONY: help demo test test-distributed test-web web-tools check format bench bench-serve bench-web soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
 
 help:
 	@echo "make demo    install, train on 'hello world', write text"
 	@echo "make test    install, run the tests"
+	@echo "make test-distributed    torchrun with two processes: killed, stopped, resumed, given more"
 	@echo "make test-web    the JavaScript and the page, in Node and in Chromium, which this installs"
 	@echo "make soak    a million steps and 1,000 loads; 30 training runs killed and resumed"
 	@echo "make soak-serve  64 clients x 20, 10,000 fuzzed bodies, 10 minutes of mixed load (SOAK=n)"
@@ -44,6 +45,9 @@ web-tools: $(INSTALLED)
 	@command -v node > /dev/null || { echo "Node 20 or newer is needed, and npm"; exit 1; }
 	@command -v chromium > /dev/null || apt-get install -y chromium
 	cd $(WEB) && npm install --ignore-scripts --no-package-lock --no-audit --no-fund
+
+test-distributed: $(INSTALLED)
+	CHARGEN_DISTRIBUTED=1 $(BIN)/python -m pytest tests/test_distributed.py
 
 test-web: web-tools
 	cd $(WEB) && node kernel.mjs --check && npx tsc
