@@ -32,7 +32,6 @@ class Learner:
         model: what the steps change.
         average: the exponential average of its weights, which is what is measured and exported.
         begun: the fraction of the run at which it began.
-        peak: of its learning rate, as a share of the recipe's; see `Learner.restart`.
         steps: that it has taken.
     """
 
@@ -48,7 +47,7 @@ class Learner:
             model.shared = recipe.batch_size, rows
         self._forward = team.wrap(model)
         self.average = copy.deepcopy(model)
-        self.begun, self.steps, self.peak = 0.0, 0, 1.0
+        self.begun, self.steps = 0.0, 0
         self._recipe = recipe
         self._optimizer = _optimizer(model, recipe)
         self._hidden = model.zero_hidden(rows.stop - rows.start)  # [batch, num_layers, hidden_size]
@@ -102,7 +101,6 @@ class Learner:
         return {
             "begun": self.begun,
             "steps": self.steps,
-            "peak": self.peak,
             "weights": self.model.state_dict(),
             "average": self.average.state_dict(),
             # the groups of the optimizer follow from the recipe, its rate is set at every step
@@ -133,7 +131,7 @@ class Learner:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
-        self.begun, self.steps, self.peak = state["begun"], state["steps"], state["peak"]
+        self.begun, self.steps = state["begun"], state["steps"]
         self.model.load_state_dict(state["weights"])
         self.average.load_state_dict(state["average"])
         moments = copy.deepcopy(state["moments"])  # else shared

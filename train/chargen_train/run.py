@@ -241,8 +241,7 @@ class Run:
         batch = self.windows.next()
         if self.team.processes > 1:
             batch = batch.part(self.team.rows(self.recipe.batch_size))
-        rate = scheduled_rate(self.recipe, self._phase_fraction())
-        self.learning_rate = self.learner.peak * rate
+        self.learning_rate = scheduled_rate(self.recipe, self._phase_fraction())
         self.counters.loss = self.learner.take_step(
             batch, self.learning_rate, self.soft_targets, self.plan.bf16, self.step
         )
