@@ -194,7 +194,8 @@ _Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Go on with the run that was stopped or killed, with its settings.",
+        help="Go on with the run that was stopped or killed, with its settings. One that has ended "
+        "takes more --minutes or --epochs.",
         rich_help_panel=_RUN,
     ),
 ]

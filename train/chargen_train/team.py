@@ -95,10 +95,10 @@ class Team:
         if self.processes == 1:
             return make()
         error: ChargenError | None = None
-        made: list[Thing | None] = [None, None]  # and whether it was made
+        made: list[Thing | None] = [None]
         if self.leads:
             try:
-                made = [make(), None]
+                made = [make()]
             except ChargenError as problem:
                 error = problem
         failed = self.any(error is not None)

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import torch
 
-from chargen_ort.errors import ChargenError, TrainingError
+from chargen_ort.errors import ChargenError, OptionError, TrainingError
 from chargen_train.base import BaseModel, take_weights
 from chargen_train.checkpoint import Checkpoint, refuse_other, save_checkpoint
 from chargen_train.corpus import Corpus
@@ -60,6 +60,10 @@ def train(
     if resume is not None:
         refuse_other(resume, corpus.sha256, asdict(recipe))
     device = choose_device(resume.plan.device if resume else recipe.device)
+    if (leading := team.share(lambda: device.type)) != device.type:
+        raise OptionError(
+            f"the first process trains on {leading}, this one on {device.type}; give --device cpu"
+        )
     most = torch.get_num_threads()
     count = resume.plan.threads if resume else team.share(lambda: choose_threads(recipe, device))
     if team.processes > 1:
