@@ -13,6 +13,7 @@ from chargen_ort import read_artifact
 from chargen_ort.reports import describe_training
 from chargen_train.checkpoint import load_checkpoint
 from chargen_train.run_folder import RunFolder
+from chargen_train.team import Team
 from tests.conftest import BIN, TIMES, run_here
 
 TOLERANCE = 1e-5  # nats a character, of every step's loss: only sums are rounded otherwise
@@ -54,6 +55,13 @@ def test_a_run_goes_on_with_another_number_of_processes(runs, count, recorded):
 
 def test_processes_agree_when_minutes_end(runs):
     assert len(runs["timed-2"]["losses"]) > 0
+
+
+@pytest.mark.parametrize(("batch", "processes"), [(8, 2), (5, 2), (7, 3), (4, 4)])
+def test_each_row_of_a_step_belongs_to_one_process(batch, processes):
+    parts = [range(batch)[Team(rank, processes).rows(batch)] for rank in range(processes)]
+    assert [row for part in parts for row in part] == list(range(batch))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 # torchrun

@@ -117,6 +117,10 @@ class Team:
         return nn.parallel.DistributedDataParallel(model)
 
 
+def _is_started_by_torchrun() -> bool:
+    return "RANK" in os.environ
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Team]:
     """A context in which this process is one of those that torchrun has started.
@@ -127,7 +131,7 @@ def joined(device: str) -> Iterator[Team]:
     Raises:
         OptionError: there are more processes than GPUs.
     """
-    if "RANK" not in os.environ:  # no torchrun
+    if not _is_started_by_torchrun():
         yield Team()
         return
     gpus = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
@@ -161,6 +165,8 @@ def noticing_loss(describe: Callable[[], str]) -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = str(error)
+        if not _is_started_by_torchrun():
+            raise
         if not isinstance(error, dist.DistError) and "gloo" not in text and "onnect" not in text:
             raise
         reason = text.strip().split("\n")[0].split("] ", 1)[-1]
