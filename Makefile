@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-engines test-web web-tools check format bench bench-scores bench-serve bench-web soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
+.PHONY: help demo test test-distributed test-engines test-web web-tools check format bench bench-scores bench-serve bench-web soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
 
 help:
 	@echo "make demo    install, train on 'hello world', write text"
 	@echo "make test    install, run the tests"
+	@echo "make test-distributed    torchrun with two processes: killed, stopped, resumed, given more"
 	@echo "make test-web    the JavaScript and the page, in Node and in Chromium, which this installs"
 	@echo "make test-engines  the examples for Ray Data, Spark and Dask on this machine (Spark needs Java 17)"
 	@echo "make bench-scores  made-up domain names against real ones, and a stream of lines (DOMAINS=folder)"
@@ -47,6 +48,9 @@ web-tools: $(INSTALLED)
 	@node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' || { echo "Node 20 or newer is needed, this is $$(node --version)"; exit 1; }
 	@command -v chromium > /dev/null || { apt-get update -qq && apt-get install -qq -y chromium; } || { echo "Chromium is needed; install it, and try again"; exit 1; }
 	cd $(WEB) && npm install --ignore-scripts --no-package-lock --no-audit --no-fund
+
+test-distributed: $(INSTALLED)
+	CHARGEN_DISTRIBUTED=1 $(BIN)/python -m pytest tests/test_distributed.py
 
 test-web: web-tools
 	cd $(WEB) && node kernel.mjs --check && npx tsc

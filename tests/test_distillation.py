@@ -62,7 +62,7 @@ def average_prediction(teachers, tokens):
 
 
 def cross_entropy(prediction, logits):
-    return -(prediction * logits.log_softmax(-1)).sum(-1).mean()
+    return -(prediction * logits.log_softmax(-1)).sum()
 
 
 def test_the_loss_is_the_cross_entropy_with_the_teachers_average(teachers, tokens, soft_targets):

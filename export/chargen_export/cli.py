@@ -194,7 +194,8 @@ _Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Go on with the run that was stopped or killed, with its settings.",
+        help="Go on with the run that was stopped or killed, with its settings. One that has ended "
+        "takes more --minutes or --epochs.",
         rich_help_panel=_RUN,
     ),
 ]
@@ -282,12 +283,13 @@ def train_export(
     wait_briefly()  # before PyTorch is imported
     with _imports():  # here, so that --help is quick
         from chargen_export.display import Display
-        from chargen_export.pipeline import train_and_export, training_path
+        from chargen_export.pipeline import train_and_export
         from chargen_export.precision import MAX_LOSS_INCREASE
-        from chargen_export.signals import StopSignals
         from chargen_train.events import Observers, TrainingStoppedError
+        from chargen_train.opening import training_path
         from chargen_train.reading import Reading
         from chargen_train.run_folder import RunFolder
+        from chargen_train.signals import StopSignals
 
     if corpus is None:
         _fail(f"name the text to train on, for example: {_NAME} corpus.txt", 2)

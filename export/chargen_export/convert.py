@@ -5,11 +5,11 @@ from pathlib import Path
 
 from chargen_export.pipeline import artifact_of_checkpoint
 from chargen_export.precision import MAX_LOSS_INCREASE, load_fp32, load_gate_text
-from chargen_export.target import Origin, Target, output_path
+from chargen_export.target import Origin, Target
 from chargen_export.variants import ALL, Written, plan_variants, variant_path, write_variants
 from chargen_ort.errors import OptionError
 from chargen_train.checkpoint import is_checkpoint, load_checkpoint
-from chargen_train.files import check_writable
+from chargen_train.files import check_writable, output_path
 
 
 def convert(
@@ -27,7 +27,7 @@ def convert(
         precision: ``fp16``, ``int8`` or ``all``; ``fp32`` of a checkpoint only.
         text: a text to score variants on. Of the corpus that the model was trained on, only the
             held-out part counts. A checkpoint needs that very corpus.
-        out: the file to write, or a folder, see `chargen_export.target.output_path`; with ``all``
+        out: the file to write, or a folder, see `chargen_train.files.output_path`; with ``all``
             the variants' suffixes are put into its name. None writes next to `source`, or to the
             place of the checkpoint's run.
         max_loss_increase: nats a character, 0 to 10.

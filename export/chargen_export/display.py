@@ -22,12 +22,12 @@ from chargen_ort.reports import (
     describe_gate,
     describe_validation,
 )
-from chargen_train.corpus import MIN_CHARACTERS_TO_VALIDATE, Corpus
+from chargen_train.corpus import Corpus
 from chargen_train.device import choose_device
 from chargen_train.earlier import Earlier
-from chargen_train.evaluate import bits_per_char
 from chargen_train.events import Observer, Progress, TrainedModel
-from chargen_train.recipe import Recipe, describe_length, parameter_count
+from chargen_train.recipe import Recipe
+from chargen_train.words import describe_begin, describe_progress, describe_resumption
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SAMPLE_SHOWN = 72  # characters
@@ -83,32 +83,8 @@ class Display(Observer):
     @_shielded
     def on_begin(self, corpus: Corpus, recipe: Recipe) -> None:
         """Say what is trained, on what and how long."""
-        self._line(
-            "corpus",
-            f"{corpus.name}: {len(corpus):,} characters, "
-            f"vocabulary {len(corpus.vocabulary):,}; {describe_split(corpus)}",
-        )
-        self._line("documents", corpus.decision)
-        for note in corpus.notes:
-            self._line("note", note)
-        for warning in corpus.warnings:
-            self._line("warning", warning)
-        self._line(
-            "model",
-            f"GRU {recipe.num_layers} x {recipe.hidden_size}, embedding {recipe.embedding_dim}: "
-            f"{parameter_count(len(corpus.vocabulary), recipe):,} parameters, "
-            f"on {choose_device(recipe.device)}",
-        )
-        self._line(
-            "training",
-            f"{describe_length(recipe)}: "
-            f"{recipe.batch_size} x {recipe.seq_length} characters a step, "
-            f"rate {recipe.learning_rate:g}, dropout {recipe.dropout:g}, seed {recipe.seed}",
-        )
-        if recipe.teachers:
-            self._line(
-                "", f"{recipe.teachers} teachers first, then the model, which learns from them"
-            )
+        for label, text in describe_begin(corpus, recipe, str(choose_device(recipe.device))):
+            self._line(label, text)
         if self._is_live:
             self._live = Live(console=self._console, refresh_per_second=_REFRESH, transient=True)
             self._live.start()
@@ -116,11 +92,7 @@ class Display(Observer):
     @_shielded
     def on_resume(self, step: int, earlier: Earlier) -> None:
         """Say after which step the run goes on, and that what it is given adds to what it had."""
-        added = ""
-        if earlier.parts:
-            added = f"; this comes in addition to {earlier.lengths}, which had ended at step "
-            added += f"{earlier.steps:,}"
-        self._line("resuming", f"after step {step:,}{added}")
+        self._line("resuming", describe_resumption(step, earlier))
 
     @_shielded
     def on_progress(self, progress: Progress) -> None:
@@ -182,24 +154,6 @@ class Display(Observer):
             self._live = None
 
 
-def describe_split(corpus: Corpus) -> str:
-    """What trains and what measures the model, in words."""
-    training, validation = corpus.training, corpus.validation
-    if not len(validation):
-        few = " (too few to hold any out)" if len(corpus) < MIN_CHARACTERS_TO_VALIDATE else ""
-        return f"all of them train{few}"
-    trains, measures = f"{training.characters:,}", f"{validation.characters:,}"
-    if corpus.vocabulary.end:
-        trains += f" in {len(training.ranges):,} documents"
-        measures = f"{len(validation.ranges):,}"
-    place = {
-        "tail": f"the last {measures}",
-        "spread": f"{measures} spread over all of it",
-        "file": f"{measures} of another file",
-    }[corpus.reading.holdout_kind]
-    return f"{trains} train, {place} validate"
-
-
 def sparkline(values: Sequence[float], width: int = 24) -> str:
     """The course of `values` as one line of blocks, each the mean of its part of them.
 
@@ -211,22 +165,6 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
     low, high = min(means, default=0.0), max(means, default=0.0)
     scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(_BLOCKS[round((mean - low) * scale)] for mean in means)
-
-
-def describe_progress(progress: Progress) -> str:
-    """One line: which model, step, loss, validation, speed, time left."""
-    validation = "no validation yet"
-    if progress.validation is not None and progress.best is not None:
-        validation = f"validation {bits_per_char(progress.validation):.3f} bits/char"
-        if progress.best < progress.validation:
-            best = bits_per_char(progress.best)
-            validation += f" (best {best:.3f}, step {progress.best_step:,})"
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
-    phase = f"{progress.phase}  " if progress.phase else ""
-    return (
-        f"{phase}step {progress.step:,}  loss {progress.loss:.3f}  {validation}  "
-        f"{progress.chars_per_second:,.0f} chars/s  {minutes}:{seconds:02d} left"
-    )
 
 
 def _run_command(path: Path, corpus: Corpus | None) -> str:

@@ -14,7 +14,7 @@ from chargen_export.graph import render_step
 from chargen_export.parity import COMPARED, verify_parity
 from chargen_export.precision import MAX_LOSS_INCREASE
 from chargen_export.seal import seal_artifact
-from chargen_export.target import Origin, Target, output_path
+from chargen_export.target import Origin, Target
 from chargen_export.variants import (
     corpus_gate_text,
     plan_variants,
@@ -40,13 +40,13 @@ from chargen_train.checkpoint import (
     saved_reading,
 )
 from chargen_train.comparison import compared, measure_yardstick, plan_samples
-from chargen_train.corpus import Corpus, choose_separator, corpus_name, load_corpus
+from chargen_train.corpus import Corpus, choose_separator, load_corpus
 from chargen_train.device import choose_device
 from chargen_train.events import Observer, Observers, Supervision, TrainedModel
 from chargen_train.files import check_writable
 from chargen_train.history import describe_corpus
 from chargen_train.model import CharGRU
-from chargen_train.opening import begin_run, corpus_of, recipe_for, resume_run
+from chargen_train.opening import begin_run, corpus_of, recipe_for, resume_run, training_path
 from chargen_train.reading import Reading
 from chargen_train.recipe import (
     Overrides,
@@ -57,7 +57,6 @@ from chargen_train.run import build_model
 from chargen_train.run_folder import RunFolder, RunRecorder
 from chargen_train.training import train, trained_so_far
 
-DEFAULT_FOLDER = Path("artifacts")
 _LEAVING = 0.6  # seconds that sealing, the report and the end of a process with PyTorch take
 DEFAULT_SAMPLING = SamplingOptions(temperature=0.8)  # a little below 1 reads better than 1
 
@@ -160,15 +159,6 @@ class _Job:
     max_loss_increase: float
     observer: Observer
     base: BaseModel | None
-
-
-def training_path(corpus_path: Path, out: str | Path | None) -> Path:
-    """The artifact that `train_and_export` writes; without `out`, artifacts/<corpus name>.onnx.
-
-    Raises:
-        OptionError: `out` is empty.
-    """
-    return output_path(out, f"{corpus_name(corpus_path)}.onnx", DEFAULT_FOLDER)
 
 
 def _check(job: _Job, preset: str | None, overrides: Overrides) -> Iterable[str]:

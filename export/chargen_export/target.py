@@ -126,27 +126,6 @@ class Target:
         )
 
 
-def output_path(out: str | Path | None, name: str, folder: Path) -> Path:
-    """The file to write for what `--out` says.
-
-    Args:
-        out: a file; or, with a slash at its end or if it exists, the folder of the file `name`;
-            None means the folder `folder`.
-        name: of the file, if `out` does not say it.
-        folder: that is meant if nothing is given.
-
-    Raises:
-        OptionError: `out` is empty.
-    """
-    if out is None:
-        return folder / name
-    if not os.fspath(out):
-        raise OptionError("--out is empty; give the name of a file or a folder, or leave it out")
-    path = Path(out)
-    is_folder = os.path.basename(out) in ("", ".", "..") or path.is_dir()
-    return path / name if is_folder else path
-
-
 def is_artifact(path: Path) -> bool:
     """Whether a regular file ends with a seal, as the artifacts of every format version do.
 

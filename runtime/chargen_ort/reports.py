@@ -262,6 +262,7 @@ def describe_training(training: Training) -> Iterator[tuple[str, str]]:
         f"{training.steps:,} steps",
         f"{training.epochs:.3g} epochs",
         f"on {training.device}",
+        *([f"{training.processes:,} processes"] if training.processes > 1 else []),
         f"seed {training.seed}",
         *describe_versions(training.versions),
     ]

@@ -44,6 +44,7 @@ _ZIP = b"PK\x03\x04"  # the archive's first bytes; PyTorch would also read bare 
 _DIGEST = 65  # 64 hexadecimal digits and a line end
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_THREADS = 1024
+_MOST_PROCESSES = 1 << 20
 _CUDA_RANDOM_BYTES = 16  # of PyTorch's generator on a GPU
 _MOST_SHOWN = 160  # characters of what a file brings into a message
 
@@ -212,6 +213,7 @@ def _check(checkpoint: Checkpoint) -> None:
         raise ValueError("earlier lengths is no line of words")
     os.fsencode(checkpoint.reading.holdout or "")  # a path that can be asked for
     check_like("", checkpoint.state, _form(checkpoint))
+    check_range("processes", checkpoint.state["counters"]["processes"], 1, _MOST_PROCESSES)
     torch.Generator().set_state(checkpoint.state["random"]["torch"])
     if not checkpoint.vocabulary.end:
         np.random.default_rng(0).bit_generator.state = checkpoint.state["windows"]["generator"]

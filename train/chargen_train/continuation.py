@@ -1,12 +1,10 @@
-"""A run that has ended is given more time: a warm restart of its learning rate.
+"""A run that has ended is given more time: its schedule begins anew, a warm restart.
 
-The schedule had fallen to zero, and weights that move no more cannot become better. So the rate
-warms up again, to a share of its peak, and falls to zero once more (Loshchilov and Hutter 2017,
-"SGDR: Stochastic Gradient Descent with Warm Restarts"; for language models Ibrahim et al. 2024,
-"Simple and Scalable Strategies to Continually Pre-train Large Language Models"). The full peak
-first unlearns much of what the run had reached, and a short time does not bring it back;
-EXPERIMENTS.md has the measurements. The best weights are kept all the while, so that what is
-exported is never worse, by the measure they are chosen by.
+The learning rate had fallen to zero, and weights that move no more cannot become better. So the
+rate warms up to its peak and falls to zero once more, over the time that is added (Loshchilov and
+Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts"). Every lower peak that was
+tried gained less, see EXPERIMENTS.md. The loss rises at first; the best weights are kept all the
+while, so that what is exported is never worse, by the measure they are chosen by.
 """
 
 from dataclasses import replace
@@ -14,8 +12,6 @@ from dataclasses import replace
 from chargen_train.checkpoint import Checkpoint
 from chargen_train.earlier import MAX_LENGTHS, Earlier
 from chargen_train.recipe import describe_length
-
-RESTART_PEAK = 0.5  # of the recipe's learning rate
 
 
 def with_more_time(
@@ -39,8 +35,7 @@ def with_more_time(
     recipe = replace(checkpoint.recipe, steps=steps, epochs=epochs, minutes=minutes)
     state = checkpoint.state
     weights = state["best"]["weights"] or state["learner"]["average"]
-    learner = state["learner"] | {"begun": 0.0, "peak": RESTART_PEAK}
-    learner |= {"weights": weights, "average": weights}
+    learner = state["learner"] | {"begun": 0.0, "weights": weights, "average": weights}
     return replace(
         checkpoint,
         recipe=recipe,

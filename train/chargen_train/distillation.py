@@ -97,7 +97,7 @@ class SoftTargets:
         self._prepared = piece.stop
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy of the average prediction and `logits`, nats, where one is learnt.
+        """Cross-entropy of the average prediction and `logits`, nats, summed where one learns.
 
         Args:
             logits: float32 ``[batch, time, vocab_size]``.
@@ -108,4 +108,4 @@ class SoftTargets:
         soft = torch.from_numpy(self._probabilities[row, step]).to(self._device, torch.float32)
         expected = (soft * logits.log_softmax(-1).gather(-1, tokens)).sum(-1)  # [batch, time]
         learnt = batch.target >= 0
-        return -(expected * learnt).sum() / learnt.sum()
+        return -(expected * learnt).sum()

@@ -119,7 +119,7 @@ class NGramTargets:
             own[at] = np.where(total > 0, mixed, own[at])
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy of the predictions and `logits`, nats, where a target is learnt from.
+        """Cross-entropy of the predictions and `logits`, nats, summed where one learns.
 
         Args:
             logits: float32 ``[batch, time, vocab_size]``.
@@ -138,7 +138,7 @@ class NGramTargets:
         log = logits.log_softmax(-1)
         expected = (soft * log.gather(-1, tokens)).sum(-1) * ((1 - own) / others)
         expected = expected + own * log.gather(-1, target)[..., 0]
-        return -(expected * learnt).sum() / learnt.sum()
+        return -(expected * learnt).sum()
 
 
 def _ngrams_at(

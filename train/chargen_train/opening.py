@@ -6,6 +6,7 @@ Both commands that train open a run in the same way.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 from chargen_train.base import BaseModel, corpus_for, refuse_other_base, widen
 from chargen_train.checkpoint import (
@@ -16,9 +17,10 @@ from chargen_train.checkpoint import (
     save_checkpoint,
 )
 from chargen_train.continuation import with_more_time
-from chargen_train.corpus import Corpus
+from chargen_train.corpus import Corpus, corpus_name
 from chargen_train.device import choose_device
 from chargen_train.events import Observer
+from chargen_train.files import output_path
 from chargen_train.recipe import (
     LENGTHS,
     Overrides,
@@ -29,6 +31,8 @@ from chargen_train.recipe import (
 )
 from chargen_train.run_folder import RunFolder
 from chargen_train.training import measure_speed
+
+DEFAULT_FOLDER = Path("artifacts")
 
 Speed = Callable[[Recipe], float]  # characters a second that are trained with a recipe
 
@@ -51,6 +55,15 @@ class Opening:
     def is_fresh(self) -> bool:
         """Whether no step of the recipe's time is taken yet."""
         return self.checkpoint is None or not self.checkpoint.has_begun
+
+
+def training_path(corpus_path: Path, out: str | Path | None) -> Path:
+    """The artifact that a run writes; without `out`, artifacts/<corpus name>.onnx.
+
+    Raises:
+        OptionError: `out` is empty.
+    """
+    return output_path(out, f"{corpus_name(corpus_path)}.onnx", DEFAULT_FOLDER)
 
 
 def recipe_for(

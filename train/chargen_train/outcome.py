@@ -23,7 +23,7 @@ def finish(run: Run) -> TrainedModel:
     """The best weights, measured in float32 on the held-out part as far as time allows."""
     best = copy.deepcopy(run.best.model or run.learner.average).to("cpu", torch.float32).eval()
     losses = None
-    if len(run.corpus.validation):
+    if len(run.corpus.validation) and run.team.leads:
         passages = run.corpus.validation.passages().head(MAX_VALIDATION)
         losses = measure_losses(best, passages, run.time_is_up)
     notes = _notes(run)
@@ -81,6 +81,7 @@ def _summary(run: Run, losses: Losses | None, notes: tuple[str, ...]) -> Trainin
         steps=run.step,
         exported_step=run.step if run.best.model is None else run.best.step,
         epochs=run.step / run.windows.per_epoch,
+        processes=run.counters.processes,
         device=run.device.type,
         seed=recipe.seed,
         notes=notes,

@@ -34,6 +34,7 @@ from chargen_train.planning import (
     evaluation_count,
 )
 from chargen_train.recipe import Recipe
+from chargen_train.team import Team
 from chargen_train.windows import batches_of
 
 State = dict[str, Any]  # of a run or a part of it: numbers, tensors, and lists and dicts of them
@@ -49,6 +50,7 @@ class Counters:
         validation: mean loss when the averaged weights were last measured, nats a character; None
             before the first evaluation.
         measured_step: the step when the weights were last measured; None before.
+        processes: that took part, at most at once.
     """
 
     step: int = 0
@@ -56,6 +58,7 @@ class Counters:
     loss: float = math.nan
     validation: float | None = None
     measured_step: int | None = None
+    processes: int = 1
 
 
 def build_model(corpus: Corpus, recipe: Recipe) -> CharGRU:
@@ -88,6 +91,7 @@ class Run:
         clock: gives seconds.
         base: that the model's weights were taken from.
         earlier: what the run had done when it was given more time; that of its recipe comes after.
+        team: the processes that take part; the clock is that of the leader.
     """
 
     def __init__(
@@ -99,16 +103,18 @@ class Run:
         clock: Callable[[], float] = time.monotonic,
         base: Base | None = None,
         earlier: Earlier = Earlier(),  # noqa: B008 - frozen
+        team: Team = Team(),  # noqa: B008 - frozen
     ) -> None:
         self.corpus = corpus
         self.recipe = recipe
         self.plan = plan
         self.base = base
         self.earlier = earlier
+        self.team = team
         self.device = torch.device(plan.device)
         self.windows = batches_of(corpus.training, recipe, self.device)
-        self.counters = Counters()
-        self.learner = Learner(model, recipe)
+        self.counters = Counters(processes=team.processes)
+        self.learner = Learner(model, recipe, team)
         self.teachers: list[CharGRU] = []
         self.best = Best()
         self.soft_targets: SoftTargets | None = None
@@ -143,7 +149,8 @@ class Run:
             used: seconds that the steps of a resumed run had used up; None where none was taken.
             export_seconds: that are left for the export when `finish` must have ended.
         """
-        self._now = self.started = self._clock()
+        self._now = self.started = self.team.agree(self._clock())
+        begun = self.team.agree(begun)
         self.started_step = self.step
         self.begun = self.started if used is None else begun - used
         if self.recipe.minutes is None:
@@ -158,7 +165,7 @@ class Run:
 
         Every run takes at least one step, so that there is something to export.
         """
-        self._now = self._clock()
+        self._now = self.team.agree(self._clock())
         return self.step > self.earlier.steps and self.fraction() >= 1
 
     def prepare(self) -> bool:
@@ -177,14 +184,14 @@ class Run:
                 self._measure()
             self.teachers.append(self.learner.average.eval())
             model = build_model(self.corpus, self.recipe).to(self.device)
-            self.learner = Learner(model, self.recipe)
+            self.learner = Learner(model, self.recipe, self.team)
         if self.teachers and len(self.teachers) == self.recipe.teachers:
             if self.soft_targets is None:
                 self.soft_targets = SoftTargets(self.teachers, self.corpus.training, self.plan.bf16)
             if not self.soft_targets.ready:
                 self.soft_targets.prepare()
                 return False
-        elif self.recipe.ngram_share:
+        elif self.recipe.ngram_share and not self.earlier.parts:
             if self.ngram_targets is None:
                 vocab_size = len(self.corpus.vocabulary)
                 self.ngram_targets = NGramTargets(self.corpus.training, vocab_size)
@@ -210,6 +217,7 @@ class Run:
     def load(self, state: State) -> None:
         """Go on where `state` was taken, which is of the same text and recipe."""
         self.counters = Counters(**state["counters"])
+        self.counters.processes = max(self.counters.processes, self.team.processes)
         self.windows.load(state["windows"])
         self.learner.load(state["learner"])
         for weights in state["teachers"]:
@@ -239,9 +247,10 @@ class Run:
             TrainingError: the loss or the gradient is not finite; no weight was changed.
         """
         batch = self.windows.next()
+        if self.team.processes > 1:
+            batch = batch.part(self.team.rows(self.recipe.batch_size))
         fraction = self._phase_fraction()
-        rate = scheduled_rate(self.recipe, fraction)
-        self.learning_rate = self.learner.peak * rate
+        self.learning_rate = scheduled_rate(self.recipe, fraction)
         self.counters.loss = self.learner.take_step(
             batch, self.learning_rate, self._teaching(fraction), self.plan.bf16, self.step
         )
@@ -270,7 +279,8 @@ class Run:
             return True
         # the next one is expected to take as long as the last
         expected = sum(self._measuring) + self._measuring[-1]
-        return expected <= EVALUATION_SHARE * (self._now - self.started)
+        is_due = expected <= EVALUATION_SHARE * (self._now - self.started)
+        return self.team.agree(is_due) > 0
 
     def evaluate(self) -> Evaluation:
         """Measure the averaged weights, and keep them if they are the best so far."""
@@ -282,6 +292,8 @@ class Run:
         ]
         start = choose_separator(self.corpus)
         vocabulary = self.corpus.vocabulary
+        if not self.team.leads:
+            return Evaluation(loss, {})
         texts = sample_texts(self.learner.average, vocabulary, start, SAMPLE_LENGTH, options)
         self._measuring.append(self._clock() - begun)
         return Evaluation(loss, dict(zip(SAMPLE_TEMPERATURES, texts, strict=True)))
@@ -303,7 +315,8 @@ class Run:
         """
         # the averaged weights, as they vary less from step to step and predict better
         with autocast(self.device, self.plan.bf16):
-            loss = mean_loss(self.learner.average, self._measured)
+            loss = mean_loss(self.learner.average, self._measured) if self.team.leads else 0.0
+        loss = self.team.agree(loss)
         self.best.offer(self.learner.average, loss, self.step)
         self.counters.validation, self.counters.measured_step = loss, self.step
         return loss if len(self.corpus.validation) else None
@@ -334,6 +347,11 @@ class Run:
             evaluation=evaluation,
             phase=describe_phase(self.recipe, len(self.teachers)),
         )
+
+    @property
+    def now(self) -> float:
+        """What the clock said in this turn."""
+        return self._now
 
     def time_is_up(self) -> bool:
         """Whether nothing but the export has time left."""

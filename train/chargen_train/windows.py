@@ -24,6 +24,8 @@ class Batch:
         keep: ``[batch, 1, 1]``, 0 where a row begins anew, else 1.
         places: where in the part each target stands, ``[batch, time]``.
         begins: bool ``[batch, time]``, where a document begins; None is nowhere.
+        predicted: targets that are learnt from in the rows of all processes; 0 where one has them
+            all.
     """
 
     token: Tensor
@@ -31,6 +33,18 @@ class Batch:
     keep: Tensor
     places: NDArray[np.int64]
     begins: Tensor | None = None
+    predicted: int = 0
+
+    def part(self, rows: slice) -> "Batch":
+        """Some of its rows."""
+        return Batch(
+            self.token[rows],
+            self.target[rows],
+            self.keep[rows],
+            self.places[rows],
+            None if self.begins is None else self.begins[rows],
+            int((self.target != -100).sum()),
+        )
 
 
 class BatchSource(Protocol):
