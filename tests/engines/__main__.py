@@ -60,7 +60,7 @@ def main(model: str = str(DEMO_MODEL), source: str = "", *engines: str) -> int:
         begun = time.perf_counter()
         expected = bits(without_engine(Path(model), lines))
         print(f"alone: {len(lines):,} lines in {time.perf_counter() - begun:.1f} s", flush=True)
-        settings = {"PYSPARK_PYTHON": sys.executable, "RAY_DEDUP_LOGS": "0"}
+        settings = {"PYSPARK_PYTHON": sys.executable, "RAY_USAGE_STATS_ENABLED": "0"}
         for engine in engines or ENGINES:
             out = Path(folder) / engine
             begun = time.perf_counter()
