@@ -163,7 +163,8 @@ def test_using_the_runtime_loads_neither_torch_nor_onnx_nor_typer():
             "import chargen_ort\n"
             f"model = chargen_ort.load({str(DEMO_MODEL)!r})\n"
             "model.generate('hell', 5); model.generate_batch(['hell'], 5); model.score('hello')\n"
-            "model.next_probabilities('hell'); model.restore(model.state('hell').snapshot())"
+            "model.next_probabilities('hell'); model.restore(model.state('hell').snapshot())\n"
+            "from chargen_ort.samplers import as_sampler; as_sampler(model.artifact)"
         )
         == []
     )
