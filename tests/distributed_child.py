@@ -26,7 +26,7 @@ from chargen_train.training import train
 
 RECIPE = Recipe(
     hidden_size=16, num_layers=2, embedding_dim=8, seq_length=16, batch_size=5, dropout=0.2,
-    learning_rate=0.01, steps=12,
+    learning_rate=0.01, steps=8,
 )  # fmt: skip
 
 
@@ -83,16 +83,17 @@ def with_processes(count, work):
 def main(folder: Path) -> None:
     """All runs, one after the other."""
     torch.set_num_threads(1)  # so that a fork is safe
-    planning.SAMPLE_LENGTH = run.SAMPLE_LENGTH = 8
+    planning.SAMPLE_LENGTH = run.SAMPLE_LENGTH = 2
+    planning._EVALUATIONS = 3, 3
     running, listed = "times.txt", "names.txt"
     taught = dataclasses.replace(RECIPE, teachers=2)
-    timed = dataclasses.replace(RECIPE, steps=None, minutes=0.03)
+    timed = dataclasses.replace(RECIPE, steps=None, minutes=0.02)
 
     def work(team):
         train_here(folder, "listed-2", RECIPE, listed, team)
         train_here(folder, "taught-2", taught, running, team)
         train_here(folder, "timed-2", timed, running, team)
-        train_here(folder, "stopped-2", RECIPE, running, team, stop=5)
+        train_here(folder, "stopped-2", RECIPE, running, team, stop=3)
 
     with_processes(2, work)
     with_processes(

@@ -31,7 +31,7 @@ def runs(tmp_path_factory):
     (folder / "names.txt").write_text("".join(f"{name}\n" for name in names * 4))
     subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.distributed_child", folder],
-        check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True, timeout=900, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
@@ -41,15 +41,15 @@ def test_two_processes_have_the_loss_curve_of_one(runs, text):
     """Of documents, and of running text with teachers; five rows a step, so two and three each."""
     alone, together = runs[f"{text}-1"], runs[f"{text}-2"]
     assert together["losses"] == pytest.approx(alone["losses"], abs=TOLERANCE)
-    assert len(alone["losses"]) == 12
+    assert len(alone["losses"]) == 8
     assert (alone["processes"], together["processes"]) == (1, 2)
 
 
 @pytest.mark.parametrize(("count", "recorded"), [(1, 2), (3, 3)])
 def test_a_run_goes_on_with_another_number_of_processes(runs, count, recorded):
-    assert len(runs["stopped-2"]["losses"]) == 5, "all stop when the leader is asked to"
+    assert len(runs["stopped-2"]["losses"]) == 3, "all stop when the leader is asked to"
     rest = runs[f"on-{count}"]
-    assert rest["losses"] == pytest.approx(runs["running-1"]["losses"][5:], abs=TOLERANCE)
+    assert rest["losses"] == pytest.approx(runs["running-1"]["losses"][3:], abs=TOLERANCE)
     assert rest["processes"] == recorded, "the most that took part"
 
 

@@ -232,8 +232,9 @@ def _conclude(trained: TrainedModel, folder: RunFolder, corpus: Path) -> None:
     for note in trained.notes:
         _say(f"{'warning':<11} {note}")
     summary = trained.summary
+    count = "1 process" if summary.processes == 1 else f"{summary.processes} processes"
     _say(
-        f"{'trained':<11} {summary.steps:,} steps by {summary.processes} processes; step "
+        f"{'trained':<11} {summary.steps:,} steps by {count}; step "
         f"{summary.exported_step:,} was the best"
     )
     command = ["train-export", "convert", str(folder.checkpoint), "--text", str(corpus)]
