@@ -123,15 +123,18 @@ class _Batch:
         self.index[place] = index
         self._count[place] = self._left = 0
         self._writer.draws.start_row(place, index)
+        self._see(place, start)
+        self._writer.logits[place], self._writer.hidden[place] = self._read(start)
+
+    def _see(self, place: int, start: str) -> None:
+        """Have the penalty of a row count what its start has, and nothing else."""
         seen = self._writer.seen(place)
         if seen is not None:
             tokens = self._vocabulary.encode(start, self._unknown)
+            seen[:] = False
             seen[tokens] = True
             if not len(tokens) and self._end is None:  # an end token is none that a text has seen
                 seen[self._engine.config.separator_token] = True
-        logits, hidden = self._read(start)
-        self._writer.logits[place] = logits
-        self._writer.hidden[place] = hidden
 
     def _read(self, start: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits ``[vocab_size]`` and hidden after `start`; the same starts are read once."""
@@ -315,10 +318,13 @@ class _ConfinedBatch(_Batch):
         tries = int(self._tries[place]) + 1
         if tries >= MOST_TRIES:
             raise too_many_tries(self._options)
-        drawn = self._writer.draws.drawn(place)
-        self.begin(place, self.index[place], self._start[place])
-        self._writer.draws.start_row(place, self.index[place], drawn)
         self._tries[place] = tries
+        start, begun = self._start[place], self._place(place)
+        self._writer.logits[place], self._writer.hidden[place] = self._read(start)
+        self._count[place] = self._characters[place] = 0
+        begun.go_back(begun.tokens[: len(begun.tokens) - begun.drawn])
+        begun.drawn, self._nodes[place] = 0, begun.node
+        self._see(place, start)
 
     def _place(self, place: int) -> Place:
         """Where a row stands, for what the tree of its language does not know yet."""
