@@ -157,6 +157,18 @@ def test_states_are_confined_forked_and_fed(generator):
     assert texts[0][1]
 
 
+def test_a_state_that_has_drawn_is_confined_anew_where_it_is_resumed(generator):
+    """What was written ahead without bounds is forgotten."""
+    for row in range(20):
+        state = generator.state("ab", pattern="[a-z]+ [a-z]+x", seed=3, row=row)
+        drawn = "".join(state.draw() for _ in range(4))
+        other = generator.restore(state.snapshot())
+        text = generator.resume(state, 5).read()
+        assert text == generator.resume(other, 5).read()
+        assert re.fullmatch("[a-z]+ [a-z]+x", "ab" + drawn + text)
+        assert len(text) <= 5
+
+
 def test_a_damaged_snapshot_of_a_confined_text_is_refused(generator):
     snapshot = generator.state("ab", pattern="ab.*", seed=3).snapshot()
     for damaged in (snapshot[:-1], snapshot.replace(b'"tokens":[0,1]', b'"tokens":[0,9]')):

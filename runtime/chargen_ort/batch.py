@@ -7,8 +7,9 @@ from itertools import chain, count, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.confined import LOWEST, MOST_TRIES, too_many_tries
+from chargen_ort.confined import MOST_TRIES, too_many_tries
 from chargen_ort.engine import Engine
+from chargen_ort.graphs.writer import LOWEST
 from chargen_ort.options import SamplingOptions
 from chargen_ort.patterns import DONE, OUT, Place
 from chargen_ort.state import TextState

@@ -51,7 +51,7 @@ class Control:
         options: as given.
         texts: of the tokens.
         children: the node behind each class of tokens, ``[nodes, classes]``, -1 if not known yet.
-        classes: the class of each token, ``[vocab_size]``.
+        classes: the class of each token, ``[vocab_size]``; `class_list` has the same.
         blocked: the tokens that may not be drawn, bool ``[nodes, vocab_size]``.
         accepting: whether the text may end there, bool ``[nodes]``.
         closed: whether no character may follow, bool ``[nodes]``.
@@ -73,6 +73,7 @@ class Control:
         if options.pattern is not None:
             self._check_pattern(options.pattern)
         self.classes = token_classes(config, options)
+        self.class_list: list[int] = self.classes.tolist()
         self._lock = RLock()  # of what is below
         self._matchers: dict[tuple[int, int | None], LLMatcher] = {}
         self._roots: dict[tuple[tuple[int, ...], int, int | None], int] = {}
@@ -329,8 +330,12 @@ class Place:
 
     def move(self, token: int, node: int) -> None:
         """Go to the child behind a token."""
+        self.move_on([token], node)
+
+    def move_on(self, tokens: Sequence[int], node: int) -> None:
+        """Go to the node behind several tokens."""
         self.node = node
-        self.tokens.append(token)
+        self.tokens += tokens
         if self.control.full and node > DONE:
             self.adopt(self.control.renewed())
 

@@ -15,7 +15,7 @@ TOKEN, HIDDEN, LOGITS, NEXT_HIDDEN = "token", "hidden", "logits", "next_hidden"
 _LARGE = 1 << 20  # bytes
 
 # TensorProto.DataType
-FLOAT, UINT8, INT8, INT64, FLOAT16, DOUBLE = 1, 2, 3, 7, 10, 11
+FLOAT, UINT8, INT8, INT64, BOOL, FLOAT16, DOUBLE = 1, 2, 3, 7, 9, 10, 11
 DTYPES: Mapping[int, np.dtype[np.generic]] = {
     FLOAT: np.dtype("<f4"),
     UINT8: np.dtype("u1"),
