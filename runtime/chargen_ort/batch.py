@@ -11,7 +11,7 @@ from chargen_ort.confined import MOST_TRIES, too_many_tries
 from chargen_ort.engine import Engine
 from chargen_ort.graphs.writer import LOWEST
 from chargen_ort.options import SamplingOptions
-from chargen_ort.patterns import DONE, OUT, Place
+from chargen_ort.patterns import DONE, OUT, UNKNOWN, Place
 from chargen_ort.state import TextState
 from chargen_ort.stream import Ended
 from chargen_ort.vocabulary import UnknownPolicy
@@ -277,7 +277,7 @@ class _ConfinedBatch(_Batch):
             np.copyto(self._writer.logits, LOWEST, where=control.blocked[before])
         tokens = self._writer.write(1)[0]  # [batch]
         nodes = control.children[before, control.classes[tokens]]
-        for place in np.flatnonzero((nodes < 0) & self.active).tolist():
+        for place in np.flatnonzero((nodes == UNKNOWN) & self.active).tolist():
             one = self._place(place)
             nodes[place] = control.find_child(int(before[place]), int(tokens[place]), one)
         self._nodes = np.where(self.active, nodes, OUT)

@@ -14,7 +14,7 @@ from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError
 from chargen_ort.graphs.writer import LOWEST
 from chargen_ort.options import SamplingOptions
-from chargen_ort.patterns import OUT, Place
+from chargen_ort.patterns import OUT, UNKNOWN, Place
 from chargen_ort.runs import ConfinedRuns
 from chargen_ort.sampling import Draws, StopFinder
 from chargen_ort.writer import RunWriter, open_writer
@@ -135,7 +135,7 @@ class ConfinedWriter:
             return ENDED
         token = self._draw_masked() if self._masked is None and not self._exact else None
         token = self._inner.draw() if token is None else token
-        known = control.children[place.node, control.classes[token]] >= 0
+        known = control.children[place.node, control.classes[token]] != UNKNOWN
         child = place.child(token)
         if not known and self._masked is not None:
             self._masked.forget()
@@ -167,7 +167,7 @@ class ConfinedWriter:
         node = place.node
         for token in self._masked.ahead(most):  # `draw`, written out for what the tables know
             child = children.item(node, classes[token])
-            if child <= OUT:
+            if child in (UNKNOWN, OUT):
                 break
             node = child
             tokens.append(token)

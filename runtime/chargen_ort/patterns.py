@@ -29,8 +29,9 @@ from chargen_ort.records import Config
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-OUT, DONE = 0, 1  # nodes: no text of the language begins so; the model has ended the text
-_FIRST = 2
+# nodes: it is not known yet; no text of the language begins so; the model has ended the text
+UNKNOWN, OUT, DONE = 0, 1, 2
+_FIRST = 3
 _MOST_CELLS = 1 << 25  # nodes times tokens: 32 MB
 _MOST_ROOTS = 256  # beginnings that are remembered
 # forced bytes would be cut into tokens by a tokenizer, where any of several ways is allowed
@@ -50,7 +51,7 @@ class Control:
     Attributes:
         options: as given.
         texts: of the tokens.
-        children: the node behind each class of tokens, ``[nodes, classes]``, -1 if not known yet.
+        children: the node behind each class of tokens, ``[nodes, classes]``.
         classes: the class of each token, ``[vocab_size]``; `class_list` has the same.
         blocked: the tokens that may not be drawn, bool ``[nodes, vocab_size]``.
         accepting: whether the text may end there, bool ``[nodes]``.
@@ -79,7 +80,7 @@ class Control:
         self._roots: dict[tuple[tuple[int, ...], int, int | None], int] = {}
         self._count = _FIRST
         rows, count = 64, int(self.classes.max()) + 1
-        self.children = np.full((rows, count), -1, dtype=np.int64)
+        self.children = np.full((rows, count), UNKNOWN, dtype=np.int64)
         self.blocked = np.zeros((rows, len(self._tokens)), dtype=bool)
         self.accepting = np.zeros(rows, dtype=bool)
         self.closed = np.zeros(rows, dtype=bool)
@@ -163,7 +164,7 @@ class Control:
     def _grow(self) -> None:
         rows = len(self.accepting)
         # new arrays, so that whoever holds the old ones goes on with them
-        self.children = np.concatenate([self.children, np.full_like(self.children, -1)])
+        self.children = np.concatenate([self.children, np.full_like(self.children, UNKNOWN)])
         self.blocked = np.concatenate([self.blocked, np.zeros_like(self.blocked)])
         self.accepting = np.concatenate([self.accepting, np.zeros(rows, dtype=bool)])
         self.closed = np.concatenate([self.closed, np.zeros(rows, dtype=bool)])
@@ -173,7 +174,7 @@ class Control:
         with self._lock:
             kind = self.classes[token]
             known = int(self.children[node, kind])
-            if known < 0:
+            if known == UNKNOWN:
                 matcher = place.matcher()
                 known = OUT
                 if matcher.validate_tokens([token]):
@@ -326,7 +327,7 @@ class Place:
         """The node behind a token; `OUT` if it leads out of the language."""
         control = self.control
         node = int(control.children[self.node, control.classes[token]])
-        return node if node >= 0 else control.find_child(self.node, token, self)
+        return node if node != UNKNOWN else control.find_child(self.node, token, self)
 
     def move(self, token: int, node: int) -> None:
         """Go to the child behind a token."""

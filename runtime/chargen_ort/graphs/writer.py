@@ -83,7 +83,7 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool, confined: bool = Fa
             one that is drawn. It then has inputs more, `NODE` int64 ``[batch]`` and the tables of
             `chargen_ort.patterns`: `BLOCKED` bool ``[nodes, vocab_size]``, `CHILDREN` int64
             ``[nodes * classes]``, `CLASSES` int64 ``[vocab_size]``, and `CLASS_COUNT` int64
-            ``[1]``; and the output `NEXT_NODE`. A child that is not known counts as node 0.
+            ``[1]``; and the output `NEXT_NODE`.
     """
     step = _int8_step(sizes) if precision == "int8" else _float_step(sizes)
     inside, beside = placed(step.tensors)
@@ -146,16 +146,14 @@ _WALK = (
     named_node("Gather", (CLASSES, "current"), "kind"),
     named_node("Mul", ("old_node", CLASS_COUNT), "first_place"),
     named_node("Add", ("first_place", "kind"), "walked"),
-    named_node("Gather", (CHILDREN, "walked"), "child"),
-    named_node("Max", ("child", "no_node"), "new_node"),
+    named_node("Gather", (CHILDREN, "walked"), "new_node"),
 )
 
 
 def _draw_tensors(sizes: Sizes, greedy: bool, confined: bool) -> list[Tensor]:
     if confined:
         lowest = Tensor("lowest", FLOAT, (), (LOWEST,))
-        none = Tensor("no_node", INT64, (1,), (0,))
-        return [lowest, none, *_draw_tensors(sizes, greedy, confined=False)]
+        return [lowest, *_draw_tensors(sizes, greedy, confined=False)]
     if greedy:
         return []
     last = Tensor("last_token", INT64, (1,), (sizes.vocab_size - 1,))
