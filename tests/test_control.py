@@ -13,7 +13,8 @@ import pytest
 
 from chargen_ort import ArtifactError, CharGenerator, OptionError, SamplingOptions
 from chargen_ort.batch import write_texts
-from chargen_ort.patterns import Control, Place
+from chargen_ort.patterns import Control
+from chargen_ort.places import Place
 from tests.conftest import (
     ALPHABET,
     artifact_bytes,

@@ -11,7 +11,8 @@ from chargen_ort.confined import MOST_TRIES, too_many_tries
 from chargen_ort.engine import Engine
 from chargen_ort.graphs.writer import LOWEST
 from chargen_ort.options import SamplingOptions
-from chargen_ort.patterns import DONE, OUT, UNKNOWN, Place
+from chargen_ort.patterns import DONE, OUT, UNKNOWN
+from chargen_ort.places import Place
 from chargen_ort.state import TextState
 from chargen_ort.stream import Ended
 from chargen_ort.vocabulary import UnknownPolicy
@@ -279,7 +280,8 @@ class _ConfinedBatch(_Batch):
         nodes = control.children[before, control.classes[tokens]]
         for place in np.flatnonzero((nodes == UNKNOWN) & self.active).tolist():
             one = self._place(place)
-            nodes[place] = control.find_child(int(before[place]), int(tokens[place]), one)
+            one.node = int(before[place])
+            nodes[place] = one.child(int(tokens[place]))
         self._nodes = np.where(self.active, nodes, OUT)
         within = self._nodes > DONE
         if int(self._count.max()) == self._tokens.shape[1]:

@@ -488,7 +488,7 @@ def open_writer(
     """
     chosen = choose_model(model)
     with naming(chosen, (ChargenError,)):
-        from chargen_ort.patterns import Place
+        from chargen_ort.places import Place
 
         generator = load_model(chosen)
         options = generator.options(**sampling)

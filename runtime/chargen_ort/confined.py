@@ -14,7 +14,8 @@ from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError
 from chargen_ort.graphs.writer import LOWEST
 from chargen_ort.options import SamplingOptions
-from chargen_ort.patterns import OUT, UNKNOWN, Place
+from chargen_ort.patterns import OUT, UNKNOWN
+from chargen_ort.places import Place
 from chargen_ort.runs import ConfinedRuns
 from chargen_ort.sampling import Draws, StopFinder
 from chargen_ort.writer import RunWriter, open_writer

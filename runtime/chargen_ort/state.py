@@ -12,7 +12,7 @@ from chargen_ort.confined import ConfinedWriter, log_weight
 from chargen_ort.engine import Engine
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import MAX_LENGTH, ROW_LIMIT, SEED_LIMIT, SamplingOptions
-from chargen_ort.patterns import Place
+from chargen_ort.places import Place
 from chargen_ort.records import MAX_TOKENS, Count, Sha256, TokenId
 from chargen_ort.strict import Record, Within, parse_record
 from chargen_ort.vocabulary import UnknownPolicy, check_policy
