@@ -7,6 +7,7 @@ import random
 import re
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from tests.conftest import (
     run_here,
 )
 
+ROOT = Path(__file__).parent.parent
 FEW = "abc\n"
 MANY = 1500
 
@@ -112,6 +114,16 @@ def test_the_same_seed_gives_the_same_text_on_every_path(generator, documents, o
             texts = write_texts(model.engine, iter([start] * 12), length, chosen, size, None)
             written = {each.index: (each.text, each.ended) for each in texts}
             assert [written[row] for row in range(12)] == expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("temperature", [0, 0.7])
+def test_runs_of_many_steps_and_of_one_write_the_same(precision, temperature):
+    """In each precision, of two layers: the masks in the graph and those before it."""
+    model = CharGenerator.load(ROOT / f"tests/golden/{precision}.onnx")
+    options = {"pattern": "[a-f]{3,7} ?[g-z]+", "temperature": temperature}
+    alone = [text for text, _ in confined(model, **options)]
+    assert model.generate_batch([""] * 12, 9, seed=1, batch_size=5, **options) == alone
 
 
 def test_a_text_is_confined_by_all_of_the_options_together(generator, documents):
