@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-distributed test-engines test-web web-tools check format bench bench-scores bench-serve bench-web soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
+.PHONY: help demo test test-distributed test-engines test-web web-tools check format bench bench-control bench-scores bench-serve bench-web soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
 
 help:
 	@echo "make demo    install, train on 'hello world', write text"
@@ -17,6 +17,7 @@ help:
 	@echo "make soak-serve  64 clients x 20, 10,000 fuzzed bodies, 10 minutes of mixed load (SOAK=n)"
 	@echo "make check   lint, format and types"
 	@echo "make bench   the benchmarks"
+	@echo "make bench-control  a million confined texts (COUNT=n MODEL=file CORPUS=file), what they cost"
 	@echo "make bench-serve  the server against the example, clients on the same machine"
 	@echo "make bench-web   JavaScript in Chromium beside onnxruntime-web and Python"
 	@echo "make bare    build the wheel, use it in an environment without torch"
@@ -89,6 +90,10 @@ soak: $(INSTALLED)
 	SOAK_STEPS=1000000 SOAK_LOADS=1000 $(BIN)/python -m pytest tests/test_robustness.py -k memory
 	$(BIN)/python -m tests.soak 30
 
+COUNT ?= 1000000
+bench-control: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.control --count $(COUNT) $(if $(MODEL),--model $(MODEL)) $(if $(CORPUS),--corpus $(CORPUS))
+
 bench-serve: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks serve
 
@@ -104,7 +109,6 @@ bare: $(INSTALLED)
 	build/bare/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt build/wheel/*.whl
 	cd build && bare/bin/python ../tests/bare_install.py bare/bin/chargen-ort
 
-COUNT ?= 1000000
 SECONDS ?= 1e9
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz --count $(COUNT) --seconds $(SECONDS)

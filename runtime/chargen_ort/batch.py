@@ -7,10 +7,12 @@ from itertools import chain, count, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.confined import LOWEST, MOST_TRIES, too_many_tries
+from chargen_ort.confined import MOST_TRIES, too_many_tries
 from chargen_ort.engine import Engine
+from chargen_ort.graphs.writer import LOWEST
 from chargen_ort.options import SamplingOptions
-from chargen_ort.patterns import DONE, OUT, Place
+from chargen_ort.patterns import DONE, OUT, UNKNOWN
+from chargen_ort.places import Place
 from chargen_ort.state import TextState
 from chargen_ort.stream import Ended
 from chargen_ort.vocabulary import UnknownPolicy
@@ -123,15 +125,18 @@ class _Batch:
         self.index[place] = index
         self._count[place] = self._left = 0
         self._writer.draws.start_row(place, index)
+        self._see(place, start)
+        self._writer.logits[place], self._writer.hidden[place] = self._read(start)
+
+    def _see(self, place: int, start: str) -> None:
+        """Have the penalty of a row count what its start has, and nothing else."""
         seen = self._writer.seen(place)
         if seen is not None:
             tokens = self._vocabulary.encode(start, self._unknown)
+            seen[:] = False
             seen[tokens] = True
             if not len(tokens) and self._end is None:  # an end token is none that a text has seen
                 seen[self._engine.config.separator_token] = True
-        logits, hidden = self._read(start)
-        self._writer.logits[place] = logits
-        self._writer.hidden[place] = hidden
 
     def _read(self, start: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits ``[vocab_size]`` and hidden after `start`; the same starts are read once."""
@@ -273,9 +278,10 @@ class _ConfinedBatch(_Batch):
             np.copyto(self._writer.logits, LOWEST, where=control.blocked[before])
         tokens = self._writer.write(1)[0]  # [batch]
         nodes = control.children[before, control.classes[tokens]]
-        for place in np.flatnonzero((nodes < 0) & self.active).tolist():
+        for place in np.flatnonzero((nodes == UNKNOWN) & self.active).tolist():
             one = self._place(place)
-            nodes[place] = control.find_child(int(before[place]), int(tokens[place]), one)
+            one.node = int(before[place])
+            nodes[place] = one.child(int(tokens[place]))
         self._nodes = np.where(self.active, nodes, OUT)
         within = self._nodes > DONE
         if int(self._count.max()) == self._tokens.shape[1]:
@@ -315,10 +321,13 @@ class _ConfinedBatch(_Batch):
         tries = int(self._tries[place]) + 1
         if tries >= MOST_TRIES:
             raise too_many_tries(self._options)
-        drawn = self._writer.draws.drawn(place)
-        self.begin(place, self.index[place], self._start[place])
-        self._writer.draws.start_row(place, self.index[place], drawn)
         self._tries[place] = tries
+        start, begun = self._start[place], self._place(place)
+        self._writer.logits[place], self._writer.hidden[place] = self._read(start)
+        self._count[place] = self._characters[place] = 0
+        begun.go_back(begun.tokens[: len(begun.tokens) - begun.drawn])
+        begun.drawn, self._nodes[place] = 0, begun.node
+        self._see(place, start)
 
     def _place(self, place: int) -> Place:
         """Where a row stands, for what the tree of its language does not know yet."""

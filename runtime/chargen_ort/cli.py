@@ -244,7 +244,7 @@ def generate(
         overrides = cast("SamplingOverrides", chosen_ones)
         SamplingOptions(**overrides)  # what is wrong with any model is refused before one is read
         start = read_start(start)
-        generator, chosen, options = open_writer(model, start, unknown, overrides)
+        generator, chosen, options = open_writer(model, start, length, unknown, overrides)
         novelty = read_novelty(chosen, generator, unique, new, not_in or [])
         report(f"model {chosen}, seed {options.seed}")
         if interactive:
@@ -522,7 +522,11 @@ def load_model(chosen: ChosenModel) -> "CharGenerator":
 
 
 def open_writer(
-    model: Path | None, start: str, unknown: Unknown | None, sampling: SamplingOverrides
+    model: Path | None,
+    start: str,
+    length: int,
+    unknown: Unknown | None,
+    sampling: SamplingOverrides,
 ) -> "tuple[CharGenerator, ChosenModel, SamplingOptions]":
     """Open the model and check the start and the options against it, before a text is begun.
 
@@ -531,11 +535,13 @@ def open_writer(
     """
     chosen = choose_model(model)
     with naming(chosen, (ChargenError,)):
+        from chargen_ort.places import Place
+
         generator = load_model(chosen)
         options = generator.options(**sampling)
         tokens = generator.vocabulary.encode(start, unknown)
         if options.controlled:
-            generator.engine.control(options).root(tokens.tolist(), 0, None)
+            Place(generator.engine.control(options)).confine(tokens.tolist(), length)
     return generator, chosen, options
 
 

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from chargen_ort.checks import shown_value
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError
+from chargen_ort.graphs.writer import LOWEST
 from chargen_ort.options import SamplingOptions
-from chargen_ort.patterns import OUT, Control, Place
+from chargen_ort.patterns import OUT, UNKNOWN
+from chargen_ort.places import Place
+from chargen_ort.runs import ConfinedRuns
 from chargen_ort.sampling import Draws, StopFinder
-from chargen_ort.writer import RunWriter, StepWriter
+from chargen_ort.writer import RunWriter, open_writer
 
 MOST_TRIES = 10_000  # of a text that is drawn exactly
-LOWEST = np.float32(-3e38)  # a score that is never drawn; infinity would make sums of nothing
 ENDED, ASTRAY = -1, -2  # instead of a token: the text has ended; it has left its language
 
 
@@ -31,23 +33,67 @@ def too_many_tries(options: SamplingOptions) -> OptionError:
     )
 
 
-class ConfinedWriter:
-    """Writes one text in its language, a step in one run.
+class MaskedWriter(RunWriter):
+    """Writes many tokens of one row in one run, which masks them by the tables of the language.
 
     Args:
-        inner: the writer of the one row.
-        control: the language.
-        exact: whether draws are free.
+        engine: the model that is open.
+        draws: of the row.
+        temperature: as of `RunWriter`.
+        place: where the text stands; whoever draws moves it.
+    """
+
+    def __init__(self, engine: Engine, draws: Draws, temperature: float, place: Place) -> None:
+        super().__init__(engine, draws, temperature, confined=True)
+        self._place = place
+
+    def ahead(self, most: int) -> list[int]:
+        """The tokens that come next, at least one and at most `most`; none of them is drawn."""
+        if self._taken == len(self._ahead):
+            self._run_ahead()
+        return self._ahead[self._taken : self._taken + most]
+
+    def take(self, count: int) -> None:
+        """Draw so many of those that are ahead."""
+        self._taken += count
+
+    def forget(self) -> None:
+        """Forget what was written ahead of what is drawn: it was not in the tables."""
+        self._ahead = self._ahead[: self._taken]
+
+    def _run_ahead(self) -> None:
+        self._settle()
+        runs, control = self._runs, self._place.control
+        if not isinstance(runs, ConfinedRuns):
+            raise AssertionError("the runs of a confined text have a language")
+        runs.use(control.blocked, control.children, control.classes)
+        runs.nodes[self._source][0] = self._place.node
+        super()._run_ahead()
+
+
+class ConfinedWriter:
+    """Writes one text in its language: many steps in one run, or one where filters want it so.
+
+    Args:
+        engine: the model that is open.
+        options: that confine the text.
+        row: number of the row in the seed's family of texts.
 
     Attributes:
         place: where the text stands in its language.
     """
 
-    most_steps = 1
-
-    def __init__(self, inner: RunWriter | StepWriter, control: Control, exact: bool) -> None:
-        self._inner, self._exact = inner, exact
-        self.place = Place(control)
+    def __init__(self, engine: Engine, options: SamplingOptions, row: int) -> None:
+        self.place = Place(engine.control(options))
+        self._exact = options.exact
+        # whether a text may end before its length is reached
+        self._may_end = options.pattern is not None or options.max_length is not None
+        self._masked: MaskedWriter | None = None
+        self._inner = open_writer(engine, options, (row,))
+        if isinstance(self._inner, RunWriter) and not options.exact:
+            draws = self._inner.draws
+            self._masked = MaskedWriter(engine, draws, options.temperature, self.place)
+            self._inner = self._masked
 
     @property
     def draws(self) -> Draws:
@@ -72,8 +118,13 @@ class ConfinedWriter:
         """Which tokens the penalty counts, bool ``[vocab_size]``; None without one. Writable."""
         return self._inner.seen(place)
 
+    def settle(self) -> None:
+        """Forget what was written ahead of what is drawn."""
+        self._inner.settle()
+
     def expect(self, most: int | None, certain: bool) -> None:
-        """Hear how many more tokens will be drawn, which changes nothing here."""
+        """Hear how many more tokens will be drawn at most; see `RunWriter.expect`."""
+        self._inner.expect(most, certain and not self._may_end)
 
     def draw(self) -> int:
         """Draw and read the next token; `ENDED` where none may or does follow.
@@ -83,31 +134,50 @@ class ConfinedWriter:
         place, control = self.place, self.place.control
         if control.end is None and place.closed:
             return ENDED
-        logits = self._inner.logits  # [1, vocab_size]
-        if self._exact:
-            token = int(self._inner.write(1)[0, 0])
-        else:
-            before = logits.copy()
-            np.copyto(logits[0], LOWEST, where=place.blocked)
-            try:
-                token = int(self._inner.write(1)[0, 0])
-            except BaseException:
-                logits[:] = before
-                raise
+        token = self._draw_masked() if self._masked is None and not self._exact else None
+        token = self._inner.draw() if token is None else token
+        known = control.children[place.node, control.classes[token]] != UNKNOWN
         child = place.child(token)
+        if not known and self._masked is not None:
+            self._masked.forget()
         if child == OUT:
             return ENDED if control.may_leave and place.accepting else ASTRAY
         place.move(token, child)
         return token
+
+    def _draw_masked(self) -> int:
+        logits = self._inner.logits  # [1, vocab_size]
+        before = logits.copy()
+        np.copyto(logits[0], LOWEST, where=self.place.blocked)
+        try:
+            return self._inner.draw()
+        except BaseException:
+            logits[:] = before
+            raise
 
     def draw_several(self, most: int, end: int | None = None) -> list[int]:
         """Draw and read tokens: at least one, at most `most`.
 
         None is drawn after the token `end`, nor after `ENDED`.
         """
-        tokens = [self.draw()]
-        while len(tokens) < min(most, 16) and tokens[-1] not in (end, ENDED):
-            tokens.append(self.draw())
+        place, control = self.place, self.place.control
+        if self._masked is None or (control.end is None and place.closed):
+            return [self.draw()]
+        children, classes = control.children, control.class_list
+        tokens: list[int] = []
+        node = place.node
+        for token in self._masked.ahead(most):  # `draw`, written out for what the tables know
+            child = children.item(node, classes[token])
+            if child in (UNKNOWN, OUT):
+                break
+            node = child
+            tokens.append(token)
+            if token == end or (end is None and control.closed.item(node)):
+                break
+        if not tokens:
+            return [self.draw()]
+        self._masked.take(len(tokens))
+        place.move_on(tokens, node)
         return tokens
 
     def draw_whole(

@@ -63,15 +63,16 @@ class _Sessions:
         steps: the session of the file's graph.
         private: those of private graphs, by their names.
         opening: held by the thread that opens one of those.
-        idle: runs of one row that wait for the next text, at a temperature and greedy.
+        idle: runs of one row that wait for the next text, at a temperature and greedy, and the same
+            of confined texts.
     """
 
     process: int
     steps: "InferenceSession"
     private: dict[str, "InferenceSession"] = field(default_factory=dict)
     opening: Lock = field(default_factory=Lock)
-    idle: tuple[deque[Runs], deque[Runs]] = field(
-        default_factory=lambda: (deque(maxlen=_MOST_IDLE), deque(maxlen=_MOST_IDLE))
+    idle: tuple[deque[Runs], ...] = field(
+        default_factory=lambda: tuple(deque(maxlen=_MOST_IDLE) for _ in range(4))
     )
 
 
@@ -128,19 +129,19 @@ class Engine:
         """The ONNX Runtime session; in a forked child a new one, made at first use."""
         return self._own_sessions().steps
 
-    def writer_session(self, greedy: bool) -> "InferenceSession":
+    def writer_session(self, greedy: bool, confined: bool = False) -> "InferenceSession":
         """The session of `chargen_ort.graphs.writer`, opened when it is first asked for.
 
         Raises:
             ArtifactError: ONNX Runtime refuses the graph.
         """
         sizes, precision = self.config.sizes, self.config.precision
-        name = "write greedily" if greedy else "write"
-        return self._private_session(name, lambda: writer_graph(sizes, precision, greedy))
+        name = ("write greedily" if greedy else "write") + (" confined" if confined else "")
+        return self._private_session(name, lambda: writer_graph(sizes, precision, greedy, confined))
 
-    def idle_runs(self, greedy: bool) -> deque[Runs]:
+    def idle_runs(self, greedy: bool, confined: bool = False) -> deque[Runs]:
         """The runs of one row that no text uses: to take one, and to put it back."""
-        return self._own_sessions().idle[greedy]
+        return self._own_sessions().idle[greedy + 2 * confined]
 
     def control(self, options: SamplingOptions) -> "Control":
         """The language that these options confine texts to; texts that are alike share it.

@@ -187,6 +187,8 @@ class SamplingOptions:
     def _check_control(self) -> None:
         if self.pattern is not None:
             instance("pattern", self.pattern, str)
+            if any("\ud800" <= character <= "\udfff" for character in self.pattern):
+                raise OptionError("pattern has a lone surrogate, which no text has; leave it out")
             if len(self.pattern) > MAX_PATTERN:
                 size = len(self.pattern)
                 raise OptionError(f"pattern has {size:,} characters; give at most {MAX_PATTERN:,}")

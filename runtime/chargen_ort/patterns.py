@@ -12,11 +12,10 @@ tokens that the pattern cannot tell apart are one branch: most steps are a look 
 """
 
 import re
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +24,19 @@ from chargen_ort.checks import shown_value
 from chargen_ort.errors import OptionError
 from chargen_ort.options import SamplingOptions
 from chargen_ort.records import Config
+from chargen_ort.token_classes import token_bytes, token_classes, token_lengths
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-OUT, DONE = 0, 1  # nodes: no text of the language begins so; the model has ended the text
-_FIRST = 2
+# nodes: it is not known yet; no text of the language begins so; the model has ended the text
+UNKNOWN, OUT, DONE = 0, 1, 2
+_FIRST = 3
 _MOST_CELLS = 1 << 25  # nodes times tokens: 32 MB
 _MOST_ROOTS = 256  # beginnings that are remembered
 # forced bytes would be cut into tokens by a tokenizer, where any of several ways is allowed
 _HEAD = '%llguidance {"no_forcing": true}\nstart: T\nT: '
 _INSTALL = "pip install 'chargen-ort[pattern]'"
-# what Python's parser would read as something else than Rust's, which decides
-_NOT_PYTHON = re.compile(r"\{,|\[\^?[\]\[]|\[:|&&|--|~~|\(\?[^:P]|\\(?![dDwWsSnrtf])[a-zA-Z]")
 
 
 class Control:
@@ -50,8 +49,8 @@ class Control:
     Attributes:
         options: as given.
         texts: of the tokens.
-        children: the node behind each class of tokens, ``[nodes, classes]``, -1 if not known yet.
-        classes: the class of each token, ``[vocab_size]``.
+        children: the node behind each class of tokens, ``[nodes, classes]``.
+        classes: the class of each token, ``[vocab_size]``; `class_list` has the same.
         blocked: the tokens that may not be drawn, bool ``[nodes, vocab_size]``.
         accepting: whether the text may end there, bool ``[nodes]``.
         closed: whether no character may follow, bool ``[nodes]``.
@@ -73,12 +72,13 @@ class Control:
         if options.pattern is not None:
             self._check_pattern(options.pattern)
         self.classes = token_classes(config, options)
+        self.class_list: list[int] = self.classes.tolist()
         self._lock = RLock()  # of what is below
         self._matchers: dict[tuple[int, int | None], LLMatcher] = {}
         self._roots: dict[tuple[tuple[int, ...], int, int | None], int] = {}
         self._count = _FIRST
         rows, count = 64, int(self.classes.max()) + 1
-        self.children = np.full((rows, count), -1, dtype=np.int64)
+        self.children = np.full((rows, count), UNKNOWN, dtype=np.int64)
         self.blocked = np.zeros((rows, len(self._tokens)), dtype=bool)
         self.accepting = np.zeros(rows, dtype=bool)
         self.closed = np.zeros(rows, dtype=bool)
@@ -162,25 +162,35 @@ class Control:
     def _grow(self) -> None:
         rows = len(self.accepting)
         # new arrays, so that whoever holds the old ones goes on with them
-        self.children = np.concatenate([self.children, np.full_like(self.children, -1)])
+        self.children = np.concatenate([self.children, np.full_like(self.children, UNKNOWN)])
         self.blocked = np.concatenate([self.blocked, np.zeros_like(self.blocked)])
         self.accepting = np.concatenate([self.accepting, np.zeros(rows, dtype=bool)])
         self.closed = np.concatenate([self.closed, np.zeros(rows, dtype=bool)])
 
-    def find_child(self, node: int, token: int, place: "Place") -> int:
-        """The node behind a token that no text took before; `place` is that of the text."""
+    def find_child(
+        self, node: int, token: int, matcher: "Callable[[], LLMatcher]"
+    ) -> tuple[int, bool]:
+        """The node behind a token that no text took before.
+
+        Args:
+            node: before it.
+            token: that is taken.
+            matcher: gives one that has read the text up to `node`.
+
+        Returns:
+            the node, and whether the matcher has read the token.
+        """
         with self._lock:
             kind = self.classes[token]
             known = int(self.children[node, kind])
-            if known < 0:
-                matcher = place.matcher()
-                known = OUT
-                if matcher.validate_tokens([token]):
-                    matcher.consume_token(token)
-                    place.consumed += 1
-                    known = self.add_node(matcher)
-                self.children[node, kind] = known
-            return known
+            if known != UNKNOWN:
+                return known, False
+            reader, known = matcher(), OUT
+            if reader.validate_tokens([token]):
+                reader.consume_token(token)
+                known = self.add_node(reader)
+            self.children[node, kind] = known
+            return known, known != OUT
 
     def _check_pattern(self, pattern: str) -> None:
         from llguidance import LLMatcher
@@ -257,203 +267,6 @@ class Control:
         wanted = ", ".join(part for part in asked if part)
         begins = f"begins with {shown_value(start)} and " if start else ""
         return f"no text of this model's characters {begins}{wanted}; ask for less"
-
-
-class Place:
-    """Where one text stands in its language.
-
-    Args:
-        control: the language.
-        tokens: of the text so far.
-        begun, room: see `Control.new_matcher`.
-
-    Attributes:
-        control, begun, room: as given.
-        tokens: of the text so far, its start included.
-        node: of `control`.
-        consumed: how many of the tokens the matcher has read.
-        drawn: how many of them were drawn, where a batch keeps count.
-
-    Raises:
-        OptionError: no text of the language begins so.
-    """
-
-    def __init__(
-        self,
-        control: Control,
-        tokens: Iterable[int] = (),
-        begun: int = 0,
-        room: int | None = None,
-    ) -> None:
-        self.control, self.begun, self.room = control, begun, room
-        self.tokens = list(tokens)
-        self.node = control.root(self.tokens, begun, room)
-        self._matcher: LLMatcher | None = None
-        self.consumed = self.drawn = 0
-
-    @property
-    def characters(self) -> int:
-        """How many characters the text has so far."""
-        return int(self.control.lengths[self.tokens].sum()) if self.tokens else 0
-
-    @property
-    def accepting(self) -> bool:
-        """Whether the text may end here."""
-        return bool(self.control.accepting[self.node])
-
-    @property
-    def closed(self) -> bool:
-        """Whether no character may follow."""
-        return bool(self.control.closed[self.node])
-
-    @property
-    def blocked(self) -> NDArray[np.bool_]:
-        """The tokens that may not be drawn, bool ``[vocab_size]``."""
-        blocked: NDArray[np.bool_] = self.control.blocked[self.node]
-        return blocked
-
-    def matcher(self) -> "LLMatcher":
-        """One that has read the tokens so far."""
-        if self._matcher is None:
-            self._matcher, self.consumed = self.control.new_matcher(self.begun, self.room), 0
-        if rest := self.tokens[self.consumed :]:
-            self._matcher.consume_tokens(rest)
-            self.consumed = len(self.tokens)
-        return self._matcher
-
-    def child(self, token: int) -> int:
-        """The node behind a token; `OUT` if it leads out of the language."""
-        control = self.control
-        node = int(control.children[self.node, control.classes[token]])
-        return node if node >= 0 else control.find_child(self.node, token, self)
-
-    def move(self, token: int, node: int) -> None:
-        """Go to the child behind a token."""
-        self.node = node
-        self.tokens.append(token)
-        if self.control.full and node > DONE:
-            self.adopt(self.control.renewed())
-
-    def adopt(self, control: Control) -> None:
-        """Go on in the empty tree of the same language."""
-        matcher = self.matcher()
-        self.control, self.node = control, control.add_node(matcher)
-
-    def go_back(self, tokens: Sequence[int]) -> None:
-        """Stand again where the text had these tokens, which are a beginning of what it has."""
-        self.tokens = list(tokens)
-        if self.consumed > len(tokens):
-            self._matcher, self.consumed = None, 0
-        # the tree may have been renewed in the meantime
-        self.node = self.control.root(self.tokens, self.begun, self.room)
-
-    def restart(self, tokens: Sequence[int] = (), begun: int = 0, room: int | None = None) -> None:
-        """Stand where a text has these tokens; the arguments and errors are those of the class."""
-        self.node = self.control.root(tokens, begun, room)
-        self.tokens, self.begun, self.room = list(tokens), begun, room
-        self._matcher = None
-
-    def check(self, tokens: Sequence[int]) -> None:
-        """Refuse tokens that the text cannot go on by.
-
-        Raises:
-            OptionError: no text of the language goes on so.
-        """
-        self.control.root([*self.tokens, *tokens], self.begun, self.room)
-
-    def feed(self, tokens: Sequence[int]) -> None:
-        """Go on by tokens that were not drawn; errors are those of `check`."""
-        self.restart([*self.tokens, *tokens], self.begun, self.room)
-
-    def confine(self, tokens: Sequence[int], length: int | None) -> None:
-        """Bound what follows after `tokens`, which are then to be fed.
-
-        Args:
-            tokens: that the text goes on by; stop strings are looked for behind them.
-            length: characters at most after that; None is any number.
-
-        Raises:
-            OptionError: no text of the language goes on so.
-        """
-        both = [*self.tokens, *tokens]
-        begun = int(self.control.lengths[both].sum()) if both else 0
-        room = None if length is None else begun + length
-        self.control.root(both, begun, room)
-        self.restart(self.tokens, begun, room)
-
-
-def token_bytes(config: Config) -> list[bytes]:
-    """What each token writes, in UTF-8; nothing for the end token."""
-    return [text.encode("utf-8", "surrogatepass") for text in config.tokens]
-
-
-def token_lengths(config: Config) -> NDArray[np.int64]:
-    """How many characters each token writes, ``[vocab_size]``."""
-    return np.array([len(text) for text in config.tokens], dtype=np.int64)
-
-
-def token_classes(config: Config, options: SamplingOptions) -> NDArray[np.int64]:
-    """Numbers for tokens, the same for those that lead to the same wherever they stand.
-
-    Characters are told apart where a literal, range or class of the pattern has one and not the
-    other; those of banned and stop strings are on their own. A pattern that Python's parser might
-    read in another way than llguidance's has no two characters alike.
-    """
-    sets = _character_sets(options.pattern) if options.pattern is not None else []
-    own = set("".join([*options.ban, *options.stops]))
-    characters = config.vocabulary.characters
-    kinds: dict[str, Any] = {}
-    for character in characters:
-        alone = sets is None or character in own or ord(character) > 127
-        point = ord(character)
-        kinds[character] = point if alone else tuple(point in each for each in sets) if sets else ()
-    numbers: dict[Any, int] = {}
-    classes = []
-    for token, text in enumerate(config.tokens):
-        known = bool(text) and all(character in kinds for character in text)
-        kind = tuple(kinds[character] for character in text) if known else ("token", token)
-        classes.append(numbers.setdefault(kind, len(numbers)))
-    return np.array(classes, dtype=np.int64)
-
-
-def _character_sets(pattern: str) -> list[set[int]] | None:
-    """The sets of ASCII characters that a pattern tells apart; None if that is not known."""
-    if _NOT_PYTHON.search(pattern) or not pattern.isascii():
-        return None
-    from re import _parser  # type: ignore[attr-defined]
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            tree = _parser.parse(pattern)
-    except (re.error, RecursionError, OverflowError, Warning):
-        return None
-    found: list[set[int]] = []
-    _collect_sets(tree, found)
-    return found
-
-
-_CATEGORIES = {
-    "DIGIT": set(range(48, 58)),
-    "SPACE": {*range(9, 14), 32},
-    "WORD": {*range(48, 58), *range(65, 91), 95, *range(97, 123)},
-}
-
-
-def _collect_sets(tree: Any, found: list[set[int]]) -> None:
-    """Add the sets of what `re` has parsed: nested sequences, and pairs of a name and its parts."""
-    name = str(tree[0]) if isinstance(tree, tuple) and tree else ""
-    if name in ("LITERAL", "NOT_LITERAL"):
-        found.append({tree[1]})
-    elif name == "RANGE":
-        found.append(set(range(tree[1][0], min(tree[1][1], 127) + 1)))
-    elif name == "CATEGORY":
-        found.append(_CATEGORIES[str(tree[1]).rsplit("_", 1)[1]])
-    elif name == "ANY":
-        found.append({10})
-    elif hasattr(tree, "__getitem__") and not isinstance(tree, str):
-        for part in tree:
-            _collect_sets(part, found)
 
 
 def _anchored(pattern: str) -> str:

@@ -139,6 +139,8 @@ class Config(Record):
             if getattr(self, name) not in own:
                 return f"the {name} {getattr(self, name)!r} is not one character of the vocabulary"
         self.vocabulary.check_writable(self.sampling.stops)
+        if self.sampling.controlled:
+            return "sampling confines the text, which a call does and no model; leave that out"
         return ""
 
 

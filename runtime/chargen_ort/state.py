@@ -12,7 +12,7 @@ from chargen_ort.confined import ConfinedWriter, log_weight
 from chargen_ort.engine import Engine
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import MAX_LENGTH, ROW_LIMIT, SEED_LIMIT, SamplingOptions
-from chargen_ort.patterns import Place
+from chargen_ort.places import Place
 from chargen_ort.records import MAX_TOKENS, Count, Sha256, TokenId
 from chargen_ort.strict import Record, Within, parse_record
 from chargen_ort.vocabulary import UnknownPolicy, check_policy
@@ -96,12 +96,13 @@ class TextState:
         self._unknown = check_policy(unknown)
         self.texts = engine.config.tokens  # the end token's is empty
         self._end = vocabulary.end_token
-        writer = open_writer(engine, options, (row,))
-        self._writer: RunWriter | StepWriter | ConfinedWriter = writer
+        self._writer: RunWriter | StepWriter | ConfinedWriter
         self._place: Place | None = None
         if options.controlled:
-            confined = ConfinedWriter(writer, engine.control(options), options.exact)
-            self._writer, self._place = confined, confined.place
+            self._writer = ConfinedWriter(engine, options, row)
+            self._place = self._writer.place
+        else:
+            self._writer = open_writer(engine, options, (row,))
         self._fed = False
         self.piece_size = engine.steps_per_call()
 
@@ -247,6 +248,7 @@ class TextState:
             OptionError: no text of its language does.
         """
         if self._place is not None:
+            self._writer.settle()  # what was written ahead was within other bounds
             self._place.confine(start.tolist(), length)
 
     def draw_whole(self, most: int | None, over: Callable[[], bool]) -> str:
