@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,10 +30,9 @@ from chargen_ort.records import MAX_TOKENS, Config, Training
 from chargen_train.base import (
     BaseModel,
     base_settings,
-    corpus_for,
+    describe_start,
     load_base,
     refuse_other_base,
-    widen,
 )
 from chargen_train.checkpoint import (
     Checkpoint,
@@ -45,11 +44,13 @@ from chargen_train.checkpoint import (
     saved_reading,
 )
 from chargen_train.comparison import compared, measure_yardstick, plan_samples
-from chargen_train.corpus import Corpus, choose_separator, corpus_name, load_corpus
+from chargen_train.corpus import Corpus, choose_separator, load_corpus
 from chargen_train.device import choose_device
 from chargen_train.events import Observer, Observers, Supervision, TrainedModel
 from chargen_train.files import check_writable
 from chargen_train.history import describe_corpus
+from chargen_train.ids import TokenStore
+from chargen_train.inputs import corpus_name, find_inputs
 from chargen_train.model import CharGRU
 from chargen_train.reading import Reading
 from chargen_train.recipe import (
@@ -70,7 +71,7 @@ DEFAULT_SAMPLING = SamplingOptions(temperature=0.8)  # a little below 1 reads be
 
 
 def train_and_export(
-    corpus_path: Path,
+    corpus_paths: Path | Sequence[Path],
     out: str | Path | None = None,
     preset: str | None = None,
     observer: Observer = Observer(),  # noqa: B008 - does nothing
@@ -84,10 +85,10 @@ def train_and_export(
     reading: Reading = Reading(),  # noqa: B008 - frozen
     **overrides: Unpack[Overrides],
 ) -> tuple[Artifact, Path]:
-    """Train on a text file and write the artifact, and its run into a folder beside it.
+    """Train on text files and write the artifact, and its run into a folder beside it.
 
     Args:
-        corpus_path: a UTF-8 text.
+        corpus_paths: what to learn from, see `chargen_train.corpus.load_corpus`.
         out: the file or folder to write, see `training_path`.
         preset: name of a preset of `chargen_train.recipe`.
         observer: is told how the work goes, and can stop it.
@@ -108,48 +109,59 @@ def train_and_export(
             diverged or was stopped, or no parity; then no artifact was written.
     """
     begun = time.monotonic() if begun is None else begun
-    path = training_path(corpus_path, out)
+    paths = (corpus_paths,) if isinstance(corpus_paths, Path) else tuple(corpus_paths)
+    path = training_path(paths, out)
     base = None if base_path is None else load_base(base_path)
     if base is not None and not resume:
         overrides = base_settings(base, preset, overrides)
-    folder = RunFolder(path)
+    folder, known = RunFolder(path), None if base is None else base.vocabulary
     if resume:
-        reading = saved_reading(folder.checkpoint, reading)
-    corpus = load_corpus(corpus_path, reading)
-    inputs = [corpus_path]
-    if reading.holdout_kind == "file":
-        inputs.append(Path(str(reading.holdout)))
-    if base_path is not None:
-        inputs.append(base_path)
-    target = Target(Origin(corpus.name, corpus.sha256), tuple(inputs), overwrite)
-    gate = precision, max_loss_increase
-    job = _Job(corpus_path, corpus, path, folder, target, *gate, observer, base)
-    precisions = _check(job, preset, overrides)
-    with job.folder.in_use(create=not resume):
-        job, recipe, checkpoint = _begin(job, preset, resume, overrides)
-        corpus = job.corpus
-        samples, seconds = plan_samples(corpus, recipe)
-        seconds += 0.0 if resume else rehearse(corpus, recipe, precisions)
-        supervision = Supervision(job.folder.checkpoint, checkpoint_minutes, begun, seconds)
-        recorder = RunRecorder(job.folder, observer.on_warning)
-        yardstick = measure_yardstick(corpus, recipe)
-        told = Observers(recorder, observer)
-        trained = train(corpus, recipe, told, supervision, checkpoint, base)
-        trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING, samples)
-        observer.on_trained(trained)
-        for note in trained.notes:
-            observer.on_warning(note)
-        artifact = _export(job, trained)
-        recorder.finish(artifact)
-        _write_all(job, artifact)
-        return artifact, path
+        reading, known = saved_reading(folder.checkpoint, reading)
+    inputs = _inputs(paths, path, reading, base_path)
+    with TokenStore(folder.path, folder.ids if resume else None) as store:
+        corpus = load_corpus(paths, reading, store, known, observer.on_reading)
+        target = Target(Origin(corpus.name, corpus.sha256), inputs, overwrite)
+        gate = precision, max_loss_increase
+        job = _Job(paths, corpus, path, folder, target, *gate, observer, base)
+        precisions = _check(job, preset, overrides)
+        with folder.in_use(create=not resume):
+            job, recipe, checkpoint = _begin(job, preset, resume, overrides)
+            store.keep(folder.ids)
+            return _run(job, recipe, checkpoint, precisions, begun, checkpoint_minutes), path
+
+
+def _run(
+    job: "_Job",
+    recipe: Recipe,
+    checkpoint: Checkpoint | None,
+    precisions: Iterable[str],
+    begun: float,
+    checkpoint_minutes: float,
+) -> Artifact:
+    """Train, from `checkpoint` on if there is one, and write the artifacts; gives that in fp32."""
+    corpus, observer = job.corpus, job.observer
+    samples, seconds = plan_samples(corpus, recipe)
+    seconds += 0.0 if checkpoint else rehearse(corpus, recipe, precisions)
+    supervision = Supervision(job.folder.checkpoint, checkpoint_minutes, begun, seconds)
+    recorder = RunRecorder(job.folder, observer.on_warning)
+    yardstick = measure_yardstick(corpus, recipe)
+    told = Observers(recorder, observer)
+    trained = train(corpus, recipe, told, supervision, checkpoint, job.base)
+    trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING, samples)
+    observer.on_trained(trained)
+    for note in trained.notes:
+        observer.on_warning(note)
+    artifact = _export(job, trained)
+    recorder.finish(artifact)
+    _write_all(job, artifact)
+    return artifact
 
 
 @dataclass(frozen=True)
 class _Job:
     """What is to be written, of which text, and who is told; see `train_and_export`."""
 
-    corpus_path: Path
+    corpus_paths: tuple[Path, ...]
     corpus: Corpus
     path: Path
     folder: RunFolder
@@ -160,13 +172,34 @@ class _Job:
     base: BaseModel | None
 
 
-def training_path(corpus_path: Path, out: str | Path | None) -> Path:
+def training_path(corpus_paths: Sequence[Path], out: str | Path | None) -> Path:
     """The artifact that `train_and_export` writes; without `out`, artifacts/<corpus name>.onnx.
 
     Raises:
         OptionError: `out` is empty.
     """
-    return output_path(out, f"{corpus_name(corpus_path)}.onnx", DEFAULT_FOLDER)
+    return output_path(out, f"{corpus_name(corpus_paths)}.onnx", DEFAULT_FOLDER)
+
+
+def _inputs(
+    paths: Sequence[Path], path: Path, reading: Reading, base: Path | None
+) -> tuple[Path, ...]:
+    """Every file that a run reads, of which none may be written to.
+
+    Raises:
+        CorpusError: see `find_inputs`.
+        OptionError: the artifact would lie in a folder that is read.
+    """
+    for folder in paths:
+        if folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+            raise OptionError(
+                f"cannot write {path}: it is in the folder {folder}, which this command reads, and "
+                "would be part of the corpus the next time; choose another --out"
+            )
+    inputs = [each.path for each in find_inputs(paths)]
+    if reading.holdout_kind == "file":
+        inputs.append(Path(str(reading.holdout)))
+    return (*inputs, *([] if base is None else [base]))
 
 
 def _check(job: _Job, preset: str | None, overrides: Overrides) -> Iterable[str]:
@@ -211,7 +244,7 @@ def _begin(
     corpus, observer = job.corpus, job.observer
     if not resume:
         if job.base is not None:
-            corpus = corpus_for(job.base, corpus)
+            corpus = replace(corpus, notes=(*corpus.notes, describe_start(job.base, corpus)))
         recipe = _choose_recipe(corpus, preset, overrides, partial(measure_speed, corpus))
         if note := job.folder.begin(corpus, recipe):
             observer.on_warning(note)
@@ -220,10 +253,10 @@ def _begin(
     settings = asdict(_choose_recipe(corpus, preset, overrides))
     given = settings if preset else {name: settings[name] for name in given_settings(overrides)}
     checkpoint, note = load_latest(job.folder.checkpoint)
-    refuse_other(checkpoint, corpus.sha256, given)
+    refuse_other(checkpoint, corpus, given)
     if job.base is not None:
         refuse_other_base(job.base, checkpoint.base)
-    corpus = _corpus_of(checkpoint, corpus)
+    refuse_misfit(checkpoint, corpus)
     if note:
         observer.on_warning(note)
     job.folder.go_on(corpus, checkpoint)
@@ -263,7 +296,7 @@ def _write_all(job: _Job, artifact: Artifact) -> None:
         ):
             job.observer.on_written(variant, path, job.corpus)
     except OptionError as error:
-        command = _convert_command(job.path, job.corpus_path, "--precision", job.precision)
+        command = _convert_command(job.path, job.corpus_paths, "--precision", job.precision)
         raise OptionError(f"{error}; {job.path} is whole, go on with: {command}") from None
 
 
@@ -275,11 +308,10 @@ def _describe_rest(job: _Job, steps: int) -> str:
         except OptionError:
             continue
         if saved == steps:
-            command = _convert_command(path, job.corpus_path)
+            command = _convert_command(path, job.corpus_paths)
             return f"the trained model is whole in {path}; go on with: {command}"
-        command = shlex.join(
-            ["train-export", str(job.corpus_path), "--out", str(job.path), "--resume"]
-        )
+        words = [*map(str, job.corpus_paths), "--out", str(job.path), "--resume"]
+        command = shlex.join(["train-export", *words])
         return (
             f"the last checkpoint, of step {saved:,} of {steps:,}, is whole in {path}; go on with: "
             f"{command}"
@@ -287,8 +319,9 @@ def _describe_rest(job: _Job, steps: int) -> str:
     return "no checkpoint could be saved either, so the model is lost"
 
 
-def _convert_command(file: Path, text: Path, *options: str) -> str:
-    return shlex.join(["train-export", "convert", str(file), *options, "--text", str(text)])
+def _convert_command(file: Path, texts: Iterable[Path], *options: str) -> str:
+    named = [word for text in texts for word in ("--text", str(text))]
+    return shlex.join(["train-export", "convert", str(file), *options, *named])
 
 
 def rehearse(corpus: Corpus, recipe: Recipe, precisions: Iterable[str] = ()) -> float:
@@ -340,32 +373,20 @@ def export(
     return artifact
 
 
-def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_path: Path) -> Artifact:
+def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_paths: Sequence[Path]) -> Artifact:
     """The artifact of the best weights that a checkpoint holds, in memory.
 
     Raises:
-        OptionError: `corpus_path` is not the text that the run reads.
+        OptionError: `corpus_paths` are not the text that the run reads.
         ParityError: the graph and the model disagree.
     """
-    corpus = load_corpus(corpus_path, checkpoint.reading)
-    refuse_other(checkpoint, corpus.sha256, {})
-    corpus = _corpus_of(checkpoint, corpus)
+    corpus = load_corpus(corpus_paths, checkpoint.reading, known=checkpoint.known)
+    refuse_other(checkpoint, corpus, {})
+    refuse_misfit(checkpoint, corpus)
     trained = trained_so_far(corpus, checkpoint)
     yardstick = measure_yardstick(corpus, checkpoint.recipe)
     trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING)
     return make_artifact(trained.model, corpus, trained.summary)
-
-
-def _corpus_of(checkpoint: Checkpoint, corpus: Corpus) -> Corpus:
-    """The corpus of a checkpoint, with the characters of the base that its run began with.
-
-    Raises:
-        OptionError: see `refuse_misfit`.
-    """
-    if checkpoint.base is not None:
-        corpus = widen(corpus, checkpoint.vocabulary)
-    refuse_misfit(checkpoint, corpus)
-    return corpus
 
 
 def make_artifact(

@@ -8,6 +8,7 @@ from chargen_ort.artifact import Artifact, read_artifact, seal
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.records import Training
 from chargen_train.files import as_option_error, refuse_special, write_atomically
+from chargen_train.inputs import combined_sha256, describe_many
 from chargen_train.run_folder import RunFolder
 
 _DIGITS = 12  # of a SHA-256, in messages
@@ -20,7 +21,7 @@ class Origin:
 
     Attributes:
         name: for messages.
-        sha256: of the file, which tells corpora apart.
+        sha256: of the file, or of several, see `combined_sha256`; it tells corpora apart.
     """
 
     name: str
@@ -29,7 +30,8 @@ class Origin:
     @classmethod
     def of(cls, training: Training) -> "Origin":
         """That of an artifact, by what its `chargen.training` says."""
-        return cls(training.corpora[0].name, training.corpora[0].sha256)
+        names, hashes = zip(*((each.name, each.sha256) for each in training.corpora), strict=True)
+        return cls(describe_many(names), combined_sha256(hashes))
 
     def __str__(self) -> str:
         return f"{self.name} (SHA-256 {self.sha256[:_DIGITS]}…)"

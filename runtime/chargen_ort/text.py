@@ -61,7 +61,7 @@ def read_stream(file: BinaryIO, name: str) -> Text:
     Raises:
         CorpusError: see `TextReader`; also if there are more than `MAX_UNPACKED` bytes.
     """
-    with _as_corpus_error(name):
+    with as_corpus_error(name):
         reader = TextReader(file, Source(name), MAX_UNPACKED)
         text = "".join(reader)
         return Text(text, reader.sha256, reader.notes)
@@ -77,18 +77,24 @@ def decode_text(data: bytes, name: str) -> str:
 
 
 @contextlib.contextmanager
-def open_text(path: Path) -> Iterator["TextReader"]:
+def open_text(
+    path: Path, encoding: str | None = None, asks: bool = False
+) -> Iterator["TextReader"]:
     """Open a file to read its text in pieces.
 
     Regular files are read, and pipes that somebody writes to, so that ``<(command)`` and
     ``/dev/stdin`` work; a named pipe that has no writer after two seconds is refused, as are
     devices and sockets, because some of them never end.
 
+    Args:
+        path: of the file.
+        encoding, asks: see `TextReader`.
+
     Raises:
         CorpusError: no such file, none that is read, not readable, or the memory does not suffice
             for what is done with it; also whatever `TextReader` raises.
     """
-    with _as_corpus_error(str(path)):
+    with as_corpus_error(str(path)):
         if "\0" in str(path):  # no file has such a name, and os.stat raises ValueError
             raise CorpusError(f"no such file: {str(path)!r}")
         _refuse_kind(path, os.stat(path).st_mode)
@@ -97,11 +103,12 @@ def open_text(path: Path) -> Iterator["TextReader"]:
             mode = os.fstat(file.fileno()).st_mode
             _refuse_kind(path, mode)
             if not stat.S_ISFIFO(mode):
-                yield TextReader(file, Source(str(path), path))
+                yield TextReader(file, Source(str(path), path, asks=asks), encoding=encoding)
                 return
             begin = _await_writer(file.fileno(), path)
             os.set_blocking(file.fileno(), True)
-            yield TextReader(file, Source(str(path)), MAX_UNPACKED, begin=begin)
+            source = Source(str(path), asks=asks)
+            yield TextReader(file, source, MAX_UNPACKED, begin=begin, encoding=encoding)
 
 
 class TextReader:
@@ -117,6 +124,8 @@ class TextReader:
         limit: bytes that may come, after unpacking; what is unpacked from gzip always has one.
         size: bytes that are decoded at a time.
         begin: bytes that were read from the file before.
+        encoding: of the text, a name that Python knows; None is UTF-8, or what a mark says. Where
+            the command has an option for it, the source says so.
     """
 
     def __init__(
@@ -126,8 +135,10 @@ class TextReader:
         limit: int | None = None,
         size: int = CHUNK,
         begin: bytes = b"",
+        encoding: str | None = None,
     ) -> None:
         self._raw = _Raw(file, begin)
+        self._given = encoding
         self._source = source
         self._limit = limit
         self._size = size
@@ -138,11 +149,11 @@ class TextReader:
     def __iter__(self) -> Iterator[str]:
         chunks = self._chunks()
         head = next(chunks, b"")
-        self._encoding, skip = marked_encoding(head)
+        self._encoding, skip = (self._given, 0) if self._given else marked_encoding(head)
         if not skip:
-            refuse_foreign(head, self._source)
+            refuse_foreign(head, self._source, self._encoding)
         self._line_ends.marks += skip > 0 and self._encoding == "utf-8"
-        decoder = Decoder(self._encoding, skip)
+        decoder = Decoder(self._encoding, skip, self._given is not None)
         for chunk in self._cut(head[skip:], chunks):
             piece = self._line_ends.feed(decoder.feed(chunk))
             if piece and not decoder.failed:
@@ -159,6 +170,11 @@ class TextReader:
         decoder.refuse(self._source)
         if piece:
             yield piece
+
+    @property
+    def read(self) -> int:
+        """Bytes that were read so far, as they are on disk."""
+        return self._raw.size
 
     @property
     def sha256(self) -> str:
@@ -207,6 +223,7 @@ class _Raw:
 
     def __init__(self, file: BinaryIO, begin: bytes) -> None:
         self.hash = hashlib.sha256(begin)
+        self.size = len(begin)
         self._file = file
         self._waiting = begin
         self._ended = False
@@ -221,6 +238,7 @@ class _Raw:
         data = self._file.read(missing if size >= 0 else -1)
         self._ended = size < 0 or len(data) < missing
         self.hash.update(data)
+        self.size += len(data)
         return begin + data if begin else data
 
     def peek(self, size: int) -> bytes:
@@ -270,7 +288,8 @@ def _as_gzip_error(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _as_corpus_error(name: str) -> Iterator[None]:
+def as_corpus_error(name: str) -> Iterator[None]:
+    """A context in which what goes wrong with a text, `name`, becomes one line."""
     try:
         yield
     except FileNotFoundError:

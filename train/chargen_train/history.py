@@ -8,15 +8,14 @@ from chargen_train.corpus import Corpus
 from chargen_train.evaluate import Losses, bits_per_char
 from chargen_train.split import WINDOW
 
+_MOST_FILES = 256  # that a record holds
 _LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)  # of the scores' quantiles
 
 
 def describe_corpus(corpus: Corpus) -> Training:
     """The record of a model that has not been trained on `corpus` yet."""
     return Training(
-        corpora=(
-            CorpusFacts(name=printable(corpus.name), sha256=corpus.sha256, characters=len(corpus)),
-        ),
+        corpora=_corpora(corpus),
         characters=len(corpus),
         training_characters=corpus.training.characters,
         split=Split(
@@ -26,6 +25,17 @@ def describe_corpus(corpus: Corpus) -> Training:
         ),
         settings={},
         versions={},
+    )
+
+
+def _corpora(corpus: Corpus) -> tuple[CorpusFacts, ...]:
+    """The files of a corpus; as one, if there are more than a record holds."""
+    whole = CorpusFacts(name=printable(corpus.name), sha256=corpus.sha256, characters=len(corpus))
+    if not 1 < len(corpus.sources) <= _MOST_FILES:
+        return (whole,)
+    return tuple(
+        CorpusFacts(name=printable(each.name), sha256=each.sha256, characters=each.characters)
+        for each in corpus.sources
     )
 
 

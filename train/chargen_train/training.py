@@ -49,7 +49,7 @@ def train(
     seconds = supervision.export_seconds
     begun = supervision.clock() if supervision.begun is None else supervision.begun
     if resume is not None:
-        refuse_other(resume, corpus.sha256, asdict(recipe))
+        refuse_other(resume, corpus, asdict(recipe))
     device = choose_device(resume.plan.device if resume else recipe.device)
     most = torch.get_num_threads()
     count = resume.plan.threads if resume else choose_threads(recipe, device)
