@@ -41,7 +41,7 @@ def read(data):
 
 def seal(payload):
     digest = hashlib.sha256(payload).hexdigest()
-    return f"chargen checkpoint 4\n{digest}\n".encode() + payload
+    return f"chargen checkpoint 5\n{digest}\n".encode() + payload
 
 
 def forge(content):

@@ -147,8 +147,8 @@ _MinCount = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Read characters that the text has less often as one unknown character, which the "
-        "model never writes. The default is 1: every character counts.",
+        help="Read characters that the text has less often as one unknown character, U+FFFD. "
+        "The default is 1: every character counts.",
         rich_help_panel=_TEXT,
     ),
 ]

@@ -194,11 +194,11 @@ class _Part:
     def _read(self, each: Input, several: bool) -> SourceFile:
         with each.open(self.reading.encoding) as reader:
             source = Source(reader, self.reading, str(each))
-            joins = self.reading.separator == "\n" and self.numbers.last not in ("", "\n")
+            runs_on = source.in_lines and self.numbers.last not in ("", "\n")
             for text in source:
-                if text and joins:
+                if text and runs_on:
                     self.numbers.add("\n")
-                    self.added, joins = self.added + 1, False
+                    self.added, runs_on = self.added + 1, False
                 self.numbers.add(text)
                 self.tell(self.read + reader.read, self.size)
             self.read += reader.read

@@ -160,14 +160,20 @@ def load_corpus(
         OptionError: the file for the tokens cannot be written.
     """
     paths = [paths] if isinstance(paths, Path) else paths
-    store = TokenStore() if store is None else store
+    if store is None:
+        with TokenStore() as store:
+            return load_corpus(paths, reading, store, known, tell)
     inputs, measure = find_inputs(paths), _measure_of(reading)
     if not reading.skip_unreadable:
         refuse_unreadable(inputs, reading.encoding)
     if store.kept is not None and (found := _reused(store.kept, inputs, measure, reading, known)):
         return found
     name = corpus_name(paths)
-    title = str(paths[0]) if len(paths) == 1 else f"{paths[0]} with {len(paths) - 1:,} more"
+    title = (
+        str(inputs[0] if paths == [STDIN] else paths[0])
+        if len(paths) == 1
+        else f"{paths[0]} with {len(paths) - 1:,} more"
+    )
     collected = collect(inputs, measure, reading, store, tell)
     characters = sum(each.characters for each in collected.sources) + collected.added
     if collected.cut < 2:

@@ -90,11 +90,13 @@ class Source:
 
     Attributes:
         characters: code points of the file that were read.
+        in_lines: whether the text stays as it is, so that another one begins on a line of its own.
     """
 
     def __init__(self, reader: TextReader, reading: Reading, name: str) -> None:
         self.characters = 0
         self._reader, self._reading = reader, reading
+        self.in_lines = reading.column is None and reading.documents not in ("blank", "files")
         self._column: Column | None = None
         if reading.column is not None:
             self._column = Column(self._pieces(), reading.column, name)
