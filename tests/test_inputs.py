@@ -247,7 +247,7 @@ def test_the_file_says_what_it_is_of_and_a_damaged_one_is_not_read(folder, tiny_
         {"name": "a.txt", "sha256": corpus.sha256, "characters": len(TIMES)}
     ]
     data = path.read_bytes()
-    for damaged in (data[:-1], data[:50], b"", b"\1" + data[1:], data[:-70] + b"0" + data[-69:]):
+    for damaged in (data[:-1], data[:50], b"", b"\1" + data[1:], data[:-5] + b"x" + data[-4:]):
         path.write_bytes(damaged)
         assert load_tokens(path) is None
     assert load_tokens(here / "none") is None
@@ -257,7 +257,7 @@ def test_a_store_that_cannot_be_written_is_one_line(folder, tiny_pieces):
     here = folder(a_txt=TIMES, file="")
     tiny_pieces(1000)
     with (
-        pytest.raises(OptionError, match=r"cannot write .*: Not a directory; choose another --out"),
+        pytest.raises(OptionError, match=r"cannot write .*; choose another --out"),
         TokenStore(here / "file" / "x.run") as store,
     ):
         load_corpus(here / "a.txt", store=store)

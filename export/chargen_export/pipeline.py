@@ -14,7 +14,7 @@ from chargen_export.graph import render_step
 from chargen_export.parity import COMPARED, verify_parity
 from chargen_export.precision import MAX_LOSS_INCREASE
 from chargen_export.seal import seal_artifact
-from chargen_export.target import Origin, Target, output_path
+from chargen_export.target import Origin, Target, find_read, output_path
 from chargen_export.variants import (
     corpus_gate_text,
     plan_variants,
@@ -50,7 +50,7 @@ from chargen_train.events import Observer, Observers, Supervision, TrainedModel
 from chargen_train.files import check_writable
 from chargen_train.history import describe_corpus
 from chargen_train.ids import TokenStore
-from chargen_train.inputs import corpus_name, find_inputs
+from chargen_train.inputs import corpus_name
 from chargen_train.model import CharGRU
 from chargen_train.reading import Reading
 from chargen_train.recipe import (
@@ -117,7 +117,7 @@ def train_and_export(
     folder, known = RunFolder(path), None if base is None else base.vocabulary
     if resume:
         reading, known = saved_reading(folder.checkpoint, reading)
-    inputs = _inputs(paths, path, reading, base_path)
+    inputs = find_read(paths, path, reading, base_path)
     with TokenStore(folder.path, folder.ids if resume else None) as store:
         corpus = load_corpus(paths, reading, store, known, observer.on_reading)
         target = Target(Origin(corpus.name, corpus.sha256), inputs, overwrite)
@@ -179,27 +179,6 @@ def training_path(corpus_paths: Sequence[Path], out: str | Path | None) -> Path:
         OptionError: `out` is empty.
     """
     return output_path(out, f"{corpus_name(corpus_paths)}.onnx", DEFAULT_FOLDER)
-
-
-def _inputs(
-    paths: Sequence[Path], path: Path, reading: Reading, base: Path | None
-) -> tuple[Path, ...]:
-    """Every file that a run reads, of which none may be written to.
-
-    Raises:
-        CorpusError: see `find_inputs`.
-        OptionError: the artifact would lie in a folder that is read.
-    """
-    for folder in paths:
-        if folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
-            raise OptionError(
-                f"cannot write {path}: it is in the folder {folder}, which this command reads, and "
-                "would be part of the corpus the next time; choose another --out"
-            )
-    inputs = [each.path for each in find_inputs(paths)]
-    if reading.holdout_kind == "file":
-        inputs.append(Path(str(reading.holdout)))
-    return (*inputs, *([] if base is None else [base]))
 
 
 def _check(job: _Job, preset: str | None, overrides: Overrides) -> Iterable[str]:

@@ -1,6 +1,7 @@
 """Where an artifact may be written: over nothing that the user would miss."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from chargen_ort.artifact import Artifact, read_artifact, seal
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.records import Training
 from chargen_train.files import as_option_error, refuse_special, write_atomically
-from chargen_train.inputs import combined_sha256, describe_many
+from chargen_train.inputs import combined_sha256, describe_many, find_inputs
+from chargen_train.reading import Reading
 from chargen_train.run_folder import RunFolder
 
 _DIGITS = 12  # of a SHA-256, in messages
@@ -147,6 +149,27 @@ def output_path(out: str | Path | None, name: str, folder: Path) -> Path:
     path = Path(out)
     is_folder = os.path.basename(out) in ("", ".", "..") or path.is_dir()
     return path / name if is_folder else path
+
+
+def find_read(
+    paths: Sequence[Path], path: Path, reading: Reading, base: Path | None
+) -> tuple[Path, ...]:
+    """Every file that a run reads, of which none may be written to.
+
+    Raises:
+        CorpusError: see `find_inputs`.
+        OptionError: the artifact would lie in a folder that is read.
+    """
+    for folder in paths:
+        if folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+            raise OptionError(
+                f"cannot write {path}: it is in the folder {folder}, which this command reads, and "
+                "would be part of the corpus the next time; choose another --out"
+            )
+    inputs = [each.path for each in find_inputs(paths)]
+    if reading.holdout_kind == "file":
+        inputs.append(Path(str(reading.holdout)))
+    return (*inputs, *([] if base is None else [base]))
 
 
 def is_artifact(path: Path) -> bool:

@@ -127,7 +127,7 @@ def end_at_blank_lines(pieces: Iterable[str]) -> Iterator[str]:
 
     The documents are those of `chargen_ort.documents.cut_documents`, which holds each as a whole.
     """
-    held = "\n"  # white space whose meaning depends on what follows; as if a line had ended before
+    held = "\n\n"  # white space whose meaning depends on what follows; at first a blank line
     for piece in pieces:
         text = held + piece
         kept = text.rstrip()
