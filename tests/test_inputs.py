@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen_export.convert import convert
+from chargen_export.display import Display
 from chargen_export.pipeline import train_and_export
 from chargen_ort import CorpusError, OptionError, text
 from chargen_ort.documents import cut_documents
@@ -261,6 +262,18 @@ def test_a_store_that_cannot_be_written_is_one_line(folder, tiny_pieces):
         TokenStore(here / "file" / "x.run") as store,
     ):
         load_corpus(here / "a.txt", store=store)
+
+
+def test_a_terminal_shows_how_much_of_a_large_corpus_is_read(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    for is_terminal in (True, False):
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda answer=is_terminal: answer, raising=False)
+        with Display(stream) as display:
+            display.on_reading(1_000_000, 2_000_000)
+            assert not stream.getvalue(), "it is read in no time"
+            display.on_reading(30_000_000, 120_000_000)
+        assert ("30 of 120 MB" in stream.getvalue()) == is_terminal
 
 
 # A run
