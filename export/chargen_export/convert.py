@@ -16,7 +16,7 @@ from chargen_train.inputs import find_inputs
 def convert(
     source: Path,
     precision: str,
-    texts: Sequence[Path],
+    texts: Path | Sequence[Path] | None,
     out: str | Path | None = None,
     max_loss_increase: float = MAX_LOSS_INCREASE,
     overwrite: bool = False,
@@ -37,6 +37,7 @@ def convert(
     Raises:
         ChargenError: a bad file, text or option, or a variant that fails; it is not written.
     """
+    texts = [texts] if isinstance(texts, Path) else texts or []
     inputs = (source, *(each.path for each in find_inputs(texts)))
     if is_checkpoint(source):
         if not texts:
