@@ -73,8 +73,11 @@ _RUN, _FILES, _FILES_BESIDE = "Run", "Smaller files", "Files beside the model"
 Precision = Literal["fp32", "fp16", "int8", "all"]
 
 _Corpus = Annotated[
-    Path | None,
-    typer.Argument(help="The text to learn from: a UTF-8 file of 2 characters or more."),
+    list[Path] | None,
+    typer.Argument(
+        help="The text to learn from: UTF-8 files, plain or gzip, folders of such files, or - for "
+        "standard input; of several, each is read after the other.",
+    ),
 ]
 _Out = Annotated[
     str | None,
@@ -129,6 +132,31 @@ _Holdout = Annotated[
         help="What is not trained on and measures the model: the last tenth, a tenth spread over "
         "the whole corpus, nothing, or a text of its own. The default is spread, and none for a "
         "short corpus.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The encoding of texts that are not UTF-8, such as cp1252 or shift_jis.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_MinCount = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Read characters that the text has less often as one unknown character, U+FFFD. "
+        "The default is 1: every character counts.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_SkipUnreadable = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unreadable",
+        help="Leave out files that are no texts, and say which.",
         rich_help_panel=_TEXT,
     ),
 ]
@@ -247,6 +275,9 @@ def train_export(
     documents: _Documents = None,
     column: _Column = None,
     holdout: _Holdout = None,
+    encoding: _Encoding = None,
+    min_count: _MinCount = None,
+    skip_unreadable: _SkipUnreadable = False,
     preset: _Preset = None,
     minutes: _Minutes = None,
     epochs: _Epochs = None,
@@ -291,7 +322,7 @@ def train_export(
         from chargen_train.run_folder import RunFolder
         from chargen_train.signals import StopSignals
 
-    if corpus is None:
+    if not corpus:
         _fail(f"name the text to train on, for example: {_NAME} corpus.txt", 2)
     display, signals = Display(sys.stderr), StopSignals()
     limit = MAX_LOSS_INCREASE if max_loss_increase is None else max_loss_increase
@@ -315,8 +346,10 @@ def train_export(
                 train_and_export(
                     corpus, out, preset, Observers(display, signals), resume, checkpoint_minutes,
                     begun, precision or "fp32", limit, overwrite, base,
-                    Reading(documents or "auto", column, holdout), with_filter, minutes=minutes,
-                    epochs=epochs,
+                    Reading(
+                        documents or "auto", column, holdout, encoding,
+                        1 if min_count is None else min_count, skip_unreadable,
+                    ), with_filter, minutes=minutes, epochs=epochs,
                     hidden_size=hidden_size, num_layers=num_layers, embedding_dim=embedding_dim,
                     dropout=dropout, seq_length=seq_length, batch_size=batch_size,
                     learning_rate=learning_rate, seed=seed, device=device,
@@ -333,9 +366,10 @@ def convert_file(
     ],
     precision: _Precision = None,
     text: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="The text to score on, such as the corpus. A checkpoint needs its own corpus.",
+            help="The text to score on, such as the corpus. A checkpoint needs its own corpus; "
+            "give the option once for each of its files.",
             rich_help_panel=_FILES,
         ),
     ] = None,
@@ -392,7 +426,7 @@ def convert_file(
             display.on_written(*convert_to_sampler(file, uniforms, out, overwrite))
             _print_last(display.written)
             return
-        for written in convert(file, precision or "fp32", text, out, limit, overwrite):
+        for written in convert(file, precision or "fp32", text or (), out, limit, overwrite):
             display.on_written(*written)
     _print_last(display.written)
 
@@ -471,9 +505,9 @@ def _is_about_memory(error: RuntimeError) -> bool:
     return "allocate memory" in text or "out of memory" in text
 
 
-def _command(corpus: Path, **options: object) -> str:
+def _command(corpus: Sequence[Path], **options: object) -> str:
     """The command line that trains on `corpus`, with the options that are given."""
-    words = [_NAME, str(corpus)]
+    words = [_NAME, *map(str, corpus)]
     for name, value in options.items():
         if value is not None and value is not False:
             words.append(f"--{name.replace('_', '-')}")

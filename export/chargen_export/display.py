@@ -32,6 +32,8 @@ from chargen_train.words import describe_begin, describe_progress, describe_resu
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SAMPLE_SHOWN = 72  # characters
 _REFRESH = 4  # a second
+_LARGE = 30_000_000  # bytes of a corpus, from which on it takes a moment to read it
+_BAR = 40  # characters
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -81,8 +83,23 @@ class Display(Observer):
         self._console.print(Text.assemble((f"{label:<11} ", "bold"), text))
 
     @_shielded
+    def on_reading(self, read: int, size: int) -> None:
+        """On a terminal, a bar while a large corpus is read."""
+        if not self._is_live or size < _LARGE:
+            return
+        if self._live is None:
+            self._live = Live(console=self._console, refresh_per_second=_REFRESH, transient=True)
+            self._live.start()
+        if time.monotonic() - self._drawn >= 1 / _REFRESH:
+            self._drawn = time.monotonic()
+            done = round(_BAR * min(1.0, read / size))
+            bar = "#" * done + "." * (_BAR - done)
+            self._live.update(Text(f"reading     {bar} {read / 1e6:,.0f} of {size / 1e6:,.0f} MB"))
+
+    @_shielded
     def on_begin(self, corpus: Corpus, recipe: Recipe) -> None:
         """Say what is trained, on what and how long."""
+        self._stop_live()
         for label, text in describe_begin(corpus, recipe, str(choose_device(recipe.device))):
             self._line(label, text)
         if self._is_live:

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -14,7 +14,7 @@ from chargen_export.graph import render_step
 from chargen_export.parity import COMPARED, verify_parity
 from chargen_export.precision import MAX_LOSS_INCREASE
 from chargen_export.seal import seal_artifact
-from chargen_export.target import Origin, Target
+from chargen_export.target import Origin, Target, find_read
 from chargen_export.variants import (
     corpus_gate_text,
     plan_variants,
@@ -36,6 +36,7 @@ from chargen_train.checkpoint import (
     Checkpoint,
     load_checkpoint,
     previous_of,
+    refuse_misfit,
     refuse_other,
     saved_reading,
 )
@@ -45,8 +46,15 @@ from chargen_train.device import choose_device
 from chargen_train.events import Observer, Observers, Supervision, TrainedModel
 from chargen_train.files import check_writable
 from chargen_train.history import describe_corpus
+from chargen_train.ids import TokenStore
 from chargen_train.model import CharGRU
-from chargen_train.opening import begin_run, corpus_of, recipe_for, resume_run, training_path
+from chargen_train.opening import (
+    Opening,
+    begin_run,
+    recipe_for,
+    resume_run,
+    training_path,
+)
 from chargen_train.reading import Reading
 from chargen_train.recipe import (
     Overrides,
@@ -62,7 +70,7 @@ DEFAULT_SAMPLING = SamplingOptions(temperature=0.8)  # a little below 1 reads be
 
 
 def train_and_export(
-    corpus_path: Path,
+    corpus_paths: Path | Sequence[Path],
     out: str | Path | None = None,
     preset: str | None = None,
     observer: Observer = Observer(),  # noqa: B008 - does nothing
@@ -77,10 +85,10 @@ def train_and_export(
     with_filter: bool = False,
     **overrides: Unpack[Overrides],
 ) -> tuple[Artifact, Path]:
-    """Train on a text file and write the artifact, and its run into a folder beside it.
+    """Train on text files and write the artifact, and its run into a folder beside it.
 
     Args:
-        corpus_path: a UTF-8 text.
+        corpus_paths: what to learn from, see `chargen_train.corpus.load_corpus`.
         out: the file or folder to write, see `training_path`.
         preset: name of a preset of `chargen_train.recipe`.
         observer: is told how the work goes, and can stop it.
@@ -103,54 +111,65 @@ def train_and_export(
             diverged or was stopped, or no parity; then no artifact was written.
     """
     begun = time.monotonic() if begun is None else begun
-    path = training_path(corpus_path, out)
+    paths = (corpus_paths,) if isinstance(corpus_paths, Path) else tuple(corpus_paths)
+    path = training_path(paths, out)
     base = None if base_path is None else load_base(base_path)
     if base is not None and not resume:
         overrides = base_settings(base, preset, overrides)
-    folder = RunFolder(path)
+    folder, known = RunFolder(path), None if base is None else base.vocabulary
     if resume:
-        reading = saved_reading(folder.checkpoint, reading)
-    corpus = load_corpus(corpus_path, reading)
-    inputs = [corpus_path]
-    if reading.holdout_kind == "file":
-        inputs.append(Path(str(reading.holdout)))
-    if base_path is not None:
-        inputs.append(base_path)
-    target = Target(Origin(corpus.name, corpus.sha256), tuple(inputs), overwrite)
-    gate = precision, max_loss_increase
-    job = _Job(corpus_path, corpus, path, folder, target, *gate, observer, base)
-    precisions = _check(job, preset, overrides)
-    if with_filter:
-        check_filter(corpus, path)
-    with job.folder.in_use(create=not resume):
-        open_run = resume_run if resume else begin_run
-        opening = open_run(folder, corpus, observer, preset, overrides, base)
-        corpus, recipe = opening.corpus, opening.recipe
-        job = replace(job, corpus=corpus)
-        samples, seconds = plan_samples(corpus, recipe)
-        seconds += rehearse(corpus, recipe, precisions) if opening.is_fresh else 0.0
-        supervision = Supervision(job.folder.checkpoint, checkpoint_minutes, begun, seconds)
-        recorder = RunRecorder(job.folder, observer.on_warning)
-        yardstick = measure_yardstick(corpus, recipe)
-        told = Observers(recorder, observer)
-        trained = train(corpus, recipe, told, supervision, opening.checkpoint, base)
-        trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING, samples)
-        observer.on_trained(trained)
-        for note in trained.notes:
-            observer.on_warning(note)
-        artifact = _export(job, trained)
-        recorder.finish(artifact)
-        for written in _write_all(job, artifact):
-            if with_filter:
-                write_filter(job.corpus, artifact, written)
-        return artifact, path
+        reading, known = saved_reading(folder.checkpoint, reading)
+    inputs = find_read(paths, path, reading, base_path)
+    with TokenStore(folder.path, folder.ids if resume else None) as store:
+        corpus = load_corpus(paths, reading, store, known, observer.on_reading)
+        target = Target(Origin(corpus.name, corpus.sha256), inputs, overwrite)
+        gate = precision, max_loss_increase
+        job = _Job(paths, corpus, path, folder, target, *gate, observer, base)
+        precisions = _check(job, preset, overrides)
+        if with_filter:
+            check_filter(corpus, path)
+        with folder.in_use(create=not resume):
+            open_run = resume_run if resume else begin_run
+            opening = open_run(folder, corpus, observer, preset, overrides, base)
+            store.keep(folder.ids)
+            job = replace(job, corpus=opening.corpus)
+            return _run(job, opening, precisions, begun, checkpoint_minutes, with_filter), path
+
+
+def _run(
+    job: "_Job",
+    opening: Opening,
+    precisions: Iterable[str],
+    begun: float,
+    checkpoint_minutes: float,
+    with_filter: bool,
+) -> Artifact:
+    """Train, from where `opening` begins, and write the artifacts; gives that in fp32."""
+    corpus, recipe, observer = job.corpus, opening.recipe, job.observer
+    samples, seconds = plan_samples(corpus, recipe)
+    seconds += rehearse(corpus, recipe, precisions) if opening.is_fresh else 0.0
+    supervision = Supervision(job.folder.checkpoint, checkpoint_minutes, begun, seconds)
+    recorder = RunRecorder(job.folder, observer.on_warning)
+    yardstick = measure_yardstick(corpus, recipe)
+    told = Observers(recorder, observer)
+    trained = train(corpus, recipe, told, supervision, opening.checkpoint, job.base)
+    trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING, samples)
+    observer.on_trained(trained)
+    for note in trained.notes:
+        observer.on_warning(note)
+    artifact = _export(job, trained)
+    recorder.finish(artifact)
+    for written in _write_all(job, artifact):
+        if with_filter:
+            write_filter(corpus, artifact, written)
+    return artifact
 
 
 @dataclass(frozen=True)
 class _Job:
     """What is to be written, of which text, and who is told; see `train_and_export`."""
 
-    corpus_path: Path
+    corpus_paths: tuple[Path, ...]
     corpus: Corpus
     path: Path
     folder: RunFolder
@@ -213,7 +232,7 @@ def _write_all(job: _Job, artifact: Artifact) -> Iterator[Path]:
             job.observer.on_written(variant, path, job.corpus)
             yield path
     except OptionError as error:
-        command = _convert_command(job.path, job.corpus_path, "--precision", job.precision)
+        command = _convert_command(job.path, job.corpus_paths, "--precision", job.precision)
         raise OptionError(f"{error}; {job.path} is whole, go on with: {command}") from None
 
 
@@ -225,11 +244,10 @@ def _describe_rest(job: _Job, steps: int) -> str:
         except OptionError:
             continue
         if saved == steps:
-            command = _convert_command(path, job.corpus_path)
+            command = _convert_command(path, job.corpus_paths)
             return f"the trained model is whole in {path}; go on with: {command}"
-        command = shlex.join(
-            ["train-export", str(job.corpus_path), "--out", str(job.path), "--resume"]
-        )
+        words = [*map(str, job.corpus_paths), "--out", str(job.path), "--resume"]
+        command = shlex.join(["train-export", *words])
         return (
             f"the last checkpoint, of step {saved:,} of {steps:,}, is whole in {path}; go on with: "
             f"{command}"
@@ -237,8 +255,9 @@ def _describe_rest(job: _Job, steps: int) -> str:
     return "no checkpoint could be saved either, so the model is lost"
 
 
-def _convert_command(file: Path, text: Path, *options: str) -> str:
-    return shlex.join(["train-export", "convert", str(file), *options, "--text", str(text)])
+def _convert_command(file: Path, texts: Iterable[Path], *options: str) -> str:
+    named = [word for text in texts for word in ("--text", str(text))]
+    return shlex.join(["train-export", "convert", str(file), *options, *named])
 
 
 def rehearse(corpus: Corpus, recipe: Recipe, precisions: Iterable[str] = ()) -> float:
@@ -290,16 +309,16 @@ def export(
     return artifact
 
 
-def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_path: Path) -> Artifact:
+def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_paths: Sequence[Path]) -> Artifact:
     """The artifact of the best weights that a checkpoint holds, in memory.
 
     Raises:
-        OptionError: `corpus_path` is not the text that the run reads.
+        OptionError: `corpus_paths` are not the text that the run reads.
         ParityError: the graph and the model disagree.
     """
-    corpus = load_corpus(corpus_path, checkpoint.reading)
-    refuse_other(checkpoint, corpus.sha256, {})
-    corpus = corpus_of(checkpoint, corpus)
+    corpus = load_corpus(corpus_paths, checkpoint.reading, known=checkpoint.known)
+    refuse_other(checkpoint, corpus, {})
+    refuse_misfit(checkpoint, corpus)
     trained = trained_so_far(corpus, checkpoint)
     yardstick = measure_yardstick(corpus, checkpoint.recipe)
     trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING)

@@ -6,7 +6,7 @@ with an independent account of what it should compute, then scored against fp32 
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,10 @@ from chargen_ort.graphs.gru import HALF
 from chargen_ort.records import Certificate, Gate
 from chargen_ort.rows import score_rows
 from chargen_ort.samplers import as_step
-from chargen_train.corpus import load_corpus, split_again
+from chargen_ort.vocabulary import Vocabulary
+from chargen_train.corpus import Corpus, load_corpus, split_again
+from chargen_train.ids import in_pieces
+from chargen_train.inputs import combined_sha256
 from chargen_train.model import CharGRU
 from chargen_train.planning import MAX_VALIDATION
 from chargen_train.reading import Reading
@@ -221,8 +224,8 @@ def load_fp32(path: Path) -> Artifact:
     return artifact
 
 
-def load_gate_text(artifact: Artifact, path: Path) -> GateText:
-    """The text in `path`; of the corpus that `artifact` was trained on, only what was held out.
+def load_gate_text(artifact: Artifact, paths: Path | Sequence[Path]) -> GateText:
+    """The text in `paths`; of the corpus that `artifact` was trained on, only what was held out.
 
     It is read as the corpus was, in documents if that was.
 
@@ -230,18 +233,36 @@ def load_gate_text(artifact: Artifact, path: Path) -> GateText:
         CorpusError: not readable, not a text, too short, or not what the corpus was.
         UnknownCharacterError: it has a character that the model does not know.
     """
-    split, column = artifact.training.split, artifact.training.settings.get("column")
-    name = None if column is None else str(column)
-    corpus = load_corpus(path, Reading(split.documents if name is None else "lines", name, "none"))
-    known = [each.sha256 for each in artifact.training.corpora] == [corpus.sha256]
-    held_out = known and split.holdout in ("tail", "spread")
+    split, settings = artifact.training.split, artifact.training.settings
+    name, encoding = (
+        None if settings.get(key) is None else str(settings[key]) for key in ("column", "encoding")
+    )
+    reading = Reading(split.documents if name is None else "lines", name, "none", encoding)
+    corpus = load_corpus(paths, reading, known=artifact.config.vocabulary)
+    known = [each.sha256 for each in artifact.training.corpora]
+    held_out = split.holdout in ("tail", "spread") and combined_sha256(known) == corpus.sha256
     part = split_again(corpus, split.holdout).validation if held_out else corpus.training
-    vocabulary, characters = artifact.config.vocabulary, corpus.vocabulary.characters
+    return GateText(corpus.name, in_vocabulary(part, corpus, artifact.config.vocabulary), held_out)
+
+
+def in_vocabulary(part: Part, corpus: Corpus, vocabulary: Vocabulary) -> Part:
+    """What is measured of a part of a corpus, in the tokens of another vocabulary.
+
+    Raises:
+        UnknownCharacterError: the corpus has a character that this lacks, and refuses.
+    """
+    characters = corpus.vocabulary.characters
     table = vocabulary.look_up(characters)
-    if (table < 0).any():
-        index = int((table < 0).argmax())
-        place = int((corpus.tokens == index).argmax())
-        raise UnknownCharacterError(characters[index], place, len(vocabulary.characters))
+    missing = np.flatnonzero((table < 0) & (corpus.counts[: len(table)] > 0))
+    if len(missing) and vocabulary.unknown == "error":
+        place = next(
+            begin + int((piece == missing[0]).argmax())
+            for begin, piece in in_pieces(corpus.tokens)
+            if (piece == missing[0]).any()
+        )
+        raise UnknownCharacterError(characters[missing[0]], place, len(vocabulary.characters))
+    table[table < 0] = vocabulary.characters.index(vocabulary.replacement)
     if vocabulary.end_token is not None:
         table = np.append(table, vocabulary.end_token)
-    return GateText(path.stem, replace(part, tokens=table[part.tokens].astype(np.uint32)), held_out)
+    part = part.measured(MAX_VALIDATION)
+    return replace(part, tokens=table[part.tokens].astype(np.uint32))

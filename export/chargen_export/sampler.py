@@ -4,14 +4,14 @@ from pathlib import Path
 
 import onnx
 
-from chargen_export.target import Origin, Target, output_path
+from chargen_export.target import Origin, Target
 from chargen_export.variants import Written, variant_path
 from chargen_ort.artifact import STEP, read_artifact
 from chargen_ort.errors import OptionError, ParityError
 from chargen_ort.samplers import as_sampler
 from chargen_ort.verify import verify_texts
 from chargen_train.checkpoint import is_checkpoint
-from chargen_train.files import check_writable
+from chargen_train.files import check_writable, output_path
 
 
 def convert_to_sampler(
@@ -22,7 +22,7 @@ def convert_to_sampler(
     Args:
         source: an artifact of any precision.
         uniforms: whether the sampler is handed the numbers to draw by, instead of a seed.
-        out: the file to write, or a folder, see `chargen_export.target.output_path`; None writes
+        out: the file to write, or a folder, see `chargen_train.files.output_path`; None writes
             next to `source`.
         overwrite: whether a model of another corpus may be replaced.
 

@@ -221,11 +221,13 @@ class SampleFacts(Record):
         count: texts that were written; of a model of running text, 40 characters each
         share_in_corpus: of them that stand in the corpus
         share_of_doubles: of them that are equal to an earlier one
+        searched: share of the corpus that was looked through, in blocks spread over it
     """
 
     count: Size
     share_in_corpus: Share
     share_of_doubles: Share
+    searched: Share = 1.0
 
 
 class OfLength(Record):

@@ -300,9 +300,10 @@ def describe_comparisons(training: Training) -> Iterator[tuple[str, str]]:
         yield "yardstick", sentence
     if (samples := training.samples) is not None:
         each = f" of {PIECE} characters" if training.split.documents == "none" else ""
+        part = "" if samples.searched == 1 else f"the {samples.searched:.1%} looked through of "
         sentence = (
             f"of {samples.count:,} texts{each} that it wrote, {samples.share_in_corpus:.1%} stand "
-            f"in the corpus and {samples.share_of_doubles:.1%} are equal to an earlier one"
+            f"in {part}the corpus and {samples.share_of_doubles:.1%} are equal to an earlier one"
         )
         yield "samples", sentence
 

@@ -1,4 +1,4 @@
-"""Characters and their token ids: the only place where text becomes numbers and back."""
+"""Characters and their token ids: where text becomes numbers and back."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -174,46 +174,6 @@ def check_policy(unknown: object) -> UnknownPolicy | None:
         if isinstance(unknown, str) and unknown == policy:
             return policy
     raise OptionError(f"unknown is {shown_value(unknown)}; choose one of {UNKNOWN_POLICIES}")
-
-
-def collect_tokens(pieces: Iterable[str]) -> tuple[str, NDArray[np.unsignedinteger]]:
-    """The distinct characters of a text in code point order, and its tokens, in one reading.
-
-    Characters get numbers as they are met, and the tokens of the vocabulary in the end, so that
-    the text need not be held or read twice.
-
-    Args:
-        pieces: of the text, in their order.
-
-    Returns:
-        The characters, which are none for an empty text, and tokens ``[characters]``, unsigned
-        integers as narrow as the number of distinct characters allows.
-    """
-    number_of = np.full(_CODE_POINTS, -1, dtype=np.int32)
-    found: list[int] = []  # code points in the order of their numbers
-    numbers, dtype = bytearray(), np.dtype(np.uint8)  # grows in place
-    for piece in pieces:
-        for begin in range(0, len(piece), _CHUNK):
-            points = _code_points(piece[begin : begin + _CHUNK])
-            part = number_of[points]
-            missing = part < 0
-            if missing.any():
-                new = np.unique(points[missing])
-                number_of[new] = np.arange(len(found), len(found) + len(new), dtype=np.int32)
-                found += new.tolist()
-                part = number_of[points]
-                wider = np.min_scalar_type(len(found) - 1)
-                if wider != dtype:
-                    numbers = bytearray(np.frombuffer(numbers, dtype).astype(wider).data)
-                    dtype = wider
-            numbers += part.astype(dtype).data
-    order = np.argsort(np.array(found, dtype=np.int64))
-    token_of = np.empty(len(found), dtype=dtype)
-    token_of[order] = np.arange(len(found), dtype=dtype)
-    tokens = np.frombuffer(numbers, dtype)
-    for begin in range(0, len(tokens), _CHUNK):
-        tokens[begin : begin + _CHUNK] = token_of[tokens[begin : begin + _CHUNK]]
-    return "".join(map(chr, sorted(found))), tokens
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

@@ -12,7 +12,7 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +27,11 @@ from chargen_ort.errors import OptionError
 from chargen_ort.records import Base
 from chargen_ort.strict import record_of
 from chargen_ort.vocabulary import Vocabulary
+from chargen_train.collecting import SourceFile
 from chargen_train.corpus import Corpus
 from chargen_train.earlier import MAX_LENGTHS, Earlier
 from chargen_train.files import write_atomically
+from chargen_train.inputs import combined_sha256
 from chargen_train.model import CharGRU
 from chargen_train.planning import Plan
 from chargen_train.reading import Reading
@@ -54,7 +56,8 @@ class Checkpoint:
     """A training run between two steps.
 
     Attributes:
-        vocabulary, corpus_name, corpus_sha256: of the text.
+        vocabulary, corpus_name: of the text.
+        sources, measure: the files that it was read from, and that which measures.
         reading: how that is read and split.
         recipe, plan: what is done.
         seconds: used up of the recipe's time.
@@ -65,7 +68,8 @@ class Checkpoint:
 
     vocabulary: Vocabulary
     corpus_name: str
-    corpus_sha256: str
+    sources: tuple[SourceFile, ...]
+    measure: tuple[SourceFile, ...]
     reading: Reading
     recipe: Recipe
     plan: Plan
@@ -78,9 +82,19 @@ class Checkpoint:
     def of(cls, run: Run) -> Self:
         """The checkpoint of this moment; it shares memory with the run."""
         corpus = run.corpus
-        facts = corpus.vocabulary, corpus.name, corpus.sha256, corpus.reading
+        facts = corpus.vocabulary, corpus.name, corpus.sources, corpus.measure, corpus.reading
         plan, earlier, seconds = run.plan, run.earlier, run.seconds
         return cls(*facts, run.recipe, plan, earlier, seconds, run.base, run.state())
+
+    @property
+    def corpus_sha256(self) -> str:
+        """See `Corpus.sha256`."""
+        return combined_sha256([each.sha256 for each in self.sources])
+
+    @property
+    def known(self) -> Vocabulary | None:
+        """What the vocabulary has besides the text's characters, if the run began with a base."""
+        return self.vocabulary if self.base is not None else None
 
     @property
     def step(self) -> int:
@@ -118,7 +132,8 @@ _RECORDS = {
     "plan": Plan,
     "earlier": Earlier,
 }
-_FACTS = ("corpus_name", "corpus_sha256", "seconds", "base", *_RECORDS)
+_FILES = ("sources", "measure")
+_FACTS = ("corpus_name", "seconds", "base", *_FILES, *_RECORDS)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -132,6 +147,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     facts = {name: value for name, value in vars(checkpoint).items() if name in _FACTS}
     for name in _RECORDS:
         facts[name] = asdict(facts[name])
+    for name in _FILES:
+        facts[name] = [asdict(each) for each in facts[name]]
     if checkpoint.base is not None:
         facts["base"] = checkpoint.base.to_json()
     content = {"facts": json.dumps(facts), "state": checkpoint.state}
@@ -190,6 +207,8 @@ def _from_archive(payload: memoryview) -> Checkpoint:
         if kind is Vocabulary:
             values["characters"].encode()  # no lone surrogates
         facts[name] = kind(**values)
+    for name in _FILES:
+        facts[name] = tuple(SourceFile(**check_fields(SourceFile, each)) for each in facts[name])
     if facts["base"] is not None:
         facts["base"] = record_of(Base, facts["base"], "base")
     return Checkpoint(**check_fields(Checkpoint, {**facts, **content}))
@@ -198,8 +217,12 @@ def _from_archive(payload: memoryview) -> Checkpoint:
 def _check(checkpoint: Checkpoint) -> None:
     """Refuse values that no run could have saved; those that depend on the corpus come later."""
     plan = checkpoint.plan
-    if not _SHA256.fullmatch(checkpoint.corpus_sha256):
-        raise ValueError("corpus_sha256 is no SHA-256")
+    if not checkpoint.sources:
+        raise ValueError("it has no sources")
+    for each in (*checkpoint.sources, *checkpoint.measure):
+        each.name.encode()  # no lone surrogates
+        if not _SHA256.fullmatch(each.sha256):
+            raise ValueError("sha256 is no SHA-256")
     if plan.device not in ("cpu", "cuda"):
         raise ValueError("device is neither cpu nor cuda")
     check_range("threads", plan.threads, 1, _MOST_THREADS)
@@ -229,7 +252,7 @@ def _form(checkpoint: Checkpoint) -> State:
         sizes = recipe.embedding_dim, recipe.hidden_size, recipe.num_layers
         model = CharGRU(distinct, *sizes)
     part = Part(np.zeros(3, dtype=np.uint8), np.array([[1, 3]]), checkpoint.vocabulary.end)
-    corpus = Corpus("", "", 2, checkpoint.vocabulary, part.tokens, part, part)
+    corpus = Corpus("", (), 2, checkpoint.vocabulary, part.tokens, part, part)
     run = Run(model, corpus, recipe, replace(checkpoint.plan, device="meta"))
     form = run.state()
     weights = form["learner"]["weights"]
@@ -285,42 +308,63 @@ def previous_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def refuse_other(
-    checkpoint: Checkpoint, corpus_sha256: str, settings: Mapping[str, object]
-) -> None:
+def refuse_other(checkpoint: Checkpoint, corpus: Corpus, settings: Mapping[str, object]) -> None:
     """Refuse to go on with another corpus, or with `settings` other than the run's own.
 
     Raises:
         OptionError: naming what differs.
     """
-    if corpus_sha256 != checkpoint.corpus_sha256:
-        raise OptionError(
-            f"cannot resume: the run read a corpus with SHA-256 {checkpoint.corpus_sha256[:12]}…, "
-            f"this one has {corpus_sha256[:12]}…; give the same file, or leave --resume out"
-        )
+    refuse_other_files(checkpoint.sources, corpus.sources, "a corpus", "")
+    refuse_other_files(checkpoint.measure, corpus.measure, "a text that measures", "--holdout ")
     for name, value in settings.items():
         own = getattr(checkpoint.recipe, name)
         if value != own:
             raise _other_setting(name, value, own)
 
 
-def saved_reading(path: Path, given: Reading) -> Reading:
+def refuse_other_files(
+    own: Sequence[SourceFile], given: Sequence[SourceFile], what: str, option: str
+) -> None:
+    """Refuse files whose bytes or order are not those that a run read.
+
+    Raises:
+        OptionError: naming the first that differs.
+    """
+    if len(own) != len(given):
+        raise OptionError(
+            f"cannot resume: the run read {what} of {len(own):,} files, this one has "
+            f"{len(given):,}; give the same {option}files, or leave --resume out"
+        )
+    for mine, other in zip(own, given, strict=True):
+        if mine.sha256 != other.sha256:
+            name = f", {printable(other.name)}," if len(own) > 1 else ""
+            raise OptionError(
+                f"cannot resume: the run read {what} with SHA-256 {mine.sha256[:12]}…, this "
+                f"one{name} has {other.sha256[:12]}…; give the same {option}file, or leave "
+                "--resume out"
+            )
+
+
+def saved_reading(path: Path, given: Reading) -> tuple[Reading, Vocabulary | None]:
     """How the run with a checkpoint at `path` reads its corpus; `given` where none can be read.
+
+    With it comes what its vocabulary has besides the corpus's, see `Checkpoint.known`.
 
     Raises:
         OptionError: `given` says something else.
     """
     for file in (path, previous_of(path)):
         with contextlib.suppress(OptionError):
-            own = load_checkpoint(file).reading
+            found = load_checkpoint(file)
             break
     else:
-        return given
+        return given, None
+    own = found.reading
     for name, default in asdict(Reading()).items():
         value = getattr(given, name)
         if value not in (default, getattr(own, name)):
             raise _other_setting(name, value, getattr(own, name))
-    return own
+    return own, found.known
 
 
 def refuse_misfit(checkpoint: Checkpoint, corpus: Corpus) -> None:

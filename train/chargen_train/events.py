@@ -93,6 +93,9 @@ class Observer:
     The methods are called in the order in which they stand here, those of steps again and again.
     """
 
+    def on_reading(self, read: int, size: int) -> None:
+        """So many bytes of the corpus are read, of those that are known to come."""
+
     def on_begin(self, corpus: Corpus, recipe: Recipe) -> None:
         """The text is read and the settings are chosen; nothing is trained yet."""
 
@@ -129,6 +132,11 @@ class Observers(Observer):
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
+
+    def on_reading(self, read: int, size: int) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.on_reading(read, size)
 
     def on_begin(self, corpus: Corpus, recipe: Recipe) -> None:
         """Tell each."""

@@ -9,6 +9,7 @@ from chargen_train.corpus import Corpus
 from chargen_train.evaluate import Losses, bits_per_char
 from chargen_train.split import WINDOW
 
+_MOST_FILES = 256  # that a record holds
 # of the scores' quantiles: close together where texts are odd, which is where thresholds lie
 _LEVELS = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
@@ -21,9 +22,7 @@ _LEAST_SPREAD = 1e-3  # nats a character: of documents that are all alike
 def describe_corpus(corpus: Corpus) -> Training:
     """The record of a model that has not been trained on `corpus` yet."""
     return Training(
-        corpora=(
-            CorpusFacts(name=printable(corpus.name), sha256=corpus.sha256, characters=len(corpus)),
-        ),
+        corpora=_corpora(corpus),
         characters=len(corpus),
         training_characters=corpus.training.characters,
         split=Split(
@@ -33,6 +32,17 @@ def describe_corpus(corpus: Corpus) -> Training:
         ),
         settings={},
         versions={},
+    )
+
+
+def _corpora(corpus: Corpus) -> tuple[CorpusFacts, ...]:
+    """The files of a corpus; as one, if there are more than a record holds."""
+    whole = CorpusFacts(name=printable(corpus.name), sha256=corpus.sha256, characters=len(corpus))
+    if not 1 < len(corpus.sources) <= _MOST_FILES:
+        return (whole,)
+    return tuple(
+        CorpusFacts(name=printable(each.name), sha256=each.sha256, characters=each.characters)
+        for each in corpus.sources
     )
 
 

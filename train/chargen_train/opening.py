@@ -3,12 +3,12 @@
 Both commands that train open a run in the same way.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from chargen_train.base import BaseModel, corpus_for, refuse_other_base, widen
+from chargen_train.base import BaseModel, describe_start, refuse_other_base
 from chargen_train.checkpoint import (
     Checkpoint,
     load_latest,
@@ -17,10 +17,11 @@ from chargen_train.checkpoint import (
     save_checkpoint,
 )
 from chargen_train.continuation import with_more_time
-from chargen_train.corpus import Corpus, corpus_name
+from chargen_train.corpus import Corpus
 from chargen_train.device import choose_device
 from chargen_train.events import Observer
 from chargen_train.files import output_path
+from chargen_train.inputs import corpus_name
 from chargen_train.recipe import (
     LENGTHS,
     Overrides,
@@ -57,13 +58,13 @@ class Opening:
         return self.checkpoint is None or not self.checkpoint.has_begun
 
 
-def training_path(corpus_path: Path, out: str | Path | None) -> Path:
+def training_path(corpus_paths: Sequence[Path], out: str | Path | None) -> Path:
     """The artifact that a run writes; without `out`, artifacts/<corpus name>.onnx.
 
     Raises:
         OptionError: `out` is empty.
     """
-    return output_path(out, f"{corpus_name(corpus_path)}.onnx", DEFAULT_FOLDER)
+    return output_path(out, f"{corpus_name(corpus_paths)}.onnx", DEFAULT_FOLDER)
 
 
 def recipe_for(
@@ -98,7 +99,7 @@ def begin_run(
         OptionError: the folder cannot be written.
     """
     if base is not None:
-        corpus = corpus_for(base, corpus)
+        corpus = replace(corpus, notes=(*corpus.notes, describe_start(base, corpus)))
     recipe = recipe_for(corpus, preset, overrides, speed or partial(measure_speed, corpus))
     if note := folder.begin(corpus, recipe):
         observer.on_warning(note)
@@ -131,10 +132,10 @@ def resume_run(
     ended = folder.trained_steps == checkpoint.step and checkpoint.has_begun
     if ended and more and not preset:
         given = {name: value for name, value in given.items() if name not in LENGTHS}
-    refuse_other(checkpoint, corpus.sha256, given)
+    refuse_other(checkpoint, corpus, given)
     if base is not None:
         refuse_other_base(base, checkpoint.base)
-    corpus = corpus_of(checkpoint, corpus)
+    refuse_misfit(checkpoint, corpus)
     choose_device(checkpoint.recipe.device)
     if note:
         observer.on_warning(note)
@@ -146,15 +147,3 @@ def resume_run(
     observer.on_begin(corpus, checkpoint.recipe)
     observer.on_resume(checkpoint.step, checkpoint.earlier)
     return Opening(corpus, checkpoint.recipe, checkpoint)
-
-
-def corpus_of(checkpoint: Checkpoint, corpus: Corpus) -> Corpus:
-    """The corpus of a checkpoint, with the characters of the base that its run began with.
-
-    Raises:
-        OptionError: see `refuse_misfit`.
-    """
-    if checkpoint.base is not None:
-        corpus = widen(corpus, checkpoint.vocabulary)
-    refuse_misfit(checkpoint, corpus)
-    return corpus

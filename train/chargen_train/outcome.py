@@ -68,8 +68,12 @@ def _summary(run: Run, losses: Losses | None, notes: tuple[str, ...]) -> Trainin
     recipe = run.recipe
     settings = {k: v for k, v in recorded_settings(recipe, run.earlier).items() if v is not None}
     del settings["device"], settings["seed"]
-    if run.corpus.reading.column is not None:
-        settings["column"] = printable(run.corpus.reading.column)
+    reading = run.corpus.reading
+    for name in ("column", "encoding"):
+        if (value := getattr(reading, name)) is not None:
+            settings[name] = printable(value)
+    if reading.min_count > 1:
+        settings["min_count"] = reading.min_count
     validation, quantiles = None, None
     if losses is not None:
         validation, quantiles = describe_losses(run.corpus, losses)

@@ -1,8 +1,9 @@
 """The run folder: what a training run leaves beside its artifact.
 
 `config.json` holds the settings and, in the end, the results; `metrics.jsonl` one JSON object a
-line; `checkpoint.pt` and `checkpoint.previous.pt` what is needed to go on. While a run uses the
-folder, it holds the lock of `run.lock` there.
+line; `checkpoint.pt` and `checkpoint.previous.pt` what is needed to go on; `corpus.ids` the tokens
+of a large corpus, until the run is finished. While a run uses the folder, it holds the lock of
+`run.lock` there.
 """
 
 import contextlib
@@ -68,6 +69,11 @@ class RunFolder:
         return self.path / "checkpoint.pt"
 
     @property
+    def ids(self) -> Path:
+        """The tokens of a large corpus, while the run is not finished; see `TokenStore`."""
+        return self.path / "corpus.ids"
+
+    @property
     def report(self) -> Path:
         """The page for people."""
         return self.path / "report.html"
@@ -76,7 +82,7 @@ class RunFolder:
     def files(self) -> tuple[Path, ...]:
         """All files that a run writes here."""
         saved = self.checkpoint, previous_of(self.checkpoint)
-        return self.config, self.metrics, self.report, *saved
+        return self.config, self.metrics, self.report, self.ids, *saved
 
     @property
     def unfinished(self) -> bool:
@@ -163,7 +169,7 @@ class RunFolder:
             OptionError: the folder cannot be written.
         """
         note = self._set_aside()
-        for old in (self.metrics, self.report, self.checkpoint, previous_of(self.checkpoint)):
+        for old in self.files[1:]:
             with contextlib.suppress(OSError):
                 old.unlink()
         self._write_config(self._describe(corpus, recipe))
@@ -228,6 +234,8 @@ class RunFolder:
             "artifact_bytes": len(artifact.data),
         }
         self._write_config(self.read_config() | {"finished": True} | results)
+        with contextlib.suppress(OSError):  # as large as the corpus, and quickly made again
+            self.ids.unlink()
 
     def note_trained(self, steps: int) -> None:
         """Note that the training has ended after so many steps; there is no artifact yet.
@@ -273,6 +281,7 @@ class RunFolder:
             "corpus": {
                 "name": corpus.name,
                 "sha256": corpus.sha256,
+                "files": [asdict(each) for each in corpus.sources],
                 "characters": len(corpus),
                 "training_characters": corpus.training.characters,
                 "held_out_characters": corpus.validation.characters,
@@ -280,7 +289,7 @@ class RunFolder:
                 "reading": asdict(corpus.reading),
                 "vocabulary": characters,
                 "begins": corpus.beginning(200),
-                "counts": corpus.counts().tolist(),
+                "counts": corpus.counts.tolist(),
             },
             "settings": recorded_settings(recipe, earlier),
             "versions": {"torch": torch.__version__, "numpy": np.__version__},

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen_train.ids import Tokens as Tokens
+from chargen_train.ids import give_back
+
 HELD_OUT = 0.1  # of the documents, or of the characters of running text
 BLOCKS = 20  # that running text is held out in
 WINDOW = 256  # characters, each window from a zero state: the protocol P1
 _AREA = 1 << 14  # tokens, padding included, that are read side by side
 _HASHED = 1 << 20  # tokens of a document at most that its hash is of, and of some at a time
 
-Tokens = NDArray[np.unsignedinteger]
 Ranges = NDArray[np.int64]  # [ranges, 2], where each begins and ends
 
 
@@ -139,6 +141,24 @@ class Part:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)
 
+    def measured(self, predicted: int) -> "Part":
+        """A part of its own, with the tokens of about so many predictions of its `passages` alone.
+
+        Those are the same as far as they go. The tokens are copied, in their order.
+        """
+        ranges = self.ranges
+        if self.documents:
+            count = int(np.searchsorted(self.edges, predicted, side="left"))
+            ranges = ranges[: max(1, count)]
+        else:
+            each = 1 + WINDOW * (1 + predicted // (WINDOW * len(ranges)))
+            ranges = np.stack([ranges[:, 0], np.minimum(ranges[:, 1], ranges[:, 0] + each)], axis=1)
+        before = int(self.documents)  # the end token that is read before each
+        parts = [self.tokens[begin - before : end] for begin, end in ranges.tolist()]
+        ends = np.cumsum([len(part) for part in parts])
+        begins = ends - (ranges[:, 1] - ranges[:, 0])
+        return Part(np.concatenate(parts), np.stack([begins, ends], axis=1), self.documents)
+
     def passages(self, window: int = WINDOW) -> Passages:
         """Its documents; or the windows of its ranges, the first of each range before the others.
 
@@ -221,6 +241,7 @@ def hash_ranges(tokens: Tokens, ranges: Ranges, characters: str) -> NDArray[np.u
         sizes = ranges[begin:end, 1] - ranges[begin:end, 0]
         hashes[begin:end] = _mixed(own + sizes.astype(np.uint64))
         begin = end
+        give_back(tokens)
     return hashes
 
 

@@ -18,6 +18,7 @@ from typing import cast
 
 from chargen_ort.errors import ChargenError, OptionError, TrainingError
 from chargen_ort.terminal import visible
+from chargen_ort.vocabulary import Vocabulary
 from chargen_train.checkpoint import Checkpoint, saved_reading
 from chargen_train.corpus import Corpus, load_corpus
 from chargen_train.device import choose_device
@@ -30,7 +31,8 @@ from chargen_train.events import (
     TrainedModel,
     TrainingStoppedError,
 )
-from chargen_train.opening import begin_run, corpus_of, resume_run, training_path
+from chargen_train.inputs import STDIN
+from chargen_train.opening import begin_run, resume_run, training_path
 from chargen_train.reading import Reading
 from chargen_train.recipe import Overrides, Recipe
 from chargen_train.run_folder import RunFolder, RunRecorder
@@ -59,13 +61,18 @@ def _parser() -> argparse.ArgumentParser:
         "printed says how to export it.",
         allow_abbrev=False,
     )
-    parser.add_argument("corpus", type=Path, help="the text, the same file on every machine")
+    parser.add_argument(
+        "corpus", type=Path, nargs="+", help="the text, the same files on every machine"
+    )
     parser.add_argument("--out", "-o", help="the artifact that the run is of")
     parser.add_argument(
         "--documents", choices=["auto", "none", "lines", "blank", "files"], default="auto"
     )
     parser.add_argument("--column")
     parser.add_argument("--holdout", metavar="{tail,spread,none,FILE}")
+    parser.add_argument("--encoding")
+    parser.add_argument("--min-count", type=int, default=1)
+    parser.add_argument("--skip-unreadable", action="store_true")
     for name, kind in _NUMBERS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"])
@@ -108,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
     signals = StopSignals(insist=False)  # torchrun passes on what the terminal has sent already
     again = [
-        str(options.corpus),
+        *map(str, options.corpus),
         "--resume",
         *([] if options.out is None else ["--out", options.out]),
     ]
@@ -148,18 +155,19 @@ def _train(
     options: argparse.Namespace, folder: RunFolder, team: Team, signals: StopSignals, begun: float
 ) -> None:
     """Train, and say how to go on from there."""
-    given = Reading(options.documents, options.column, options.holdout)
-    reading = team.share(
-        lambda: saved_reading(folder.checkpoint, given) if options.resume else given
+    given = Reading(
+        options.documents, options.column, options.holdout,
+        options.encoding, options.min_count, options.skip_unreadable,
+    )  # fmt: skip
+    reading, known = team.share(
+        lambda: saved_reading(folder.checkpoint, given) if options.resume else (given, None)
     )
-    corpus = _load(options.corpus, reading, team)
+    corpus = _load(options.corpus, reading, known, team)
     lines = Observers(_Lines(), signals) if team.leads else signals
     with contextlib.ExitStack() as stack:
         locking = folder.in_use(create=not options.resume)
         team.share(lambda: stack.enter_context(locking))
         recipe, checkpoint = team.share(lambda: _open(options, folder, corpus, team, lines))
-        if checkpoint is not None:
-            corpus = corpus_of(checkpoint, corpus)
         supervision = Supervision(folder.checkpoint, options.checkpoint_minutes, begun)
         recorder = [RunRecorder(folder, lines.on_warning)] if team.leads else []
         told = Observers(*recorder, lines)
@@ -169,7 +177,7 @@ def _train(
             _conclude(trained, folder, options.corpus)
 
 
-def _load(path: Path, reading: Reading, team: Team) -> Corpus:
+def _load(paths: Sequence[Path], reading: Reading, known: Vocabulary | None, team: Team) -> Corpus:
     """The corpus, which must be the same for all.
 
     Raises:
@@ -178,7 +186,9 @@ def _load(path: Path, reading: Reading, team: Team) -> Corpus:
     """
     error: ChargenError | None = None
     try:
-        corpus = load_corpus(path, reading)
+        if STDIN in paths:
+            raise OptionError(f"{STDIN} is for one process; give files")
+        corpus = load_corpus(paths, reading, known=known)
     except ChargenError as problem:
         error = problem
 
@@ -191,7 +201,8 @@ def _load(path: Path, reading: Reading, team: Team) -> Corpus:
     if error is not None:
         raise error
     if corpus.sha256 != sha256:
-        raise OptionError(f"{path} is not the file that the first process has; copy that")
+        names = ", ".join(map(str, paths))
+        raise OptionError(f"{names}: not the text that the first process has; copy that")
     return corpus
 
 
@@ -228,7 +239,7 @@ def _open(
     return recipe, opening.checkpoint
 
 
-def _conclude(trained: TrainedModel, folder: RunFolder, corpus: Path) -> None:
+def _conclude(trained: TrainedModel, folder: RunFolder, corpus: Sequence[Path]) -> None:
     for note in trained.notes:
         _say(f"{'warning':<11} {note}")
     summary = trained.summary
@@ -237,7 +248,8 @@ def _conclude(trained: TrainedModel, folder: RunFolder, corpus: Path) -> None:
         f"{'trained':<11} {summary.steps:,} steps by {count}; step "
         f"{summary.exported_step:,} was the best"
     )
-    command = ["train-export", "convert", str(folder.checkpoint), "--text", str(corpus)]
+    texts = [word for path in corpus for word in ("--text", str(path))]
+    command = ["train-export", "convert", str(folder.checkpoint), *texts]
     _say(f"{'next':<11} {shlex.join(command)}")
 
 

@@ -58,7 +58,7 @@ def train(
     seconds = supervision.export_seconds
     begun = supervision.clock() if supervision.begun is None else supervision.begun
     if resume is not None:
-        refuse_other(resume, corpus.sha256, asdict(recipe))
+        refuse_other(resume, corpus, asdict(recipe))
     device = choose_device(resume.plan.device if resume else recipe.device)
     if (leading := team.share(lambda: device.type)) != device.type:
         raise OptionError(

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from chargen_ort.errors import OptionError
 from chargen_train.evaluate import as_tensor
+from chargen_train.ids import give_back
 from chargen_train.recipe import Recipe
 from chargen_train.split import Part, Tokens
+
+_GIVEN_BACK = 32  # batches: of each row the system may have read 64 kB around what was asked for
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Windows:
         # one window less than would fit, where that leaves any, gives the offset room to move
         fitting = (len(tokens) - 1) // (self._batch * self._time)
         self._per_pass = max(1, fitting - 1)
-        self._index = 0
+        self._index = self._read = 0
         self._offset = 0  # where this pass begins
 
     @property
@@ -147,11 +150,20 @@ class Windows:
         self._rng.bit_generator.state = state["generator"]
 
     def _batch_at(self, starts: NDArray[np.int64], keep: NDArray[np.float32]) -> Batch:
+        self._read = _give_back_at_times(self._tokens, self._read)
         window = np.stack([self._tokens[s : s + self._time + 1] for s in starts])
         tokens = as_tensor(window, self._device)  # [batch, time + 1]
         rows = torch.from_numpy(keep).to(self._device)[:, None, None]  # [batch, 1, 1]
         places = starts[:, None] + np.arange(1, self._time + 1)  # [batch, time]
         return Batch(tokens[:, :-1], tokens[:, 1:], rows, places)
+
+
+def _give_back_at_times(tokens: Part | Tokens, read: int) -> int:
+    """Give back, now and then, the memory of what was read; returns how many batches that was."""
+    if read < _GIVEN_BACK:
+        return read + 1
+    give_back(tokens.tokens if isinstance(tokens, Part) else tokens)
+    return 0
 
 
 class DocumentWindows:
@@ -167,7 +179,7 @@ class DocumentWindows:
         self._batch, self._time = recipe.batch_size, recipe.seq_length
         self._seed, self._device = recipe.seed, device
         self._per_pass = max(1, len(part) // (self._batch * self._time))
-        self._index = 0
+        self._index = self._read = 0
         self._begin(0)
 
     def _begin(self, epoch: int) -> None:
@@ -197,6 +209,7 @@ class DocumentWindows:
 
     def next(self) -> Batch:
         """The next window of each column."""
+        self._read = _give_back_at_times(self._part, self._read)
         epoch, window = divmod(self._index, self._per_pass)
         if window == 0:
             self._begin(epoch)

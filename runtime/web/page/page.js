@@ -116,9 +116,10 @@ function facts({ config, training, parity, properties, sha256, difference }) {
     good.push(
       `an n-gram there: ${bits(baseline.nats_per_char)} (${baseline.method}, order ${baseline.order})`,
     );
+  const searched = samples?.searched < 1 ? `the ${share(samples.searched)} looked through of ` : "";
   const own =
     samples &&
-    `${share(samples.share_in_corpus)} of ${count(samples.count)} stand in the corpus, ${share(samples.share_of_doubles)} repeat an earlier one`;
+    `${share(samples.share_in_corpus)} of ${count(samples.count)} stand in ${searched}the corpus, ${share(samples.share_of_doubles)} repeat an earlier one`;
   const times = Number(training.epochs).toPrecision(3);
   const proof = [
     `${gap(parity.largest_logits_difference)} from ${parity.against} over ${count(parity.steps)} steps`,
