@@ -14,7 +14,7 @@ from chargen_ort.stream import Ended
 from chargen_ort.writer import RowState, is_plain
 
 if TYPE_CHECKING:
-    from chargen_ort.patterns import Place
+    from chargen_ort.places import Place
 
 MOST_UNREAD = 4096  # characters that wait for a slow reader before its text stands still
 FEW_UNREAD = 1024  # and so many when it goes on
@@ -176,7 +176,7 @@ def confine(prompt: Prompt, wanted: Wanted) -> "Place | None":
     """
     if not wanted.options.controlled:
         return None
-    from chargen_ort.patterns import Place  # here, because few texts are confined
+    from chargen_ort.places import Place  # here, because few texts are confined
 
     control, tokens = prompt.engine.control(wanted.options), prompt.tokens.tolist()
     begun = int(control.lengths[tokens].sum()) if tokens else 0
