@@ -18,7 +18,7 @@ from chargen_train.model import CharGRU
 from chargen_train.recipe import Overrides, given_settings
 
 # measured, see EXPERIMENTS.md: dropout unlearns what the base knows before it saves the new text
-_SETTINGS = {"learning_rate": 4e-3, "dropout": 0.0, "teachers": 0}
+_SETTINGS = {"learning_rate": 4e-3, "dropout": 0.0, "teachers": 0, "ngram_share": 0.0}
 _SIZES = ("hidden_size", "num_layers", "embedding_dim")
 _SHOWN = 40  # new characters, in a note
 
@@ -62,7 +62,7 @@ def load_base(path: Path) -> BaseModel:
 
 
 def base_settings(base: BaseModel, preset: str | None, overrides: Overrides) -> Overrides:
-    """The settings of a run that goes on: sizes are the base's, and it has no teachers.
+    """The settings of a run that goes on: sizes are the base's, and nothing teaches it.
 
     Raises:
         OptionError: a preset, or a setting that contradicts the base.

@@ -152,13 +152,13 @@ _BY_SIZE: tuple[tuple[float, Recipe], ...] = (
     (
         20_000,
         Recipe(
-            hidden_size=128,
+            hidden_size=256,
             num_layers=1,
             embedding_dim=32,
             seq_length=64,
             batch_size=16,
             learning_rate=5e-3,
-            dropout=0.2,
+            dropout=0.3,
             steps=1000,
         ),
     ),
