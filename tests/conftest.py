@@ -149,10 +149,13 @@ def artifact_bytes(
     sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
     unknown: UnknownPolicy = "error",
     end: bool = False,
+    vocabulary: Vocabulary | None = None,
 ) -> bytes:
     """A sealed artifact of `model`, with a history in which nothing happened."""
+    vocabulary = vocabulary or Vocabulary(characters, unknown, end=end)
+    end = vocabulary.end
     config = Config.of(
-        Vocabulary(characters, unknown, end=end),
+        vocabulary,
         model.embedding_dim,
         model.hidden_size,
         model.num_layers,

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.engine import Engine
+from chargen_ort.healing import heal, new_healer
 from chargen_ort.options import SamplingOptions
+from chargen_ort.sampling import StopFinder
 from chargen_ort.state import TextState
 from chargen_ort.stream import Ended
 from chargen_ort.vocabulary import UnknownPolicy
@@ -61,7 +63,8 @@ def write_texts(
         return
     if not first:
         return
-    batch = _Batch(engine, len(first), length, options, unknown)
+    kind = _Batch if engine.vocabulary.unit == "char" else _PieceBatch
+    batch = kind(engine, len(first), length, options, unknown)
     for place, (index, start) in enumerate(first):
         batch.begin(place, index, start)
     while batch.active.any():
@@ -73,6 +76,22 @@ def write_texts(
             else:
                 batch.begin(place, *following)
         batch.compact()
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where texts stand after a start, but for the run of it that is kept back.
+
+    Attributes:
+        logits, hidden: ``[vocab_size]`` and ``[num_layers, hidden_size]``.
+        seen: tokens that a repetition penalty counts.
+        rest: the run; see `chargen_ort.healing`.
+    """
+
+    logits: NDArray[np.float32]
+    hidden: NDArray[np.float32]
+    seen: NDArray[np.int64]
+    rest: str
 
 
 class _Batch:
@@ -91,7 +110,7 @@ class _Batch:
         self._unknown = unknown
         self._vocabulary = engine.vocabulary
         self._length = length
-        self._starts: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._starts: dict[str, _Start] = {}
         self._writer = open_writer(engine, options, range(size))
         self._places = np.arange(size)
         self._count = np.zeros(size, dtype=np.int64)  # tokens that each row has written
@@ -115,24 +134,26 @@ class _Batch:
         self.index[place] = index
         self._count[place] = self._left = 0
         self._writer.draws.start_row(place, index)
+        state = self._read(start)
         seen = self._writer.seen(place)
         if seen is not None:
-            tokens = self._vocabulary.encode(start, self._unknown)
-            seen[tokens] = True
-            if not len(tokens) and self._end is None:  # an end token is none that a text has seen
-                seen[self._engine.config.separator_token] = True
-        logits, hidden = self._read(start)
-        self._writer.logits[place] = logits
-        self._writer.hidden[place] = hidden
+            seen[state.seen] = True
+        self._writer.logits[place] = state.logits
+        self._writer.hidden[place] = state.hidden
 
-    def _read(self, start: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits ``[vocab_size]`` and hidden after `start`; the same starts are read once."""
+    def _read(self, start: str) -> "_Start":
+        """Where a text stands after `start`; the same starts are read once."""
         if start not in self._starts:
             if len(self._starts) >= _REMEMBERED_STARTS:
                 self._starts.clear()
+            tokens, rest = self._vocabulary.encode_open(start, self._unknown)
             state = TextState(self._engine, self._options, 0, self._unknown)
-            state.feed(start)
-            self._starts[start] = state.logits(), state.hidden()
+            state.feed_piece(tokens)
+            state.begin()
+            logits, hidden = state.logits(), state.hidden()
+            if not len(tokens) and self._end is None:  # an end token is none that a text has seen
+                tokens = np.array([self._engine.config.separator_token])
+            self._starts[start] = _Start(logits, hidden, tokens, rest)
         return self._starts[start]
 
     def step(self) -> list[int]:
@@ -217,3 +238,125 @@ class _Batch:
         self._tokens = self._tokens[places]
         self.active = self.active[places]
         self.index = [self.index[place] for place in places.tolist()]
+
+
+class _PieceBatch(_Batch):
+    """The same where a token is not a character: what each row has written is kept as text."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        size: int,
+        length: int,
+        options: SamplingOptions,
+        unknown: UnknownPolicy | None,
+    ) -> None:
+        super().__init__(engine, size, length, options, unknown)
+        self._rows = [WrittenRow(engine, length, options.stops) for _ in range(size)]
+
+    def begin(self, place: int, index: int, start: str) -> None:
+        """Give `place` to text number `index`, and cover the run that its start ends with."""
+        super().begin(place, index, start)
+        self._rows[place] = WrittenRow(self._engine, self._length, self._options.stops)
+        rest = self._read(start).rest
+        if not rest:
+            return
+        writer, seed, size = self._writer, self._options.seed or 0, len(self._vocabulary)
+        sampler = new_healer(self._options, seed, index, 0, size)
+        counted, seen = sampler.seen(0), writer.seen(place)
+        if counted is not None and seen is not None:
+            counted[:] = seen
+        hidden, logits = writer.hidden[place, None], writer.logits[place]
+        healed = heal(self._engine, sampler, hidden.copy(), logits.copy(), rest)
+        writer.draws.start_row(place, index, len(healed.tokens))
+        writer.hidden[place], writer.logits[place] = healed.hidden[0], healed.logits
+        if counted is not None and seen is not None:
+            seen[:] = counted
+        self._rows[place].take_text(healed.text)
+
+    def step(self) -> list[int]:
+        """Write tokens in every row; returns the places whose text has ended."""
+        ended = self._over()  # the run of its start may be all of a text
+        if ended:
+            return ended
+        tokens = self._writer.write(self._steps())  # [steps, batch]
+        self._count[self.active] += len(tokens)
+        self._most += len(tokens)
+        for place in np.flatnonzero(self.active).tolist():
+            self._rows[place].take(tokens[:, place].tolist())
+        ended = self._over()
+        self._ended_texts += len(ended)
+        self._ended_tokens += int(self._count[ended].sum())
+        return ended
+
+    def _over(self) -> list[int]:
+        places = np.flatnonzero(self.active).tolist()
+        return [place for place in places if self._rows[place].ended is not None]
+
+    def _steps(self) -> int:
+        """How many steps to write: many, but few beyond the end of a text."""
+        whole = self._ended_tokens // self._ended_texts if self._ended_texts else self._most
+        steps = 1 + whole // _WASTED
+        if not self._options.stops and self._end is None:
+            written = [len(self._rows[place].text) for place in np.flatnonzero(self.active)]
+            tokens = int(self._count[self.active].sum())  # so many each character has taken
+            steps = max(steps, (self._length - max(written)) * tokens // max(1, sum(written)))
+        return max(1, min(steps, self._writer.most_steps))
+
+    def written(self, place: int) -> WrittenText:
+        """What the row at `place` has written, without a stop string at its end."""
+        row = self._rows[place]
+        return WrittenText(self.index[place], row.text, row.ended or "length")
+
+    def compact(self) -> None:
+        """Once half of the rows have ended for good, go on with a batch of the others."""
+        kept = np.flatnonzero(self.active).tolist()
+        super().compact()
+        if len(self.index) < len(self._rows):
+            self._rows = [self._rows[place] for place in kept]
+
+
+class WrittenRow:
+    """A text as its tokens come, as far as its end.
+
+    Args:
+        engine: the model that is open.
+        length: characters at most.
+        stops: strings that end it.
+
+    Attributes:
+        text: so far, without a stop string that ended it.
+        ended: why it ended; None where it goes on.
+    """
+
+    def __init__(self, engine: Engine, length: int, stops: tuple[str, ...]) -> None:
+        self.text = ""
+        self.ended: Ended | None = None
+        self._length, self._end = length, engine.vocabulary.end_token
+        self._decoder = engine.vocabulary.decoder()
+        self._finder = StopFinder(stops) if stops else None
+
+    def take(self, tokens: list[int]) -> None:
+        """Hear of the next tokens, some of them perhaps beyond the end."""
+        if self.ended is not None:
+            return
+        ends = self._end in tokens
+        if self._end is not None and ends:
+            tokens = tokens[: tokens.index(self._end)]
+        self.take_text(self._decoder.feed(tokens))
+        if ends and self.ended is None:
+            self.ended = "end"
+
+    def take_text(self, text: str) -> None:
+        """Hear of the next characters."""
+        text = text[: self._length - len(self.text)]
+        for place, character in enumerate(text if self._finder else "", 1):
+            assert self._finder is not None
+            self._finder.read(character)
+            if self._finder.ended:
+                self.text = (self.text + text[:place])[: -self._finder.ended]
+                self.ended = "stop"
+                return
+        self.text += text
+        if len(self.text) == self._length:
+            self.ended = "length"

@@ -146,9 +146,9 @@ class CharGenerator:
         """
         chosen = self.options(options, **overrides)
         length, deadline = _length(length), _deadline(timeout)
-        tokens = self.vocabulary.encode(start, unknown)
+        tokens, rest = self.vocabulary.encode_open(start, unknown)
         state = TextState(self.engine, chosen, whole_number("row", row, 0, ROW_LIMIT - 1), unknown)
-        return TextStream(state, tokens, length, chosen.stops, deadline)
+        return TextStream(state, tokens, length, chosen.stops, deadline, rest)
 
     def generate(
         self,

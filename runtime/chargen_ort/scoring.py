@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from chargen_ort.checks import instance
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError
+from chargen_ort.healing import masked
+from chargen_ort.pieces import MAX_RUN
 from chargen_ort.rows import LOGITS_AT_ONCE, score_alike, score_rows
 from chargen_ort.vocabulary import UnknownPolicy
 
@@ -41,20 +43,28 @@ class Score:
     Attributes:
         total: log probability of all scored characters together, nats (0 or less).
         characters: how many were scored, unknown ones included, at least one.
-        log_probabilities: nats, one for each of them, float64 ``[characters]``; None if not kept.
+        log_probabilities: nats, one for each token, which of the unit char is a character, float64
+            ``[tokens]``; None if not kept.
         unknown: how many of them the model does not know. Each counts as likely as the character
             that the model finds least likely at that place.
+        tokens: how many tokens were scored; None where each is a character.
     """
 
     total: float
     characters: int
     log_probabilities: NDArray[np.float64] | None = None
     unknown: int = 0
+    tokens: int | None = None
 
     @property
     def nats_per_char(self) -> float:
         """Mean negative log probability, nats: the loss of training."""
         return -self.total / self.characters
+
+    @property
+    def nats_per_token(self) -> float:
+        """The same a token."""
+        return -self.total / (self.tokens or self.characters)
 
     @property
     def bits_per_char(self) -> float:
@@ -110,8 +120,17 @@ class _Reader:
             for piece in vocabulary.encode_pieces(text, "error", size):
                 yield piece.astype(np.int32)
             return
-        for begin in range(0, len(text), size):
-            yield vocabulary.look_up(text[begin : begin + size])
+        yield from map(vocabulary.look_up, vocabulary.cut(text, size))
+
+    def most_tokens(self, text: str) -> int:
+        """How many tokens a text has at most, without its ending."""
+        is_bytes = self.engine.vocabulary.unit == "byte" and not text.isascii()
+        return len(text.encode("utf-8", "replace")) if is_bytes else len(text)
+
+    def scored(self, text: str, own: NDArray[np.float64], unknown: int, ends: bool) -> Score:
+        """The score of all of `text`, and its end, from those of its tokens ``[tokens]``."""
+        tokens = None if self.engine.vocabulary.unit == "char" else len(own)
+        return Score(math.fsum(own.tolist()), len(text) + ends, own, unknown, tokens)
 
 
 def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int, end: bool = False) -> _Reader:
@@ -160,6 +179,9 @@ def score_text(
         return score if per_character else replace(score, log_probabilities=None)
     if len(text) < 2:
         raise OptionError(f"a score needs at least 2 characters, got {len(text)}")
+    sized = _first_size(reader, text)
+    if window is not None and reader.engine.vocabulary.unit != "char":
+        window = _window_tokens(reader, text, window)
     # pieces hold whole windows, so that each piece begins where a window begins
     size = _PIECE if window is None else window * max(1, min(_ROWS, _PIECE // window))
     pieces = reader.pieces(text, _PIECE)
@@ -168,17 +190,35 @@ def score_text(
     else:
         scores = _score_windows(reader, _overlapping(pieces, size), window)
     totals, missing, kept = [], 0, []
+    tokens = 0
     for scored, unknown_here in scores:
         totals.append(float(scored.sum()))
         missing += unknown_here
+        tokens += scored.size
         if per_character:
             kept.append(scored)
+    if not tokens:
+        raise OptionError(f"a score needs at least 2 tokens, and {len(text)} characters are one")
     return Score(
         math.fsum(totals),
-        len(text) - 1,
+        len(text) - sized,
         np.concatenate(kept) if per_character else None,
         missing,
+        None if reader.engine.vocabulary.unit == "char" else tokens,
     )
+
+
+def _first_size(reader: _Reader, text: str) -> int:
+    """Characters of the first token of a text, which is read and not scored."""
+    first = next(reader.characters(text[: 2 * MAX_RUN + 2], _PIECE))[:1]
+    known = reader.engine.vocabulary.sizes
+    return max(1, int(known[first[0]])) if len(first) and first[0] >= 0 else 1
+
+
+def _window_tokens(reader: _Reader, text: str, window: int) -> int:
+    """As many tokens of a text as have `window` characters on average."""
+    tokens = sum(len(piece) for piece in reader.pieces(text, _PIECE))
+    return max(1, round(window * tokens / len(text)))
 
 
 def score_texts(
@@ -214,7 +254,13 @@ def score_continuations(
     The texts begin from the separator where `start` is empty, and always where texts have an end.
     `unknown` is the policy for `start`; each character of `texts` must be known. Where `ended` says
     so, the end of a text counts too.
+
+    Of the units word and bpe, `start` is read without its last run, and each text is scored with
+    that run before it, less what all that goes on as the run does comes to: as it is written, see
+    `chargen_ort.healing`.
     """
+    if engine.vocabulary.has_pieces:
+        return _score_open(engine, start, texts, unknown, ended)
     read = engine.vocabulary.encode(start, unknown)
     if engine.config.end or not len(read):
         read = np.append(engine.config.separator_token, read)
@@ -233,6 +279,41 @@ def score_continuations(
     return totals
 
 
+def _score_open(
+    engine: Engine,
+    start: str,
+    texts: list[str],
+    unknown: UnknownPolicy | None,
+    ended: Sequence[bool],
+) -> list[float]:
+    """`score_continuations` where the last run of `start` is taken back."""
+    vocabulary = engine.vocabulary
+    read, rest = vocabulary.encode_open(start, unknown)
+    if engine.config.end or not len(read):
+        read = np.append(engine.config.separator_token, read)
+    hidden = score_rows(engine, read[None, :-1], read[None, :-1]).hidden if len(read) > 1 else None
+    totals = []
+    for text, ends in zip(texts, ended or [False] * len(texts), strict=True):
+        tokens = vocabulary.encode(rest + text, "error")
+        if ends:
+            tokens = np.append(tokens, engine.config.separator_token)  # the end token
+        total, left, last, state = 0.0, rest, read[-1:], hidden
+        while left and len(tokens):  # a step at a time, among those that go on as the run does
+            if state is None:
+                state = engine.zero_hidden(1)
+            logits, state = engine.run_steps(last[None], state)
+            allowed = masked(vocabulary, logits[0, -1], left).astype(np.float64)
+            total += float(allowed[tokens[0]] - np.logaddexp.reduce(allowed))
+            left, last = left[len(vocabulary.texts[tokens[0]]) :], tokens[:1]
+            tokens = tokens[1:]
+        if len(tokens):
+            inputs = np.concatenate([last, tokens[:-1]])
+            scored = score_rows(engine, inputs[None], tokens[None], hidden=state)
+            total += math.fsum(scored.scores[0])
+        totals.append(total if text or ends else 0.0)
+    return totals
+
+
 def _batches(reader: _Reader, texts: list[str], batch_size: int) -> Iterator[list[int]]:
     """Indices of texts that are scored side by side.
 
@@ -242,18 +323,19 @@ def _batches(reader: _Reader, texts: list[str], batch_size: int) -> Iterator[lis
 
     def place(index: int) -> tuple[bool, str, int]:
         text = texts[index]
-        short = reader.side_by_side and len(text) <= _SHORT
-        return not short, text if short else "", len(text)
+        short = reader.side_by_side and sizes[index] <= _SHORT
+        return not short, text if short else "", sizes[index]
 
+    sizes = [reader.most_tokens(text) for text in texts]
     batch: list[int] = []
     longest = 0
     batch_size = min(batch_size, max(_MANY, LOGITS_AT_ONCE // len(reader.engine.vocabulary)))
     for index in sorted(range(len(texts)), key=place):
-        longest = max(longest, len(texts[index]))
+        longest = max(longest, sizes[index])
         full = (len(batch) + 1) * longest > _BATCH_AT_ONCE
         if batch and (full or len(batch) == batch_size):
             yield batch
-            batch, longest = [], len(texts[index])
+            batch, longest = [], sizes[index]
         batch.append(index)
     if batch:
         yield batch
@@ -270,33 +352,43 @@ def _score_batch(
         pieces = reader.pieces(texts[0], _PIECE)
         parts = list(_score_through(reader, pieces, np.array([first]), hidden))
         own = np.concatenate([scored for scored, _ in parts])
-        yield Score(math.fsum(own), len(own), own, sum(missing for _, missing in parts))
+        unknown = sum(missing for _, missing in parts)
+        yield reader.scored(texts[0], own, unknown, reader.ending is not None)
         return
-    rows = _padded(reader, texts)  # [texts, longest]
+    rows, sizes = _padded(reader, texts)  # [texts, longest], [texts]
     lengths, more = None, reader.ending is not None
     if reader.side_by_side and rows.shape[1] <= _SHORT:
-        lengths = np.array([len(text) + more for text in texts])
+        lengths = sizes
     elif hidden is not None:
         hidden = np.repeat(hidden, len(texts), axis=0)
     scored, _ = _score_after(reader, np.full(len(rows), first), rows, hidden, lengths)
     missing = np.count_nonzero(rows < 0, axis=1).tolist()
-    for text, padded, unknown in zip(texts, scored, missing, strict=True):
-        own = padded[: len(text) + more].copy()
-        yield Score(math.fsum(own.tolist()), len(own), own, unknown)
+    for text, padded, size, unknown in zip(texts, scored, sizes.tolist(), missing, strict=True):
+        yield reader.scored(text, padded[:size].copy(), unknown, more)
 
 
-def _padded(reader: _Reader, texts: list[str]) -> NDArray[np.int32]:
-    """Tokens of texts and their endings, ``[texts, longest]``; token 0 after the end of a text."""
+def _padded(reader: _Reader, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Tokens of texts and their endings, ``[texts, longest]``; token 0 after the end of a text.
+
+    The second result is how many there are of each, ``[texts]``.
+    """
     for text in texts if reader.policy == "error" else ():
         reader.engine.vocabulary.encode(text, "error")  # whose message counts from its beginning
     lengths = np.array([len(text) for text in texts])
+    if reader.engine.vocabulary.unit == "char":
+        tokens = [*reader.characters("".join(texts), _PIECE)]
+    else:  # each text by itself: no piece goes from one into the next
+        nothing = np.zeros(0, dtype=np.int32)
+        tokens = [np.concatenate([nothing, *reader.characters(t, _PIECE)]) for t in texts]
+        lengths = np.array([len(each) for each in tokens])
     longest = int(lengths.max()) + (reader.ending is not None)
     padded = np.zeros((len(texts), longest), dtype=np.int32)
     within = np.arange(longest) < lengths[:, None]  # [texts, longest]
-    padded[within] = np.concatenate([padded[0, :0], *reader.characters("".join(texts), _PIECE)])
-    if reader.ending is not None:
-        padded[np.arange(len(texts)), lengths] = reader.ending
-    return padded
+    padded[within] = np.concatenate([padded[0, :0], *tokens])
+    if reader.ending is None:
+        return padded, lengths
+    padded[np.arange(len(texts)), lengths] = reader.ending
+    return padded, lengths + 1
 
 
 def _overlapping(pieces: Iterable[NDArray[np.int32]], size: int) -> Iterator[NDArray[np.int32]]:

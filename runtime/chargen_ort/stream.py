@@ -31,6 +31,7 @@ class TextStream:
         length: int | None,
         stops: tuple[str, ...],
         deadline: float | None,
+        rest: str = "",
     ) -> None:
         instance("state", state, TextState)
         start = token_array(start, state.vocab_size, 1)
@@ -40,6 +41,7 @@ class TextStream:
         self.state = state
         self.seed = state.seed
         self._start, self._length, self._stops = start, length, stops
+        self._rest = rest  # of the start, kept back: see `TextState.keep_back`
         self._made = 0  # characters, those that are held back among them
         self._at_end = False  # whether the model has ended the text
         self._closed = False  # set once, by any thread
@@ -106,6 +108,9 @@ class TextStream:
                 return False
             self.state.feed_piece(self._start[:size])
             self._start = self._start[size:]
+        if self._rest:
+            self.state.keep_back(self._rest)
+            self._rest = ""
         left = None if self._length is None else self._length - self._made
         self.state.expect(left, certain=left is not None and not self._stops)
         return True

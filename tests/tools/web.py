@@ -22,7 +22,7 @@ from chargen_ort import artifact, form, options, state, strict
 from chargen_ort.graphs import VARIANTS, int8, spec
 from chargen_ort.graphs.spec import FORMAT, Graph, Node, Sizes, Tensor
 from chargen_ort.records import LINE_PATTERN, MAX_LINE, Certificate, Config, Training
-from chargen_ort.state import Header
+from chargen_ort.snapshots import Header
 from tests.tools.schemas import schema_of
 
 ROOT = Path(__file__).parent.parent.parent
