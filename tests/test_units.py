@@ -132,7 +132,8 @@ def test_bytes_become_characters_when_it_is_certain():
     assert [decoder.feed([each]) for each in "é€".encode()] == ["", "é", "", "", "€"]
     # E2 82 could have become a character until the letter came; FF never could
     assert [decoder.feed([each]) for each in b"\xe2\x82a\xff"] == ["", "", "�a", "�"]
-    assert decoder.feed([0xF0, 0x9F]) == "" and decoder.partial == b"\xf0\x9f"
+    assert decoder.feed([0xF0, 0x9F]) == ""
+    assert decoder.partial == b"\xf0\x9f"
     assert byte().decode([0x61, 0xE2, 0x82]) == "a"
 
 

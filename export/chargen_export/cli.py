@@ -132,6 +132,23 @@ _Holdout = Annotated[
         rich_help_panel=_TEXT,
     ),
 ]
+_Unit = Annotated[
+    Literal["char", "byte", "word", "bpe"] | None,
+    typer.Option(
+        help="What the model reads and writes at a time: a character; a byte of UTF-8; a frequent "
+        "word, where others are spelled; or a piece of a word, learnt from the text. Pieces write "
+        "fastest. The default is char.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_VocabSize = Annotated[
+    int | None,
+    typer.Option(
+        help="How many different words or pieces there are, the single characters among them. By "
+        "default 4096 words or 512 pieces, and more where the text has many characters.",
+        rich_help_panel=_TEXT,
+    ),
+]
 _Preset = Annotated[
     Literal["lesson"] | None,
     typer.Option(
@@ -237,6 +254,8 @@ def train_export(
     documents: _Documents = None,
     column: _Column = None,
     holdout: _Holdout = None,
+    unit: _Unit = None,
+    vocab_size: _VocabSize = None,
     preset: _Preset = None,
     minutes: _Minutes = None,
     epochs: _Epochs = None,
@@ -302,8 +321,9 @@ def train_export(
                 train_and_export(
                     corpus, out, preset, Observers(display, signals), resume, checkpoint_minutes,
                     begun, precision or "fp32", limit, overwrite, base,
-                    Reading(documents or "auto", column, holdout), minutes=minutes, epochs=epochs,
-                    hidden_size=hidden_size, num_layers=num_layers, embedding_dim=embedding_dim,
+                    Reading(documents or "auto", column, holdout, unit or "char", vocab_size),
+                    minutes=minutes, epochs=epochs, hidden_size=hidden_size,
+                    num_layers=num_layers, embedding_dim=embedding_dim,
                     dropout=dropout, seq_length=seq_length, batch_size=batch_size,
                     learning_rate=learning_rate, seed=seed, device=device,
                 )  # fmt: skip

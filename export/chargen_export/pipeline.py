@@ -27,6 +27,7 @@ from chargen_ort.checks import printable
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import SamplingOptions
 from chargen_ort.records import MAX_TOKENS, Config, Training
+from chargen_ort.vocabulary import Vocabulary
 from chargen_train.base import (
     BaseModel,
     base_settings,
@@ -63,9 +64,11 @@ from chargen_train.recipe import (
 from chargen_train.run import build_model
 from chargen_train.run_folder import RunFolder, RunRecorder
 from chargen_train.training import measure_speed, train, trained_so_far
+from chargen_train.units import in_unit
 
 DEFAULT_FOLDER = Path("artifacts")
 _LEAVING = 0.6  # seconds that sealing, the report and the end of a process with PyTorch take
+_LEVELS = {"char": "character", "byte": "byte", "word": "word", "bpe": "subword"}
 DEFAULT_SAMPLING = SamplingOptions(temperature=0.8)  # a little below 1 reads better than 1
 
 
@@ -109,13 +112,14 @@ def train_and_export(
     """
     begun = time.monotonic() if begun is None else begun
     path = training_path(corpus_path, out)
-    base = None if base_path is None else load_base(base_path)
+    base = None if base_path is None else load_base(base_path, reading.unit)
     if base is not None and not resume:
         overrides = base_settings(base, preset, overrides)
     folder = RunFolder(path)
+    known = None if base is None else base.vocabulary
     if resume:
-        reading = saved_reading(folder.checkpoint, reading)
-    corpus = load_corpus(corpus_path, reading)
+        reading, known = saved_reading(folder.checkpoint, reading)
+    corpus = _load(corpus_path, reading, known)
     inputs = [corpus_path]
     if reading.holdout_kind == "file":
         inputs.append(Path(str(reading.holdout)))
@@ -186,6 +190,18 @@ def _check(job: _Job, preset: str | None, overrides: Overrides) -> Iterable[str]
     return precisions
 
 
+def _load(path: Path, reading: Reading, known: Vocabulary | None) -> Corpus:
+    """The corpus in the unit that it is read in; its pieces are those of `known`, or learnt.
+
+    Raises:
+        CorpusError, OptionError: see `load_corpus` and `in_unit`.
+    """
+    corpus = load_corpus(path, reading)
+    if known is not None and known.unit != reading.unit:
+        known = None
+    return in_unit(corpus, reading.unit, reading.vocab_size, known)
+
+
 def _choose_recipe(
     corpus: Corpus,
     preset: str | None,
@@ -193,7 +209,9 @@ def _choose_recipe(
     speed: Callable[[Recipe], float] = typical_speed,
 ) -> Recipe:
     documents = len(corpus.training.ranges) if corpus.vocabulary.end else 0
-    return choose_recipe(corpus.training.characters, preset, speed, documents, **overrides)
+    tokens = len(corpus.training) - documents, len(corpus.vocabulary)
+    characters = corpus.training.characters
+    return choose_recipe(characters, preset, speed, documents, *tokens, **overrides)
 
 
 def _begin(
@@ -347,7 +365,7 @@ def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_path: Path) -> Artifac
         OptionError: `corpus_path` is not the text that the run reads.
         ParityError: the graph and the model disagree.
     """
-    corpus = load_corpus(corpus_path, checkpoint.reading)
+    corpus = _load(corpus_path, checkpoint.reading, checkpoint.vocabulary)
     refuse_other(checkpoint, corpus.sha256, {})
     corpus = _corpus_of(checkpoint, corpus)
     trained = trained_so_far(corpus, checkpoint)
@@ -387,7 +405,8 @@ def make_artifact(
         sampling=DEFAULT_SAMPLING,
     )
     properties = {
-        "description": f"character-level GRU language model trained on {printable(corpus.name)} "
+        "description": f"{_LEVELS[corpus.vocabulary.unit]}-level GRU language model trained on "
+        f"{printable(corpus.name)} "
         f"({len(corpus)} characters)",
         "author": f"train-export (chargen-ort {__version__})",
         "license": "that of the corpus",

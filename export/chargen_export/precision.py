@@ -33,6 +33,7 @@ from chargen_train.model import CharGRU
 from chargen_train.planning import MAX_VALIDATION
 from chargen_train.reading import Reading
 from chargen_train.split import WINDOW, Part, Passages
+from chargen_train.units import encoded
 
 MAX_LOSS_INCREASE = 0.005  # nats a character, if not given
 MAX_LOSS_INCREASE_LIMIT = 10.0  # and the most that may be given
@@ -179,7 +180,7 @@ def pass_gate(base: Artifact, variant: Artifact, text: GateText, max_loss_increa
         fp32_sha256=base.sha256,
         text=printable(text.name),
         held_out=text.held_out,
-        characters=passages.predicted,
+        characters=int(passages.characters.sum()),
         protocol="mean over documents, their ends too, each from its own beginning"
         if text.part.documents
         else f"mean over consecutive {WINDOW}-character windows, each from a zero state",
@@ -201,8 +202,8 @@ def _compare(base: Engine, variant: Engine, passages: Passages) -> tuple[float, 
         for side, rows in enumerate(scored):
             losses[side] -= math.fsum(rows.scores[asked])
         equal += int((scored[0].best == scored[1].best)[asked].sum())
-    count = passages.predicted
-    return losses[0] / count, losses[1] / count, equal / count
+    count = int(passages.characters.sum())
+    return losses[0] / count, losses[1] / count, equal / passages.predicted
 
 
 def load_fp32(path: Path) -> Artifact:
@@ -235,6 +236,10 @@ def load_gate_text(artifact: Artifact, path: Path) -> GateText:
     known = [each.sha256 for each in artifact.training.corpora] == [corpus.sha256]
     held_out = known and split.holdout in ("tail", "spread")
     part = split_again(corpus, split.holdout).validation if held_out else corpus.training
+    if artifact.config.unit != "char":
+        whole = replace(corpus, training=part, validation=replace(part, ranges=part.ranges[:0]))
+        in_tokens = encoded(whole, artifact.config.vocabulary)
+        return GateText(path.stem, in_tokens.training, held_out)
     vocabulary, characters = artifact.config.vocabulary, corpus.vocabulary.characters
     table = vocabulary.look_up(characters)
     if (table < 0).any():

@@ -1,11 +1,11 @@
 """From text to pieces of it, and back: what the units word and bpe are made of, and bytes too.
 
 A text is first split where no piece may go across: into runs of letters and runs of other
-characters, each with one space before it; more spaces are a run of their own. The classes are ranges of code points that stand here
-and nowhere else, so that the same file reads the same text everywhere, whatever Unicode a
-language knows. A piece of `word` is such a run, if it is frequent, or else each of its characters;
-those of `bpe` are joined inside a run (Sennrich et al. 2016, "Neural machine translation of rare
-words with subword units").
+characters, each with one space before it; more spaces are a run of their own. The classes are
+ranges of code points that stand here, so that the same file reads the same text everywhere,
+whatever version of Unicode a language knows. A piece of `word` is such a run, if it is frequent, or
+else each of its characters; those of `bpe` are joined inside a run (Sennrich et al. 2016, "Neural
+machine translation of rare words with subword units").
 """
 
 import codecs

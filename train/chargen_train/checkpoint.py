@@ -170,13 +170,18 @@ def _from_archive(payload: memoryview) -> Checkpoint:
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     facts = json.loads(content.pop("facts"))
     for name, kind in _RECORDS.items():
-        values = check_fields(kind, facts[name])
+        values = check_fields(kind, _with_tuples(facts[name]))
         if kind is Vocabulary:
             values["characters"].encode()  # no lone surrogates
         facts[name] = kind(**values)
     if facts["base"] is not None:
         facts["base"] = record_of(Base, facts["base"], "base")
     return Checkpoint(**check_fields(Checkpoint, {**facts, **content}))
+
+
+def _with_tuples(values: Mapping[str, object]) -> dict[str, object]:
+    """Values of a record, whose lists, as JSON has them, are tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def _check(checkpoint: Checkpoint) -> None:
@@ -282,23 +287,26 @@ def refuse_other(
             raise _other_setting(name, value, own)
 
 
-def saved_reading(path: Path, given: Reading) -> Reading:
+def saved_reading(path: Path, given: Reading) -> tuple[Reading, Vocabulary | None]:
     """How the run with a checkpoint at `path` reads its corpus; `given` where none can be read.
+
+    The second result is the vocabulary that it reads it with, if one can be read.
 
     Raises:
         OptionError: `given` says something else.
     """
     for file in (path, previous_of(path)):
         with contextlib.suppress(OptionError):
-            own = load_checkpoint(file).reading
+            checkpoint = load_checkpoint(file)
             break
     else:
-        return given
+        return given, None
+    own = checkpoint.reading
     for name, default in asdict(Reading()).items():
         value = getattr(given, name)
         if value not in (default, getattr(own, name)):
             raise _other_setting(name, value, getattr(own, name))
-    return own
+    return own, checkpoint.vocabulary
 
 
 def refuse_misfit(checkpoint: Checkpoint, corpus: Corpus) -> None:
@@ -310,7 +318,7 @@ def refuse_misfit(checkpoint: Checkpoint, corpus: Corpus) -> None:
     """
     if checkpoint.vocabulary != corpus.vocabulary:
         raise OptionError(
-            f"the checkpoint has {len(checkpoint.vocabulary):,} characters that are not the "
+            f"the checkpoint has {len(checkpoint.vocabulary):,} tokens that are not the "
             f"{len(corpus.vocabulary):,} of {corpus.name}; train anew"
         )
     windows = batches_of(corpus.training, checkpoint.recipe, torch.device("cpu"))

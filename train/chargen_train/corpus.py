@@ -45,6 +45,7 @@ class Corpus:
         decision: what the documents are and why, a sentence.
         notes: a line each about what was changed while it was read.
         warnings: a line each about what makes the measure doubtful.
+        spelled: the same corpus with characters as tokens; None where they are.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Corpus:
     decision: str = ""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    spelled: "Corpus | None" = None
 
     def __len__(self) -> int:
         return self.characters
@@ -75,6 +77,16 @@ class Corpus:
             return 0
         measured = 0 if self.reading.holdout_kind == "file" else len(self.validation.ranges)
         return len(self.training.ranges) + measured
+
+    @property
+    def in_characters(self) -> "Corpus":
+        """The corpus with characters as tokens."""
+        return self.spelled or self
+
+    @property
+    def tokens_per_character(self) -> float:
+        """Tokens of the text that is trained on by its characters, where an end is one."""
+        return len(self.training) / self.training.width
 
     @property
     def measuring(self) -> Part:
@@ -256,5 +268,6 @@ def choose_separator(corpus: Corpus) -> str:
     if corpus.vocabulary.end:
         return ""
     characters = corpus.vocabulary.characters
-    last = characters[int(corpus.tokens[-1])]
+    text = corpus.in_characters
+    last = text.vocabulary.characters[int(text.tokens[-1])]
     return next((c for c in "\n " if c in characters), last)

@@ -34,7 +34,7 @@ def describe_losses(corpus: Corpus, losses: Losses) -> tuple[HeldOut, Quantiles]
     validation, read = corpus.validation, len(losses.predicted)
     documents = read if validation.documents else 0
     predicted = int(losses.predicted.sum())
-    all_read = predicted == validation.passages().predicted
+    all_read = read == len(validation.passages())
     characters = validation.characters if all_read else predicted - documents
     measured = HeldOut(
         nats_per_char=losses.mean,
@@ -43,11 +43,12 @@ def describe_losses(corpus: Corpus, losses: Losses) -> tuple[HeldOut, Quantiles]
         documents=documents,
         protocol=_protocol(corpus),
     )
-    whole = losses.predicted == WINDOW  # a shorter window scores with more noise
+    # a shorter window scores with more noise
+    whole = losses.predicted >= (WINDOW if validation.widths is None else WINDOW // 2)
     whole |= validation.documents or not whole.any()
     scores = losses.nats[whole] / losses.predicted[whole]
     quantiles = Quantiles(
-        window=None if validation.documents else int(losses.predicted.max()),
+        window=None if validation.documents else round(float(losses.predicted[whole].mean())),
         count=len(scores),
         levels=_LEVELS,
         nats_per_char=np.quantile(scores, _LEVELS).tolist(),
@@ -70,4 +71,7 @@ def _protocol(corpus: Corpus) -> str:
             f"mean over all characters and ends of held-out documents {place}, each document from "
             "its own beginning"
         )
-    return f"mean over consecutive {WINDOW}-character windows {place}, each from a zero state"
+    windows = f"{WINDOW}-character windows"
+    if corpus.validation.widths is not None:
+        windows = f"windows of whole tokens, {WINDOW} characters on average,"
+    return f"mean over consecutive {windows} {place}, each from a zero state"

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from chargen_ort.checks import printable
+from chargen_ort.checks import printable, whole_number
 from chargen_ort.documents import DOCUMENT_KINDS, cut_documents
 from chargen_ort.errors import OptionError
+from chargen_ort.records import MAX_TOKENS
 from chargen_ort.text import TextReader
+from chargen_ort.vocabulary import UNITS, Unit
 from chargen_train.columns import Column
 
 HoldoutKind = Literal["tail", "spread", "none", "file"]
@@ -26,6 +28,8 @@ class Reading:
             reads the whole file.
         holdout: what measures the model: the ``tail``, parts ``spread`` over the corpus, ``none``
             of it, or the path of another text. None spreads, where the corpus is long enough.
+        unit: what a token is, see `chargen_ort.Vocabulary`.
+        vocab_size: tokens in all, of word and bpe; None leaves it to `chargen_train.units`.
 
     Raises:
         OptionError: an unknown name, or options that contradict each other.
@@ -34,6 +38,8 @@ class Reading:
     documents: Literal["auto", "none", "lines", "blank", "files"] = "auto"
     column: str | None = None
     holdout: str | None = None
+    unit: Unit = "char"
+    vocab_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.documents not in ("auto", *DOCUMENT_KINDS):
@@ -44,6 +50,16 @@ class Reading:
                 f"--column makes each value a document, and --documents is {self.documents}; leave "
                 "one of the two out"
             )
+        if self.unit not in UNITS:
+            names = ", ".join(UNITS)
+            raise OptionError(f"unit is {printable(self.unit, 60)}; give one of {names}")
+        if self.vocab_size is not None:
+            if self.unit not in ("word", "bpe"):
+                raise OptionError(
+                    f"--vocab-size is for --unit word and bpe, and the unit is {self.unit}; leave "
+                    "it out"
+                )
+            whole_number("--vocab-size", self.vocab_size, 2, MAX_TOKENS)
         for name in ("column", "holdout"):
             if getattr(self, name) == "":
                 raise OptionError(f"--{name} is empty; give a name, or leave it out")
