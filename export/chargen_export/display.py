@@ -20,6 +20,7 @@ from chargen_ort.reports import (
     describe_certificate,
     describe_comparisons,
     describe_gate,
+    describe_unit,
     describe_validation,
 )
 from chargen_train.corpus import MIN_CHARACTERS_TO_VALIDATE, Corpus
@@ -87,6 +88,12 @@ class Display(Observer):
             f"{corpus.name}: {len(corpus):,} characters, "
             f"vocabulary {len(corpus.vocabulary):,}; {describe_split(corpus)}",
         )
+        if corpus.spelled is not None:
+            self._line(
+                "unit",
+                f"{describe_unit(corpus.vocabulary)}; the text has "
+                f"{1 / corpus.tokens_per_character:.2f} characters a token",
+            )
         self._line("documents", corpus.decision)
         for note in corpus.notes:
             self._line("note", note)
@@ -107,7 +114,8 @@ class Display(Observer):
         )
         self._line(
             "training",
-            f"{length}: {recipe.batch_size} x {recipe.seq_length} characters a step, "
+            f"{length}: {recipe.batch_size} x {recipe.seq_length} "
+            f"{'characters' if corpus.spelled is None else 'tokens'} a step, "
             f"rate {recipe.learning_rate:g}, dropout {recipe.dropout:g}, seed {recipe.seed}",
         )
         if recipe.teachers:

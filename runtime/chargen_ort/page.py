@@ -23,7 +23,15 @@ def page_bytes(artifact: Artifact, title: str) -> bytes:
 
     A content security policy in it forbids all requests; scripts and styles are allowed by their
     hashes. The code for the worker is packed, as it is most of the page.
+
+    Raises:
+        OptionError: the model's unit is one that the page does not read.
     """
+    if artifact.config.unit != "char":
+        raise OptionError(
+            f"the model's unit is {artifact.config.unit}, and a page reads models of characters; "
+            "train it with --unit char"
+        )
     folder = _folder()
     code = "".join((folder / name).read_text("utf-8") for name in ("chargen.js", "page/worker.js"))
     # one classic script, which has neither: not every browser takes a module from a page on disk

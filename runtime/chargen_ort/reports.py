@@ -16,13 +16,14 @@ from chargen_ort.models import ChosenModel
 from chargen_ort.options import TABLE
 from chargen_ort.records import PIECE, Base, Certificate, Gate, HeldOut, Training
 from chargen_ort.scoring import LINE_END, Score, score_continuations
-from chargen_ort.vocabulary import UnknownPolicy
+from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
 
 _LINES_AT_ONCE = 1024
 _CHARACTERS_AT_ONCE = 1 << 20
 _TEXTS_AT_ONCE = 64  # scored side by side for --json …
 _SECONDS = 0.1  # … but what is written need not wait longer than this for others
 _SHOWN_CHARACTERS = 100
+_SHOWN_PIECES = 20
 
 
 def written_lines(texts: Iterable[WrittenText], before: str) -> Iterator[str]:
@@ -110,7 +111,8 @@ def text_score(
         scores = generator.score_batch(texts, unknown=unknown, end=True)
         total = math.fsum(each.total for each in scores)
         characters = sum(each.characters for each in scores)
-        score = Score(total, characters, None, sum(each.unknown for each in scores))
+        tokens = None if scores[0].tokens is None else sum(each.tokens or 0 for each in scores)
+        score = Score(total, characters, None, sum(each.unknown for each in scores), tokens)
         count = {"documents": len(texts)}
     if as_json:
         yield json.dumps(score_figures(score) | count) + "\n"
@@ -120,10 +122,14 @@ def text_score(
     yield f"characters     {score.characters:,}\n"
     if score.unknown:
         yield f"unknown        {score.unknown:,}\n"
+    if score.tokens is not None:
+        yield f"tokens         {score.tokens:,}\n"
     yield f"log prob       {score.total:.4f} nats\n"
     yield f"nats per char  {score.nats_per_char:.4f}\n"
     yield f"bits per char  {score.bits_per_char:.4f}\n"
     yield f"perplexity     {score.perplexity:.4f}\n"
+    if score.tokens is not None:
+        yield f"nats per token {score.nats_per_token:.4f}\n"
 
 
 def line_scores(
@@ -217,7 +223,12 @@ def score_figures(score: Score | None) -> dict[str, float | int | None]:
         "nats_per_char": score.nats_per_char,
         "bits_per_char": score.bits_per_char,
         "perplexity": score.perplexity if math.isfinite(score.perplexity) else None,
-    }
+    } | ({} if score.tokens is None else token_figures(score))
+
+
+def token_figures(score: Score) -> dict[str, float | int | None]:
+    """What is said of a score by tokens, where these are no characters."""
+    return {"tokens": score.tokens, "nats_per_token": score.nats_per_token}
 
 
 def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[str]:
@@ -235,8 +246,6 @@ def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[
         }
         yield json.dumps(facts) + "\n"
         return
-    characters = config.vocabulary.characters
-    shown = repr(characters[:_SHOWN_CHARACTERS]) + ("…" if len(characters) > 100 else "")
     rows = [
         ("model", str(model)),
         ("sha256", artifact.sha256),
@@ -247,7 +256,8 @@ def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[
             f"GRU {config.num_layers} x {config.hidden_size}, embedding {config.embedding_dim}, "
             f"{config.precision}",
         ),
-        ("vocabulary", f"{len(characters):,} characters: {shown}"),
+        ("unit", f"{config.unit}, {describe_unit(config.vocabulary)}"),
+        ("vocabulary", _vocabulary(config.vocabulary)),
         ("unknown", _unknown(config.vocabulary.unknown, config.vocabulary.replacement)),
         ("separator", "the end token" if config.end else repr(config.separator)),
         ("sampling", _sampling(artifact)),
@@ -258,6 +268,29 @@ def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[
         ("made by", artifact.properties["author"]),
     ]
     yield from (f"{label:<11} {value}\n" for label, value in rows)
+
+
+def describe_unit(vocabulary: Vocabulary) -> str:
+    """What a token is, in a few words."""
+    characters, pieces = len(vocabulary.characters), len(vocabulary.pieces)
+    return {
+        "char": "one character",
+        "byte": "one byte of UTF-8",
+        "word": f"one of {pieces:,} frequent words or {characters:,} characters",
+        "bpe": f"one of {characters:,} characters or of {pieces:,} pieces joined of them",
+    }[vocabulary.unit]
+
+
+def _vocabulary(vocabulary: Vocabulary) -> str:
+    if vocabulary.unit == "byte":
+        return "256 bytes: every text"
+    characters = vocabulary.characters
+    more = "…" if len(characters) > _SHOWN_CHARACTERS else ""
+    shown = f"{len(characters):,} characters: {characters[:_SHOWN_CHARACTERS]!r}{more}"
+    if not vocabulary.pieces:
+        return shown
+    some = ", ".join(map(repr, vocabulary.pieces[:_SHOWN_PIECES]))
+    return f"{shown}; {len(vocabulary.pieces):,} pieces: {some}…"
 
 
 def _unknown(policy: str, replacement: str) -> str:

@@ -238,7 +238,7 @@ class RunFolder:
         return lines
 
     def _describe(self, corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
-        characters = corpus.vocabulary.characters
+        text = corpus.in_characters
         return {
             "chargen": __version__,
             "finished": False,
@@ -251,9 +251,9 @@ class RunFolder:
                 "held_out_characters": corpus.validation.characters,
                 "decision": corpus.decision,
                 "reading": asdict(corpus.reading),
-                "vocabulary": characters,
-                "begins": corpus.beginning(200),
-                "counts": corpus.counts().tolist(),
+                "vocabulary": text.vocabulary.characters,
+                "begins": text.beginning(200),
+                "counts": text.counts().tolist(),
             },
             "settings": asdict(recipe),
             "versions": {"torch": torch.__version__, "numpy": np.__version__},
