@@ -15,6 +15,7 @@ from chargen_ort.pieces import MAX_RUN, join_pairs, split_runs
 from chargen_ort.reports import written_objects
 from chargen_ort.vocabulary import BYTES
 from tests.conftest import artifact_bytes, random_model
+from tests.tools.serving import serving
 
 LETTERS = "abcdelorst .,\n"
 # "the", " the", "ther", " other" and their like, by merges
@@ -209,6 +210,29 @@ def test_characters_of_a_piece_that_are_left_come_next():
         state = writer.state("the ", seed=1)
         first = writer.resume(state, cut).read()
         assert (first + state.rest() + writer.resume(state, 40).read())[:40] == whole
+
+
+def test_the_server_writes_the_same_texts(writer, tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(writer.artifact.data)
+    with serving(path) as served:
+        for start in ("", "the oth", "the best or "):
+            for options in ({}, {"stop": ["ee", "t "]}, {"top_k": 7, "repetition_penalty": 1.2}):
+                answer = served.complete(
+                    prompt=start, max_tokens=50, n=3, seed=5, temperature=1, **options
+                )
+                options = {"seed": 5, "temperature": 1} | options
+                for row, choice in enumerate(answer["choices"]):
+                    assert choice["text"] == writer.generate(start, 50, row=row, **options)
+        counted = served.complete(prompt="the oth", max_tokens=0, seed=1)["usage"]
+        tokens = writer.vocabulary.encode("the oth")
+        assert counted["prompt_tokens"] == len(tokens)
+        status, error = served.refusal(prompt="the", max_tokens=5, logprobs=1)
+        assert (status, error["param"]) == (400, "logprobs")
+        assert (
+            served.complete(prompt=tokens.tolist(), max_tokens=0, echo=True)["choices"][0]["text"]
+            == "the oth"
+        )
 
 
 # Scores

@@ -54,6 +54,7 @@ def heal(
     hidden: NDArray[np.float32],
     logits: NDArray[np.float32],
     rest: str,
+    bias: NDArray[np.float32] | None = None,
 ) -> Healed:
     """Draw tokens until they cover `rest`, a draw of the sampler's one row each.
 
@@ -62,10 +63,12 @@ def heal(
         sampler: of one row, with what it has seen and drawn.
         hidden, logits: before `rest`, ``[1, num_layers, hidden_size]`` and ``[vocab_size]``.
         rest: the run that was taken back, of characters that the model knows.
+        bias: what is added to the logits of the tokens, ``[vocab_size]``.
     """
     vocabulary, tokens, text = engine.vocabulary, [], ""
     while rest:
-        token = int(sampler.sample(masked(vocabulary, logits, rest)[None])[0])
+        biased = logits if bias is None else logits + bias
+        token = int(sampler.sample(masked(vocabulary, biased, rest)[None])[0])
         tokens.append(token)
         scores, hidden = engine.run_steps(np.array([[token]]), hidden)
         logits = scores[0, -1]  # [vocab_size]

@@ -165,6 +165,12 @@ def _options(generator: CharGenerator, asked: Completion) -> SamplingOptions:
     except OptionError as error:
         raise Refusal(400, str(error), "invalid_value", "stop") from None
     _check_tokens(generator, asked.logit_bias, "logit_bias")
+    if asked.logprobs is not None and generator.config.unit != "char":
+        message = (
+            f"logprobs are for models of characters, and this model's unit is "
+            f"{generator.config.unit}; leave it out, and have texts scored by POST /score"
+        )
+        raise Refusal(400, message, "invalid_value", "logprobs")
     return options
 
 
@@ -180,17 +186,21 @@ def _prompts(generator: CharGenerator, asked: Completion) -> list[Prompt]:
     top = asked.logprobs if asked.echo else None
     prompts = []
     for given in asked.prompts:
-        prompt = Prompt(generator.engine, _encode(generator, asked, given), top)
+        prompt = Prompt(generator.engine, *_encode(generator, asked, given, top))
         prompts += [prompt] * asked.n
     return prompts
 
 
-def _encode(generator: CharGenerator, asked: Completion, given: TextOrTokens) -> NDArray[np.int64]:
+def _encode(
+    generator: CharGenerator, asked: Completion, given: TextOrTokens, top: int | None
+) -> tuple[NDArray[np.int64], int | None, str]:
+    """What `Prompt` takes; of tokens no run is taken back."""
     if not isinstance(given, str):
         _check_tokens(generator, given, "prompt")
-        return np.array(given, dtype=np.int64)
+        return np.array(given, dtype=np.int64), top, ""
     try:
-        return generator.vocabulary.encode(given, asked.unknown)
+        tokens, rest = generator.vocabulary.encode_open(given, asked.unknown)
+        return tokens, top, rest
     except UnknownCharacterError as error:
         raise Refusal(400, str(error), "unknown_character", "prompt") from None
 
