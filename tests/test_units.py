@@ -13,6 +13,7 @@ from chargen_ort import CharGenerator, OptionError, UnknownCharacterError, Vocab
 from chargen_ort.batch import write_texts
 from chargen_ort.pieces import MAX_RUN, join_pairs, split_runs
 from chargen_ort.reports import written_objects
+from chargen_ort.scoring import score_continuations
 from chargen_ort.vocabulary import BYTES
 from tests.conftest import artifact_bytes, random_model
 from tests.tools.serving import serving
@@ -256,6 +257,16 @@ def test_scores_are_comparable_between_units(writer):
         assert writer.score(text, window=20).characters == score.characters
 
 
+def test_a_line_and_its_end_are_scored_as_they_are_encoded():
+    vocabulary = bpe()
+    model = random_model(len(vocabulary), seed=3)
+    writer = CharGenerator.from_bytes(artifact_bytes(model, vocabulary=vocabulary))
+    [score] = writer.score_batch(["the rest."], end=True)
+    [same] = writer.score_batch(["the rest.\n"])
+    assert score.total == same.total
+    assert (score.characters, score.tokens) == (10, len(vocabulary.encode("the rest.\n")))
+
+
 def test_the_log_probability_of_a_text_is_that_of_its_draws():
     vocabulary = word()
     writer = CharGenerator.from_bytes(
@@ -266,6 +277,12 @@ def test_the_log_probability_of_a_text_is_that_of_its_draws():
     found = json.loads(next(written_objects(writer.engine, texts, start, 4, None)))
     assert found["text"] == writer.generate(start, 30, seed=4)
     assert found["log_probability"] < 0
+    # of what goes on as " be" does, the piece " best"
+    logits = writer.state(start).logits().astype(float)
+    token = vocabulary.texts.index(" best")
+    expected = logits[token] - np.logaddexp.reduce(logits)
+    [total] = score_continuations(writer.engine, start, ["st"], None)
+    assert math.isclose(total, expected, abs_tol=1e-6)
 
 
 # What contradicts itself

@@ -84,7 +84,7 @@ class CharGenerator:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The characters that the model knows."""
+        """The tokens of the model, and the characters that it knows."""
         return self.engine.vocabulary
 
     @property
@@ -299,11 +299,12 @@ class CharGenerator:
         Args:
             text: at least two characters; any number where texts have an end.
             window: begin from a zero state again after each so many characters; None carries the
-                state through.
+                state through. Of units other than char, windows have whole tokens, and so many
+                characters on average.
             unknown: what the model reads on after a character that it lacks: ``skip`` leaves the
                 character out, ``replace`` reads the replacement. ``error`` refuses the text. None
                 is the model's own policy, but ``skip`` where that is ``error``.
-            per_character: keep each character's log probability; without, memory is constant.
+            per_character: keep each token's log probability; without, memory is constant.
 
         Raises:
             OptionError: fewer than two characters, a window below 1, or a window where texts end.

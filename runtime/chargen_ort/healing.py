@@ -8,7 +8,8 @@ the same seed gives the same text.
 """
 
 import heapq
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from chargen_ort.engine import Engine
 from chargen_ort.options import SamplingOptions
+from chargen_ort.rows import score_rows
 from chargen_ort.sampling import Sampler
-from chargen_ort.vocabulary import Vocabulary
+from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
 
 _FOLLOWED = 256  # tokens that are read at most to find the next character …
 _LEFT_OUT = 1e-6  # … as long as more probability than this stands behind those not read
@@ -163,3 +165,41 @@ def _what_follows(
             yield token, brought[0], None
         else:
             yield token, "", _Path(hidden, token, "", decoder.partial)
+
+
+def score_healed(
+    engine: Engine,
+    start: str,
+    texts: list[str],
+    unknown: UnknownPolicy | None,
+    ended: Sequence[bool],
+) -> list[float]:
+    """Log probability, nats, of each text as what follows `start`, as `heal` would have drawn it.
+
+    See `chargen_ort.scoring.score_continuations`.
+    """
+    vocabulary = engine.vocabulary
+    read, rest = vocabulary.encode_open(start, unknown)
+    if engine.config.end or not len(read):
+        read = np.append(engine.config.separator_token, read)
+    hidden = score_rows(engine, read[None, :-1], read[None, :-1]).hidden if len(read) > 1 else None
+    totals = []
+    for text, ends in zip(texts, ended or [False] * len(texts), strict=True):
+        tokens = vocabulary.encode(rest + text, "error")
+        if ends:
+            tokens = np.append(tokens, engine.config.separator_token)  # the end token
+        total, left, last, state = 0.0, rest, read[-1:], hidden
+        while left and len(tokens):  # a step at a time, among those that go on as the run does
+            if state is None:
+                state = engine.zero_hidden(1)
+            logits, state = engine.run_steps(last[None], state)
+            allowed = masked(vocabulary, logits[0, -1], left).astype(np.float64)
+            total += float(allowed[tokens[0]] - np.logaddexp.reduce(allowed))
+            left, last = left[len(vocabulary.texts[tokens[0]]) :], tokens[:1]
+            tokens = tokens[1:]
+        if len(tokens):
+            inputs = np.concatenate([last, tokens[:-1]])
+            scored = score_rows(engine, inputs[None], tokens[None], hidden=state)
+            total += math.fsum(scored.scores[0])
+        totals.append(total if text or ends else 0.0)
+    return totals

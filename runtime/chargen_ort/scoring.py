@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from chargen_ort.checks import instance
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError
-from chargen_ort.healing import masked
+from chargen_ort.healing import score_healed
 from chargen_ort.pieces import MAX_RUN
 from chargen_ort.rows import LOGITS_AT_ONCE, score_alike, score_rows
 from chargen_ort.vocabulary import UnknownPolicy
@@ -230,8 +230,12 @@ def score_texts(
 ) -> list[Score]:
     """Score each text from the separator on; texts of like length or beginning share a batch."""
     reader = _reader(engine, unknown, len(texts), end)
-    for index, text in enumerate(texts):
+    for text in texts:
         instance("a text", text, str)
+    if engine.vocabulary.has_pieces and reader.ending not in (None, engine.vocabulary.end_token):
+        # the line end may be part of the last piece
+        texts, reader = [text + LINE_END for text in texts], replace(reader, ending=None)
+    for index, text in enumerate(texts):
         if not text and reader.ending is None:
             raise OptionError(f"text {index} is empty; a score needs at least 1 character")
     scores: dict[int, Score] = {}
@@ -260,7 +264,7 @@ def score_continuations(
     `chargen_ort.healing`.
     """
     if engine.vocabulary.has_pieces:
-        return _score_open(engine, start, texts, unknown, ended)
+        return score_healed(engine, start, texts, unknown, ended)
     read = engine.vocabulary.encode(start, unknown)
     if engine.config.end or not len(read):
         read = np.append(engine.config.separator_token, read)
@@ -276,41 +280,6 @@ def score_continuations(
             scores = _score_batch(reader, rows, int(read[-1]), hidden)
             for index, score in zip(indices, scores, strict=True):
                 totals[index] = score.total
-    return totals
-
-
-def _score_open(
-    engine: Engine,
-    start: str,
-    texts: list[str],
-    unknown: UnknownPolicy | None,
-    ended: Sequence[bool],
-) -> list[float]:
-    """`score_continuations` where the last run of `start` is taken back."""
-    vocabulary = engine.vocabulary
-    read, rest = vocabulary.encode_open(start, unknown)
-    if engine.config.end or not len(read):
-        read = np.append(engine.config.separator_token, read)
-    hidden = score_rows(engine, read[None, :-1], read[None, :-1]).hidden if len(read) > 1 else None
-    totals = []
-    for text, ends in zip(texts, ended or [False] * len(texts), strict=True):
-        tokens = vocabulary.encode(rest + text, "error")
-        if ends:
-            tokens = np.append(tokens, engine.config.separator_token)  # the end token
-        total, left, last, state = 0.0, rest, read[-1:], hidden
-        while left and len(tokens):  # a step at a time, among those that go on as the run does
-            if state is None:
-                state = engine.zero_hidden(1)
-            logits, state = engine.run_steps(last[None], state)
-            allowed = masked(vocabulary, logits[0, -1], left).astype(np.float64)
-            total += float(allowed[tokens[0]] - np.logaddexp.reduce(allowed))
-            left, last = left[len(vocabulary.texts[tokens[0]]) :], tokens[:1]
-            tokens = tokens[1:]
-        if len(tokens):
-            inputs = np.concatenate([last, tokens[:-1]])
-            scored = score_rows(engine, inputs[None], tokens[None], hidden=state)
-            total += math.fsum(scored.scores[0])
-        totals.append(total if text or ends else 0.0)
     return totals
 
 

@@ -142,7 +142,6 @@ class Prompt:
         self.fed = tokens if begun else np.concatenate([separator, tokens])
         self.seen = tokens if self.may_end else self.fed
         self.engine, self.rest = engine, rest
-        self._engine = engine
         self._top = top
         self._position = 0
         self._scores: list[Scores] = []
@@ -172,9 +171,9 @@ class Prompt:
 
     def read_piece(self) -> None:
         """Read on, so much as takes no long time."""
-        begin, end = self._position, self._position + self._engine.steps_per_call()
+        begin, end = self._position, self._position + self.engine.steps_per_call()
         piece = self.fed[begin:end]
-        logits, self._hidden = self._engine.run_steps(piece[None], self._hidden)
+        logits, self._hidden = self.engine.run_steps(piece[None], self._hidden)
         self._logits = logits[0, -1].copy()
         following = self.fed[begin + 1 : end + 1]
         if self._top is not None and len(following):
@@ -232,8 +231,8 @@ class Writing:
     @property
     def expected(self) -> int:
         """How many it is likely to draw yet."""
-        is_character = self.prompt.engine.vocabulary.unit == "char"
-        if self._finder is None and not self.prompt.may_end and is_character:
+        by_character = self.prompt.engine.vocabulary.unit == "char"
+        if self._finder is None and not self.prompt.may_end and by_character:
             return self.left
         return min(self.left, max(_SHORT, self.written))
 
