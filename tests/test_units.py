@@ -180,7 +180,10 @@ def test_what_follows_begins_with_the_last_run_that_was_taken_back(writer):
 
 
 def test_a_text_fed_in_parts_is_as_if_fed_at_once(writer):
-    whole, parts = writer.state("the other best.\n", seed=2), writer.state("the oth", seed=2)
+    whole, parts = writer.state("the other best.\n", seed=2), writer.state("the", seed=2)
+    assert not parts.at_beginning
+    parts = writer.restore(parts.snapshot())
+    parts.feed(" oth")
     parts.feed("er be")
     parts.feed("st.\n")
     np.testing.assert_allclose(whole.logits(), parts.logits(), atol=1e-5)

@@ -79,7 +79,7 @@ def parse_snapshot(snapshot: bytes, engine: Engine) -> tuple[Header, NDArray[np.
     if not np.isfinite(floats).all():
         raise ArtifactError("the snapshot is damaged: a number in it is not finite")
     drawn = header.drawn and not config.end  # before its next text a state may have drawn others
-    held = header.rest or header.ready or header.partial
-    if not header.fed and (floats.any() or drawn or header.seen or held):
+    begun = header.ready or header.partial
+    if not header.fed and (floats.any() or drawn or header.seen or begun):
         raise ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state")
     return header, floats

@@ -76,7 +76,7 @@ class TextState:
     @property
     def at_beginning(self) -> bool:
         """Whether nothing of a text was read or drawn yet: of the first, or after an end."""
-        return not self._fed
+        return not self._fed and not self._rest
 
     @property
     def seed(self) -> int:
@@ -136,7 +136,6 @@ class TextState:
             if len(rest) > longest:
                 raise OptionError(f"rest has {len(rest)} characters; give at most {longest}")
             self._engine.vocabulary.encode(rest, "error")
-            self.begin()
         self._rest, self._ready = rest, ""
         self._decoder.restart()
 
@@ -349,7 +348,7 @@ class TextState:
             state = cls(engine, options, header.row, header.unknown)
             seen = np.array(header.seen, dtype=np.int64)
             seen = token_array(seen, len(engine.vocabulary), 1)
-            state.keep_back(header.rest if header.fed else "")
+            state.keep_back(header.rest)
             if header.partial and engine.vocabulary.unit != "byte":
                 raise OptionError("it has bytes, of a model that has none")
             engine.vocabulary.known_part(header.ready, "error")
