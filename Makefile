@@ -4,16 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-web web-tools check format bench bench-serve bench-web soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
+.PHONY: help demo test test-distributed test-engines test-web web-tools check format bench bench-control bench-scores bench-serve bench-web soak soak-serve bare demo-model fuzz fuzz-walker guard-old crash clean
 
 help:
 	@echo "make demo    install, train on 'hello world', write text"
 	@echo "make test    install, run the tests"
+	@echo "make test-distributed    torchrun with two processes: killed, stopped, resumed, given more"
 	@echo "make test-web    the JavaScript and the page, in Node and in Chromium, which this installs"
+	@echo "make test-engines  the examples for Ray Data, Spark and Dask on this machine (Spark needs Java 17)"
+	@echo "make bench-scores  made-up domain names against real ones, and a stream of lines (DOMAINS=folder)"
 	@echo "make soak    a million steps and 1,000 loads; 30 training runs killed and resumed"
 	@echo "make soak-serve  64 clients x 20, 10,000 fuzzed bodies, 10 minutes of mixed load (SOAK=n)"
 	@echo "make check   lint, format and types"
 	@echo "make bench   the benchmarks"
+	@echo "make bench-control  a million confined texts (COUNT=n MODEL=file CORPUS=file), what they cost"
 	@echo "make bench-serve  the server against the example, clients on the same machine"
 	@echo "make bench-web   JavaScript in Chromium beside onnxruntime-web and Python"
 	@echo "make bare    build the wheel, use it in an environment without torch"
@@ -42,12 +46,30 @@ test: $(INSTALLED)
 WEB := runtime/web
 web-tools: $(INSTALLED)
 	@command -v node > /dev/null || { echo "Node 20 or newer is needed, and npm"; exit 1; }
-	@command -v chromium > /dev/null || apt-get install -y chromium
+	@node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' || { echo "Node 20 or newer is needed, this is $$(node --version)"; exit 1; }
+	@command -v chromium > /dev/null || { apt-get update -qq && apt-get install -qq -y chromium; } || { echo "Chromium is needed; install it, and try again"; exit 1; }
 	cd $(WEB) && npm install --ignore-scripts --no-package-lock --no-audit --no-fund
+
+test-distributed: $(INSTALLED)
+	CHARGEN_DISTRIBUTED=1 $(BIN)/python -m pytest tests/test_distributed.py
 
 test-web: web-tools
 	cd $(WEB) && node kernel.mjs --check && npx tsc
-	CHARGEN_MUTANTS=2000 $(BIN)/python -m pytest tests/test_web.py tests/test_page.py
+	CHARGEN_MUTANTS=2000 $(BIN)/python -m pytest tests/test_web.py tests/test_page.py tests/test_serve_page.py
+
+ENGINES := build/engines
+test-engines: $(INSTALLED)
+	@command -v java > /dev/null || { echo "Spark needs Java 17 or newer; on Debian: apt-get install openjdk-17-jre-headless"; exit 1; }
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[engines]'
+	$(ENGINES)/bin/python -m tests.engines
+
+DOMAINS ?= domains
+LINES ?= 1000000
+bench-scores: $(INSTALLED)
+	@test -f $(DOMAINS)/benign.txt || { echo "name a folder with benign.txt, choose.csv and report.csv: make bench-scores DOMAINS=folder"; exit 1; }
+	$(BIN)/python -m tests.benchmarks.scores $(DOMAINS) $(MODEL)
+	$(BIN)/python -m tests.benchmarks.lines $(or $(MODEL),build/domains.onnx) $(DOMAINS)/benign.txt $(LINES)
 
 bench-web: web-tools
 	$(BIN)/python -m tests.benchmarks web
@@ -68,6 +90,10 @@ soak: $(INSTALLED)
 	SOAK_STEPS=1000000 SOAK_LOADS=1000 $(BIN)/python -m pytest tests/test_robustness.py -k memory
 	$(BIN)/python -m tests.soak 30
 
+COUNT ?= 1000000
+bench-control: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.control --count $(COUNT) $(if $(MODEL),--model $(MODEL)) $(if $(CORPUS),--corpus $(CORPUS))
+
 bench-serve: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks serve
 
@@ -83,7 +109,6 @@ bare: $(INSTALLED)
 	build/bare/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt build/wheel/*.whl
 	cd build && bare/bin/python ../tests/bare_install.py bare/bin/chargen-ort
 
-COUNT ?= 1000000
 SECONDS ?= 1e9
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz --count $(COUNT) --seconds $(SECONDS)

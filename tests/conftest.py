@@ -149,9 +149,10 @@ def artifact_bytes(
     sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
     unknown: UnknownPolicy = "error",
     end: bool = False,
+    training: Training = TRAINING,
     vocabulary: Vocabulary | None = None,
 ) -> bytes:
-    """A sealed artifact of `model`, with a history in which nothing happened."""
+    """A sealed artifact of `model`, by default with a history in which nothing happened."""
     vocabulary = vocabulary or Vocabulary(characters, unknown, end=end)
     end = vocabulary.end
     config = Config.of(
@@ -162,7 +163,7 @@ def artifact_bytes(
         "" if end else separator,
         sampling,
     )
-    return seal(model_bytes(model) + metadata_bytes(config, TRAINING, PARITY, PROPERTIES))
+    return seal(model_bytes(model) + metadata_bytes(config, training, PARITY, PROPERTIES))
 
 
 @pytest.fixture(scope="session", autouse=True)

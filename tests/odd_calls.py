@@ -173,6 +173,7 @@ PUBLIC = [
     lambda a, b, n, kw: model.score(a, window=b, **some(kw, "unknown")),
     lambda a, b, n, kw: model.score_batch(a, batch_size=b),
     lambda a, b, n, kw: model.score_batch([a, b], **some(kw, "unknown", "batch_size")),
+    lambda a, b, n, kw: list(islice(model.iterate_scores(a, batch_size=b, end=n), 3)),
     lambda a, b, n, kw: model.next_probabilities(a, b, **some(kw, "unknown")),
     lambda a, b, n, kw: model.options(a, **some(kw, *SAMPLING, "no_such_option")),
     lambda a, b, n, kw: model.options(**some(kw, *SAMPLING)),

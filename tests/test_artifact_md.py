@@ -9,12 +9,21 @@ import onnx
 import pytest
 
 from chargen_ort import strict
-from chargen_ort.artifact import FORMAT, KEYS, MAX_FILE_BYTES, seal
+from chargen_ort.artifact import (
+    FORMAT,
+    GRAPH_KEY,
+    KEYS,
+    MAX_FILE_BYTES,
+    graph_of,
+    parse_artifact,
+    seal,
+)
 from chargen_ort.form import MAX_METADATA_BYTES, MAX_WEIGHT
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import Tolerance
 from chargen_ort.options import MAX_STOP_LENGTH, MAX_STOPS, SamplingOptions
 from chargen_ort.records import MAX_LAYERS, MAX_LINE, MAX_TOKENS, MAX_WIDTH
+from chargen_ort.samplers import as_sampler
 from chargen_ort.sampling import Sampler, uniform_draws
 from tests.hostile.build import honest, of_precision
 from tests.tools.schemas import SCHEMAS, schema_of
@@ -24,7 +33,7 @@ TEXT = (Path(__file__).parent.parent / "runtime/ARTIFACT.md").read_text()
 
 def test_it_names_every_key_format_and_precision():
     assert f"format {FORMAT}\n" in TEXT
-    for key in (*KEYS, *VARIANTS):
+    for key in (*KEYS, GRAPH_KEY, *VARIANTS):
         assert f"`{key}`" in TEXT, key
 
 
@@ -78,8 +87,10 @@ def names(message):
 
 def test_its_list_of_fields_is_what_files_have():
     found = {}
-    for precision in VARIANTS:
-        for message, number, name in names(onnx.load_from_string(of_precision(precision))):
+    files = [of_precision(precision) for precision in VARIANTS]
+    files.append(as_sampler(parse_artifact(files[0])).data)
+    for data in files:
+        for message, number, name in names(onnx.load_from_string(data)):
             found.setdefault(message, {})[str(number)] = name
     rows = re.findall(r"^\| (\w+Proto) \| (.*) \|$", TEXT, re.M)
     assert len(rows) == 6
@@ -138,3 +149,18 @@ def test_the_example_of_a_token():
     sampler.see(0, np.array([0]))
     token = sampler.sample(np.array([[2, 1, 0.5, -1, 0]], dtype=np.float32))
     assert f"the token is {token[0]}." in TEXT
+
+
+def test_its_tables_of_a_sampler_are_the_graphs():
+    kinds = {1: "float32", 7: "int64", 11: "float64"}
+    found = {}
+    for uniforms in (False, True):
+        made = as_sampler(parse_artifact(of_precision("fp32")), uniforms)
+        graph = graph_of(made.config, made.graph)
+        for value in (*graph.inputs, *graph.outputs):
+            shape = ", ".join(map(str, value.shape)).replace("2, 16", "num_layers, hidden_size")
+            found[value.name] = (kinds[value.kind], f"[{shape}]")
+    section = TEXT.split("## Samplers")[1].split("\n### ")[0]
+    rows = re.findall(r"`(\w+)`(?:,| \|) (\w+) (?:\| )?`(\[[^`]+\])`", section)
+    assert {name: (kind, shape) for name, kind, shape in rows} == found
+    assert len(rows) == len(found) == 12

@@ -14,7 +14,7 @@ from chargen_ort import CharGenerator, OptionError, read_artifact
 from chargen_ort.records import Config
 from chargen_ort.reports import describe_training
 from chargen_ort.vocabulary import Vocabulary
-from chargen_train.base import corpus_for, load_base, take_weights, widen
+from chargen_train.base import describe_start, load_base, take_weights
 from chargen_train.checkpoint import load_checkpoint
 from chargen_train.corpus import load_corpus
 from chargen_train.events import Observer, TrainingStoppedError
@@ -94,23 +94,22 @@ def test_before_the_first_step_it_predicts_what_the_base_predicts(base):
 
 
 def test_the_corpus_gets_the_characters_of_the_base(folder, base):
-    corpus = load_corpus(folder / "new.txt")
-    wide = corpus_for(base, corpus)
+    wide = load_corpus(folder / "new.txt", known=base.vocabulary)
     assert wide.vocabulary.characters == "".join(sorted({*ALPHABET, *NEW}))
     assert wide.vocabulary.decode(wide.tokens) == NEW
-    assert wide.tokens.dtype == np.uint8
-    many = Vocabulary("".join(map(chr, range(0x4E00, 0x4E00 + 300))))
-    assert widen(corpus, many).tokens.dtype == np.uint16
-    assert widen(corpus, many).vocabulary.decode(widen(corpus, many).tokens) == NEW
-    assert widen(corpus, Vocabulary("it was")) is corpus
-    [note] = wide.notes
-    assert note == (
+    many = Vocabulary("".join(map(chr, range(0x20, 0x20 + 300))))
+    wider = load_corpus(folder / "new.txt", known=many)
+    assert wider.vocabulary.decode(wider.tokens) == NEW
+    assert len(wider.vocabulary) == len({*many.characters, *NEW})
+    own = load_corpus(folder / "new.txt")
+    assert load_corpus(folder / "new.txt", known=Vocabulary(" ")).vocabulary == own.vocabulary
+    assert describe_start(base, wide) == (
         f"training goes on from the model base, sha256 {base.facts.sha256}, which does not know 6 "
         "of the characters: ',24:ÄÖ'"
     )
-    known = dataclasses.replace(corpus, vocabulary=Vocabulary("abc"), tokens=corpus.tokens % 3)
-    [note] = corpus_for(base, known).notes
-    assert note.endswith("which knows all characters of the corpus")
+    (folder / "known.txt").write_text("abc")
+    known = load_corpus(folder / "known.txt", known=base.vocabulary)
+    assert describe_start(base, known).endswith("which knows all characters of the corpus")
 
 
 # The run

@@ -7,9 +7,8 @@ import subprocess
 
 import pytest
 
-from chargen_ort import CharGenerator, read_artifact, reports
+from chargen_ort import CharGenerator, read_artifact
 from chargen_ort.models import DEMO_MODEL
-from chargen_ort.reports import line_scores
 from chargen_train.run_folder import RunFolder
 from tests.conftest import BIN, HELLO, assert_refused, run, run_here
 
@@ -336,6 +335,7 @@ def test_score_prints_the_figures_of_the_library(hello_path):
         "nats_per_char": expected.nats_per_char,
         "bits_per_char": expected.bits_per_char,
         "perplexity": expected.perplexity,
+        "percentile": None,
     }
 
 
@@ -344,72 +344,6 @@ def test_a_score_counts_unknown_characters(hello_path):
     assert "unknown        2\n" in run("chargen-ort", *arguments, stdin="hellö wörld").stdout
     figures = json.loads(run("chargen-ort", *arguments, "--json", stdin="hellö wörld").stdout)
     assert (figures["characters"], figures["unknown"]) == (10, 2)
-
-
-def test_score_lines_prints_one_for_each_line(lines_path, tmp_path):
-    lines = ["hello", "", "hellö", "öö", "hell", "h\tö"]
-    (tmp_path / "lines.txt").write_text("".join(f"{line}\n" for line in lines))
-    scores = CharGenerator.load(lines_path).score_batch(lines, end=True)
-    arguments = ("--model", lines_path, "score", tmp_path / "lines.txt", "--lines")
-    result = run("chargen-ort", *arguments)
-    assert (result.returncode, result.stderr) == (0, f"model {lines_path}\n")
-    assert result.stdout.splitlines() == [
-        f"{score.total:.4f}\t{score.bits_per_char:.4f}\t{score.unknown}\t{line}"
-        for score, line in zip(scores, lines, strict=True)
-    ]
-    assert [score.unknown for score in scores] == [0, 0, 1, 2, 0, 2]
-    assert max(scores, key=lambda score: score.total) is scores[0], "a whole line is the best"
-    parsed = [
-        json.loads(line) for line in run("chargen-ort", *arguments, "--json").stdout.splitlines()
-    ]
-    assert [p["line"] for p in parsed] == lines
-    assert [p["log_probability"] for p in parsed] == pytest.approx([s.total for s in scores])
-    assert [p["unknown"] for p in parsed] == [s.unknown for s in scores]
-    assert len({tuple(p) for p in parsed}) == 1, "the same keys in each"
-
-
-def test_a_line_that_is_refused_does_not_end_the_others(lines_path, tmp_path):
-    (tmp_path / "lines.txt").write_text("hello\nhellö\nö\nhello\n")
-    arguments = ["--model", lines_path, "score", tmp_path / "lines.txt", "--lines"]
-    result = run("chargen-ort", *arguments, "--unknown", "error")
-    assert result.returncode == 1
-    first, second, third, fourth = result.stdout.splitlines()
-    assert first == fourth
-    assert (second, third) == ("-\t-\t-\thellö", "-\t-\t-\tö")
-    _, *complaints = result.stderr.splitlines()
-    unknown = "the model does not know the character 'ö' (U+00F6) at position"
-    assert [line.split(",")[0] for line in complaints] == [
-        f"chargen-ort: {lines_path}: line 2: {unknown} 4",
-        f"chargen-ort: {lines_path}: line 3: {unknown} 0",
-    ]
-    as_json = run("chargen-ort", *arguments, "--unknown", "error", "--json").stdout.splitlines()
-    refused = json.loads(as_json[1])
-    assert refused.pop("line") == "hellö"
-    assert set(refused.values()) == {None}
-
-
-def test_a_line_without_characters_has_no_score_where_the_model_knows_no_line_end(hello_path):
-    result = run("chargen-ort", "--model", hello_path, "score", "-", "--lines", stdin="\nhell\n")
-    empty, hell = result.stdout.splitlines()
-    assert empty == "-\t-\t-\t"
-    assert hell.endswith("\t0\thell")
-
-
-def test_lines_are_scored_a_bounded_number_at_a_time(hello, monkeypatch):
-    text = "".join(f"{'hello world'[: i % 12]}\n" for i in range(50)) + "h" * 40
-    whole = list(line_scores(hello, text, None, False, pytest.fail))
-    texts = []
-    monkeypatch.setattr(reports, "_LINES_AT_ONCE", 7)
-    monkeypatch.setattr(reports, "_CHARACTERS_AT_ONCE", 30)
-    score_batch = CharGenerator.score_batch
-    monkeypatch.setattr(
-        CharGenerator,
-        "score_batch",
-        lambda model, lines, **given: texts.append(lines) or score_batch(model, lines, **given),
-    )
-    assert list(line_scores(hello, text, None, False, pytest.fail)) == whole
-    assert max(map(len, texts)) <= 7
-    assert max(sum(map(len, lines[:-1])) for lines in texts) < 30
 
 
 @pytest.mark.parametrize(

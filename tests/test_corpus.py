@@ -14,33 +14,38 @@ from hypothesis import strategies as st
 
 from chargen_export.display import Display
 from chargen_ort import CorpusError
-from chargen_ort import vocabulary as vocabulary_module
 from chargen_ort.models import DEMO_MODEL
-from chargen_ort.vocabulary import Vocabulary, collect_tokens
+from chargen_ort.vocabulary import Vocabulary
+from chargen_train import collecting, ids
 from chargen_train.corpus import load_corpus
 from chargen_train.planning import make_plan
+from chargen_train.reading import Reading
 from chargen_train.recipe import LESSON
 from chargen_train.run_folder import RunFolder
 from tests.conftest import random_model
 
 
 @settings(deadline=None)
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
-def test_tokens_collected_in_pieces_are_those_of_the_vocabulary(pieces):
-    characters, tokens = collect_tokens(pieces)
-    text = "".join(pieces)
-    assert characters == "".join(sorted(set(text)))
-    if text:
-        assert tokens.tolist() == Vocabulary(characters).encode(text).tolist()
+@given(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\ufeff"), min_size=2)
+)
+def test_the_tokens_are_those_of_the_vocabulary(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("c") / "c.txt"
+    path.write_text(text)
+    corpus = load_corpus(path, Reading("none"))
+    assert corpus.vocabulary == Vocabulary("".join(sorted(set(text))))
+    assert corpus.tokens.tolist() == corpus.vocabulary.encode(text).tolist()
 
 
 @pytest.mark.parametrize(("distinct", "dtype"), [(256, np.uint8), (257, np.uint16)])
-def test_tokens_widen_while_they_are_collected(distinct, dtype, monkeypatch):
-    monkeypatch.setattr(vocabulary_module, "_CHUNK", 7)
+def test_tokens_widen_while_they_are_collected(tmp_path, distinct, dtype, monkeypatch):
+    monkeypatch.setattr(collecting, "PIECE", 7)
+    monkeypatch.setattr(ids, "PIECE", 5)
     text = "".join(map(chr, range(0x4E00 + distinct - 1, 0x4E00 - 1, -1))) * 2
-    characters, tokens = collect_tokens([text])
-    assert tokens.dtype == dtype
-    assert "".join(characters[token] for token in tokens) == text
+    (tmp_path / "c.txt").write_text(text)
+    corpus = load_corpus(tmp_path / "c.txt")
+    assert corpus.tokens.dtype == dtype
+    assert corpus.vocabulary.decode(corpus.tokens) == text
 
 
 def test_the_counts_are_those_of_the_characters(tmp_path):
@@ -48,7 +53,7 @@ def test_the_counts_are_those_of_the_characters(tmp_path):
     path.write_text("hello world")
     corpus = load_corpus(path)
     expected = [corpus.vocabulary.decode(corpus.tokens).count(c) for c in " dehlorw"]
-    assert corpus.counts().tolist() == expected
+    assert corpus.counts.tolist() == expected
 
 
 @pytest.mark.parametrize("name", ["names.txt", "names.txt.gz", "names.gz", "names.GZ", "names"])
@@ -100,10 +105,10 @@ def test_a_corpus_needs_little_more_memory_than_its_tokens(tmp_path):
 
 
 def test_too_little_memory_for_the_tokens_is_one_line(tmp_path, monkeypatch):
-    def collect(pieces):
+    def append(store, numbers):
         raise MemoryError
 
-    monkeypatch.setattr("chargen_train.corpus.collect_tokens", collect)
+    monkeypatch.setattr(ids.TokenStore, "append", append)
     (tmp_path / "c.txt").write_text("hello")
     with pytest.raises(CorpusError, match=r"not enough memory to read .*c.txt \(5 bytes\)"):
         load_corpus(tmp_path / "c.txt")

@@ -41,7 +41,7 @@ def read(data):
 
 def seal(payload):
     digest = hashlib.sha256(payload).hexdigest()
-    return f"chargen checkpoint 4\n{digest}\n".encode() + payload
+    return f"chargen checkpoint 5\n{digest}\n".encode() + payload
 
 
 def forge(content):
@@ -197,7 +197,7 @@ def test_every_change_is_refused_with_one_line_or_trained_on(saved, corpus, tmp_
         (["state", "windows", "index"], 0.5, "windows index is of type float"),
         (["state", "windows", "index"], 2**130, "windows index has more than 128 bits"),
         (["state", "windows", "generator"], {}, "windows generator has not the entries that"),
-        (["facts", "corpus_sha256"], "x\n\x1b[2J", "corpus_sha256 is no SHA-256"),
+        (["facts", "sources", 0, "sha256"], "x\n\x1b[2J", "sha256 is no SHA-256"),
         (["facts", "vocabulary", "characters"], "\ud800", "surrogates not allowed"),
     ],
 )

@@ -1,11 +1,16 @@
 """The yardstick: an n-gram model against one that is counted with dictionaries."""
 
+import copy
+import dataclasses
 import math
 from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+import torch
 
+from chargen_train.corpus import load_corpus
+from chargen_train.learner import Learner
 from chargen_train.ngram import (
     MAX_ORDER,
     count_ngrams,
@@ -13,6 +18,11 @@ from chargen_train.ngram import (
     nats_by_order,
     visible_before,
 )
+from chargen_train.ngram_targets import NGramTargets
+from chargen_train.recipe import Recipe, choose_recipe
+from chargen_train.split import Part
+from chargen_train.training import train
+from chargen_train.windows import Batch
 
 VOCAB_SIZE, END = 6, 5
 RNG = np.random.default_rng(0)
@@ -74,6 +84,23 @@ class Naive:
         discount, total = self.discount(n), sum(after.values())
         kept = after[token] - discount(after[token]) if token in after else 0
         return (kept + sum(map(discount, after.values())) * lower) / total
+
+    def without(self, tokens, place, end=None):
+        """The same, but that the token at `place` was never counted; the discounts stay."""
+        other = copy.copy(self)
+        other.counts, other.lefts = copy.deepcopy((self.counts, self.lefts))
+        other.discount = self.discount
+        history = self.history(tokens, place, end)
+        for n in range(min(self.order, len(history) + 1), 0, -1):
+            ngram = (*history[len(history) - n + 1 :], tokens[place])
+            other.counts[n][ngram] -= 1
+            left = ("begin", place) if len(history) == n - 1 else history[-n]
+            longer = (left, *ngram)
+            if len(history) == n - 1 or n == self.order or not other.counts[n + 1][longer]:
+                other.lefts[n][ngram].discard(left)
+            if not other.counts[n][ngram]:
+                del other.counts[n][ngram], other.lefts[n][ngram]
+        return other
 
 
 @pytest.mark.parametrize(
@@ -150,3 +177,66 @@ def test_of_a_long_text_as_much_is_counted_as_asked_from_all_over_it():
     zero, one, two = np.exp(-yardstick.nats)
     assert zero > 0.9
     assert one > 10 * two
+
+
+# A network that learns from it
+
+
+@pytest.mark.parametrize("documents", [False, True])
+def test_a_network_is_taught_by_the_counts_of_all_other_places(documents):
+    text, end = (LINES, END) if documents else (TEXT, None)
+    part = Part.of(np.array(text, dtype=np.uint8))
+    if documents:
+        before = np.array([END, *text], dtype=np.uint8)
+        ends = 1 + np.flatnonzero(np.array(text) == END)
+        part = Part(before, np.stack([np.append(0, ends[:-1]), ends], axis=1) + 1, documents=True)
+        text = before.tolist()
+    taught = NGramTargets(part, VOCAB_SIZE)
+    while not taught.ready:
+        taught.prepare()
+    naive = Naive(text, MAX_ORDER, end)
+    for place in [*range(12), *range(len(part) - 60, len(part))]:
+        at = place + documents  # before the first document stands an end
+        history = Naive.history(text, at, end)
+        # the others share what the place's own token leaves them, by the counts of all places
+        own = naive.without(text, at, end).probability(text[at], history)
+        expected = np.array([naive.probability(token, history) for token in range(VOCAB_SIZE)])
+        expected *= (1 - own) / (1 - expected[text[at]])
+        expected[text[at]] = own
+        target = torch.tensor([[text[at]]])
+        batch = Batch(target, target, torch.ones(1, 1, 1), np.array([[place]]))
+        # the gradient of a cross-entropy: what was predicted less what should have been
+        logits = torch.zeros(1, 1, VOCAB_SIZE, requires_grad=True)
+        taught.loss(logits, batch).backward()
+        found = (1 / VOCAB_SIZE - logits.grad[0, 0]).tolist()
+        assert found == pytest.approx(expected, abs=1e-3)  # kept in half precision
+        assert found[text[at]] == pytest.approx(own, abs=1e-6)
+
+
+def test_the_share_of_the_counts_falls_to_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "list.txt"
+    path.write_text("".join(f"{a}{b}{c}\n" for a in "bdfgkl" for b in "aeiou" for c in "mnrst" * 3))
+    shares = []
+    take_step = Learner.take_step
+
+    def watched(self, batch, rate, teaching, *rest):
+        shares.append(teaching.share if teaching else 0.0)
+        return take_step(self, batch, rate, teaching, *rest)
+
+    monkeypatch.setattr(Learner, "take_step", watched)
+    corpus = load_corpus(path)
+    recipe = Recipe(hidden_size=16, num_layers=1, seq_length=8, batch_size=8, steps=20)
+    taught, alone = (
+        train(corpus, dataclasses.replace(recipe, ngram_share=share)).model for share in (1.0, 0.0)
+    )
+    assert shares[:20] == pytest.approx(np.arange(20, 0, -1) / 20)
+    assert shares[20:] == [0.0] * 20
+    assert not torch.equal(taught.output.weight, alone.output.weight)
+
+
+def test_only_texts_worth_counting_teach():
+    shares = [choose_recipe(n, minutes=1).ngram_share for n in (1_000, 10_000, 10**6, 10**7)]
+    assert shares == [0, 1, 1, 0]
+    assert choose_recipe(10**6, minutes=1, vocab_size=5_000).ngram_share == 0
+    assert choose_recipe(10**6, minutes=1, ngram_share=0.0).ngram_share == 0
+    assert choose_recipe(10_000, "lesson").ngram_share == 0

@@ -85,6 +85,11 @@ ALL_OF_TRAINING = TRAINING.to_json() | {
         "count": 50,
         "levels": [0, 0.5, 1],
         "nats_per_char": [1.0, 2.0, 3.0],
+        "by_length": [
+            {"characters": 5.0, "nats_per_char": 2.5, "spread": 0.5},
+            {"characters": 9.0, "nats_per_char": 2.0, "spread": 0.25},
+        ],
+        "oddness": [-2.0, 0.0, 3.0],
     },
     "base": {"name": "before", "sha256": "1" * 64},
     "notes": ["it went well"],
@@ -92,6 +97,7 @@ ALL_OF_TRAINING = TRAINING.to_json() | {
     "versions": {"torch": "2"},
     **HISTORY,
 }
+LENGTHS = ALL_OF_TRAINING["score_quantiles"]["by_length"][::-1]
 EXAMPLES = {
     "config": CONFIG.to_json(),
     "training": ALL_OF_TRAINING,
@@ -317,6 +323,14 @@ SPLIT = HISTORY["split"]
         (
             history(score_quantiles=ALL_OF_TRAINING["score_quantiles"] | {"levels": [0, 1, 0.5]}),
             "levels do not rise",
+        ),
+        (
+            history(score_quantiles=ALL_OF_TRAINING["score_quantiles"] | {"oddness": []}),
+            "2 by_length and 0 oddness",
+        ),
+        (
+            history(score_quantiles=ALL_OF_TRAINING["score_quantiles"] | {"by_length": LENGTHS}),
+            "by_length does not rise",
         ),
     ],
 )

@@ -330,7 +330,7 @@ def test_a_checkpoint_runs_no_code(path, monkeypatch, save):
     archive = io.BytesIO()
     save({"facts": Evil()}, archive)
     digest = hashlib.sha256(archive.getvalue()).hexdigest()
-    path.write_bytes(f"chargen checkpoint 4\n{digest}\n".encode() + archive.getvalue())
+    path.write_bytes(f"chargen checkpoint 5\n{digest}\n".encode() + archive.getvalue())
     with pytest.raises(OptionError, match="is not a checkpoint of a run"):
         load_checkpoint(path)
     assert not (path.parent / "evil").exists()

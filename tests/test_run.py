@@ -215,7 +215,7 @@ def test_a_second_signal_ends_at_once(times, tmp_path):
     code = (
         "import time, chargen_train.run as t\n"
         "t.Run.take_step = lambda self: (print('stuck', flush=True), time.sleep(60))\n"
-        "import sys; from chargen_export.signals import StopSignals\n"
+        "import sys; from chargen_train.signals import StopSignals\n"
         "StopSignals.should_stop(s := StopSignals())\n"
         "with s: t.Run.take_step(None); time.sleep(60)"
     )

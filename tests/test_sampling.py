@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from chargen_ort import OptionError, SamplingOptions
-from chargen_ort.options import MAX_STOP_LENGTH, MAX_STOPS, TABLE, SamplingOverrides
+from chargen_ort.options import (
+    CONTROL_TABLE,
+    CONTROLS,
+    MAX_PATTERN,
+    MAX_STOP_LENGTH,
+    MAX_STOPS,
+    TABLE,
+    SamplingOverrides,
+)
 from chargen_ort.sampling import BLOCK, Sampler, uniform_draws
 from tests.tools.rules import drawn_by_hand, kept_by_hand
 
@@ -286,7 +294,7 @@ def test_the_ends_of_a_range_are_taken_and_what_is_beyond_is_not(name):
 def test_the_overrides_are_the_fields():
     hints = typing.get_type_hints(SamplingOverrides)
     assert hints == typing.get_type_hints(SamplingOptions)
-    assert set(hints) == {*TABLE, "stop"}
+    assert set(hints) == {*TABLE, "stop", *CONTROLS}
 
 
 @pytest.mark.parametrize("name", sorted(set(TABLE) - {"seed"}))
@@ -304,21 +312,30 @@ def test_embedding_md_has_the_table():
     text = (ROOT / "runtime/EMBEDDING.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     plain = SamplingOptions()
+    strings = f"up to {MAX_STOPS} strings of 1 to {MAX_STOP_LENGTH} characters"
+    others = {
+        "stop": f"none | {strings} | The text ends before this string, which is not part of it.",
+        "pattern": f"none | up to {MAX_PATTERN:,} characters | A regular expression that the whole "
+        "text matches, its start included.",
+        "ban": f"none | {strings} | The whole text does not have this string.",
+        "exact": "off | on or off | Draw freely, and begin a text anew that is not as it should "
+        "be.",
+    }
     expected = []
     for field in dataclasses.fields(plain):
-        if field.name == "stop":
-            taken = f"up to {MAX_STOPS} strings of 1 to {MAX_STOP_LENGTH} characters"
-            says = "The text ends before this string, which is not part of it."
-            expected.append(f"| `stop` | none | {taken} | {says} |")
+        if field.name in others:
+            expected.append(f"| `{field.name}` | {others[field.name]} |")
             continue
-        row, default = TABLE[field.name], getattr(plain, field.name)
+        row = (TABLE | CONTROL_TABLE)[field.name]
+        default = getattr(plain, field.name)
         shown = "none" if default is None else f"{default:g}"
         expected.append(f"| `{field.name}` | {shown} | {row.range} | {row.help} |")
     assert rows == expected
 
 
-def test_options_go_through_json():
-    chosen = SamplingOptions(0.5, 3, 0.75, 0.25, 1.5, ["a", "b"], 7)
+@pytest.mark.parametrize("control", [{}, {"pattern": "a+", "ban": ["x"], "exact": True}])
+def test_options_go_through_json(control):
+    chosen = SamplingOptions(0.5, 3, 0.75, 0.25, 1.5, ["a", "b"], 7, **control)
     saved = json.loads(json.dumps(chosen.to_json()))
     assert dataclasses.replace(SamplingOptions.from_json("sampling", saved), seed=7) == chosen
 

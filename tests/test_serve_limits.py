@@ -13,7 +13,12 @@ import pytest
 from chargen_ort.errors import ArtifactError
 from chargen_ort.generator import CharGenerator
 from chargen_ort.serve.lanes import RunLane
-from chargen_ort.serve.requests import completion_fields, score_fields, tokenize_fields
+from chargen_ort.serve.requests import (
+    completion_fields,
+    detokenize_fields,
+    score_fields,
+    tokenize_fields,
+)
 from tests.tools.serving import eventually, serving
 
 ENDLESS = 10**9  # characters: such a text ends only if it is ended
@@ -267,6 +272,7 @@ def test_no_body_makes_the_server_fail(small_path, capsys):
         ("/v1/completions", [*completion_fields(9, 9), "odd"]),
         ("/score", [*score_fields(9), "odd"]),
         ("/tokenize", [*tokenize_fields(9), "odd"]),
+        ("/detokenize", [*detokenize_fields(9), "odd"]),
     ]
     with serving(small_path, length=20) as served:
         codes = set()

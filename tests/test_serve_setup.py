@@ -82,10 +82,14 @@ def test_a_used_port_is_one_line(small_path):
     [
         (["--port", 70_000], ["70000", "65535"]),
         (["--host", "no.such.host.invalid"], ["no.such.host.invalid", "--host"]),
-        (["--max-concurrent", 0], ["concurrent is 0"]),
+        (["--max-concurrent", 0], ["max_concurrent is 0"]),
+        (["--memory", 0], ["memory is 0; give 1 to"]),
+        (["--cors", "example.com"], ["cors is example.com", "https://example.com"]),
+        (["--host", "192.0.2.1"], ["192.0.2.1:8080: cannot assign requested address; name"]),
         (["--timeout", 0], ["timeout is 0"]),
         (["--api-key-file", "missing"], ["missing", "No such file"]),
         (["--api-key-file", "empty"], ["empty", "one key"]),
+        (["--api-key-file", "long"], ["long", "4,096 bytes"]),
         (["nowhere.onnx"], ["nowhere.onnx"]),
         (["folder"], ["folder has no .onnx file"]),
         (["a.onnx", "folder/../a.onnx"], ["two models have the name a"]),
@@ -94,6 +98,7 @@ def test_a_used_port_is_one_line(small_path):
 def test_the_command_refuses_with_one_line(small_path, tmp_path, arguments, parts):
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty").write_text("\n")
+    (tmp_path / "long").write_text("k" * 5000)
     (tmp_path / "a.onnx").write_bytes(small_path.read_bytes())
     models = [] if not str(arguments[0]).startswith("-") else ["a.onnx"]
     assert_refused(run_here("chargen-ort", "serve", *models, *arguments, cwd=tmp_path), *parts)

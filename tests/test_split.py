@@ -11,10 +11,10 @@ from chargen_export.cli import app
 from chargen_export.pipeline import train_and_export
 from chargen_ort import CorpusError, OptionError
 from chargen_ort.documents import cut_documents
-from chargen_ort.vocabulary import collect_tokens
+from chargen_ort.vocabulary import Vocabulary
 from chargen_train import split as split_module
 from chargen_train.corpus import load_corpus
-from chargen_train.cutting import document_ranges, end_documents
+from chargen_train.cutting import DocumentEnds, document_ranges
 from chargen_train.device import choose_device
 from chargen_train.evaluate import measure_losses
 from chargen_train.reading import Reading
@@ -93,12 +93,12 @@ PIECES = st.lists(st.sampled_from(["a", "b", "\n", "\n\n", "ab\n"]), min_size=1,
 
 @settings(deadline=None)
 @given(PIECES)
-def test_tokens_are_cut_as_text_is(pieces):
-    text = "".join(pieces) + "a\n"
-    characters, tokens = collect_tokens([text])
-    end = len(characters) - 1
-    ended = end_documents(tokens, characters.index("\n"), end)
-    letters = characters.replace("\n", "")
+def test_tokens_are_cut_as_text_is_in_any_pieces(pieces):
+    pieces, letters, end = [*pieces, "a\n"], "ab", 2
+    ends, text = DocumentEnds(end), "".join(pieces)
+    tokens = [Vocabulary("ab\n").encode(piece) for piece in pieces]
+    ended = np.concatenate([ends.feed(each) for each in tokens])
+    assert ends.count == (ended == end).sum()
     ranges = document_ranges(ended, end)
     found = ["".join(letters[t] for t in ended[a : b - 1]) for a, b in ranges]
     assert found == list(cut_documents([text], "lines"))
@@ -142,8 +142,8 @@ def test_equal_documents_are_on_one_side_and_a_tenth_of_the_different_ones_measu
 
 def test_equal_ranges_and_no_others_have_equal_hashes(monkeypatch):
     texts = ["a", "b", "ab", "ba", "aab", "a", "aab", "ab"]
-    _, tokens = collect_tokens([f"{text}\n" for text in texts])
-    ended = end_documents(tokens, 0, 2)
+    tokens = Vocabulary("ab\n").encode("".join(f"{text}\n" for text in texts))
+    ended = DocumentEnds(2).feed(tokens)
     ranges = document_ranges(ended, 2) - np.array([0, 1])
     whole = hash_ranges(ended, ranges, "ab")
     for i, text in enumerate(texts):
@@ -340,8 +340,6 @@ def test_windows_suit_the_length_of_the_documents():
     assert [recipe.batch_size for recipe in recipes] == [64, 64, 64, 32]
     assert choose_recipe(12_000, documents=1_700).seq_length == 64
     assert choose_recipe(400_000, documents=50_000, epochs=9, seq_length=50).seq_length == 50
-    with pytest.raises(OptionError, match="teachers are for running text"):
-        choose_recipe(400_000, documents=50_000, epochs=9, teachers=2)
 
 
 # Measuring

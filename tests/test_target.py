@@ -9,9 +9,9 @@ import pytest
 
 from chargen_export.convert import convert
 from chargen_export.pipeline import train_and_export
-from chargen_export.target import Origin, Target, is_artifact, output_path
+from chargen_export.target import Origin, Target, is_artifact
 from chargen_ort import OptionError, read_artifact
-from chargen_train.files import refuse_special, write_atomically
+from chargen_train.files import output_path, refuse_special, write_atomically
 from tests.conftest import (
     ALPHABET,
     HELLO,

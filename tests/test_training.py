@@ -209,7 +209,7 @@ def test_stateful_windows_read_the_text_on():
         following = windows.next()
         assert torch.equal(following.token[:, 0], batch.token[:, -1] + 1)
         assert torch.equal(following.target, following.token + 1)
-        assert following.token[:, 0].tolist() == following.starts.tolist()
+        assert following.target.tolist() == following.places.tolist()
         batch = following
 
 
@@ -226,7 +226,7 @@ def test_random_windows_begin_anew_and_reach_both_ends():
     for _ in range(100):
         batch = windows.next()
         assert batch.keep.item() == 0
-        assert batch.token[0, 0].item() == batch.starts[0]
+        assert batch.target[0].tolist() == batch.places[0].tolist()
         begins.add(batch.token[0, 0].item())
         ends.add(batch.target[0, -1].item())
     assert (min(begins), max(ends)) == (0, 7)

@@ -27,7 +27,7 @@ TRAINED = {**SMALL, "steps": 6, "seed": 1}
 def test_a_text_becomes_a_model_that_writes_and_scores_it(tmp_path, unit, documents):
     path = tmp_path / "text.txt"
     path.write_text(TEXTS[documents])
-    reading = Reading(documents, None, "spread", unit)
+    reading = Reading(documents, holdout="spread", unit=unit)
     artifact, out = train_and_export(path, reading=reading, out=tmp_path / "m.onnx", **TRAINED)
     generator, vocabulary = CharGenerator.load(out), artifact.config.vocabulary
     assert artifact.config.unit == unit

@@ -277,7 +277,7 @@ def test_the_log_probability_of_a_text_is_that_of_its_draws():
     )
     start, options = "the be", writer.options(seed=4)
     texts = write_texts(writer.engine, iter([start]), 30, options, 1, None)
-    found = json.loads(next(written_objects(writer.engine, texts, start, 4, None)))
+    found = json.loads(next(written_objects(writer.engine, texts, start, 30, options, None)))
     assert found["text"] == writer.generate(start, 30, seed=4)
     assert found["log_probability"] < 0
     # of what goes on as " be" does, the piece " best"

@@ -92,6 +92,13 @@ def test_it_refuses_every_hostile_file_that_python_refuses(tmp_path):
 
 
 @needs_node
+def test_it_says_of_a_sampler_what_it_is():
+    found = verdicts(sorted((web.ROOT / "tests/golden").glob("*.sampler*.onnx")))
+    told = "the file is a sampler, for other programs; give the model that it was made of"
+    assert found == [["ArtifactError", told]] * 2
+
+
+@needs_node
 def test_it_takes_and_refuses_the_mutants_that_python_takes_and_refuses(tmp_path):
     models = [artifact_bytes(random_model(29, 3, 4, layers)) for layers in (1, 2, 3)]
     models += [of_precision(precision) for precision in VARIANTS if precision != "fp32"]

@@ -68,13 +68,16 @@ _NO_MEMORY = (
     "there is not enough memory; give a smaller --hidden-size or --batch-size, or a shorter text"
 )
 _TEXT, _MODEL, _TRAINING = "Text", "Model", "Training"
-_RUN, _FILES = "Run", "Smaller files"
+_RUN, _FILES, _FILES_BESIDE = "Run", "Smaller files", "Files beside the model"
 
 Precision = Literal["fp32", "fp16", "int8", "all"]
 
 _Corpus = Annotated[
-    Path | None,
-    typer.Argument(help="The text to learn from: a UTF-8 file of 2 characters or more."),
+    list[Path] | None,
+    typer.Argument(
+        help="The text to learn from: UTF-8 files, plain or gzip, folders of such files, or - for "
+        "standard input; of several, each is read after the other.",
+    ),
 ]
 _Out = Annotated[
     str | None,
@@ -149,6 +152,31 @@ _VocabSize = Annotated[
         rich_help_panel=_TEXT,
     ),
 ]
+_Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The encoding of texts that are not UTF-8, such as cp1252 or shift_jis.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_MinCount = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Read characters that the text has less often as one unknown character, U+FFFD. "
+        "The default is 1: every character counts.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_SkipUnreadable = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unreadable",
+        help="Leave out files that are no texts, and say which.",
+        rich_help_panel=_TEXT,
+    ),
+]
 _Preset = Annotated[
     Literal["lesson"] | None,
     typer.Option(
@@ -211,7 +239,8 @@ _Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Go on with the run that was stopped or killed, with its settings.",
+        help="Go on with the run that was stopped or killed, with its settings. One that has ended "
+        "takes more --minutes or --epochs.",
         rich_help_panel=_RUN,
     ),
 ]
@@ -232,6 +261,15 @@ _Precision = Annotated[
         help="The number format of the file. fp16 and int8 files are smaller, and they are written "
         "next to the fp32 file that they are made of. The default is fp32.",
         rich_help_panel=_FILES,
+    ),
+]
+_WithFilter = Annotated[
+    bool,
+    typer.Option(
+        "--with-filter",
+        help="Write a filter of the documents beside the model, 29 bits for each, by which "
+        "chargen-ort --new writes none of them.",
+        rich_help_panel=_FILES_BESIDE,
     ),
 ]
 _MaxLossIncrease = Annotated[
@@ -256,6 +294,9 @@ def train_export(
     holdout: _Holdout = None,
     unit: _Unit = None,
     vocab_size: _VocabSize = None,
+    encoding: _Encoding = None,
+    min_count: _MinCount = None,
+    skip_unreadable: _SkipUnreadable = False,
     preset: _Preset = None,
     minutes: _Minutes = None,
     epochs: _Epochs = None,
@@ -272,6 +313,7 @@ def train_export(
     device: _Device = None,
     precision: _Precision = None,
     max_loss_increase: _MaxLossIncrease = None,
+    with_filter: _WithFilter = False,
     version: _Version = False,
 ) -> None:
     """Train a character model on a text and export it as one sealed .onnx file.
@@ -291,14 +333,15 @@ def train_export(
     wait_briefly()  # before PyTorch is imported
     with _imports():  # here, so that --help is quick
         from chargen_export.display import Display
-        from chargen_export.pipeline import train_and_export, training_path
+        from chargen_export.pipeline import train_and_export
         from chargen_export.precision import MAX_LOSS_INCREASE
-        from chargen_export.signals import StopSignals
         from chargen_train.events import Observers, TrainingStoppedError
+        from chargen_train.opening import training_path
         from chargen_train.reading import Reading
         from chargen_train.run_folder import RunFolder
+        from chargen_train.signals import StopSignals
 
-    if corpus is None:
+    if not corpus:
         _fail(f"name the text to train on, for example: {_NAME} corpus.txt", 2)
     display, signals = Display(sys.stderr), StopSignals()
     limit = MAX_LOSS_INCREASE if max_loss_increase is None else max_loss_increase
@@ -308,6 +351,7 @@ def train_export(
         precision=precision,
         max_loss_increase=max_loss_increase,
         overwrite=overwrite,
+        with_filter=with_filter,
         resume=True,
     )
 
@@ -321,9 +365,12 @@ def train_export(
                 train_and_export(
                     corpus, out, preset, Observers(display, signals), resume, checkpoint_minutes,
                     begun, precision or "fp32", limit, overwrite, base,
-                    Reading(documents or "auto", column, holdout, unit or "char", vocab_size),
-                    minutes=minutes, epochs=epochs, hidden_size=hidden_size,
-                    num_layers=num_layers, embedding_dim=embedding_dim,
+                    Reading(
+                        documents or "auto", column, holdout, encoding,
+                        1 if min_count is None else min_count, skip_unreadable,
+                        unit or "char", vocab_size,
+                    ), with_filter, minutes=minutes, epochs=epochs,
+                    hidden_size=hidden_size, num_layers=num_layers, embedding_dim=embedding_dim,
                     dropout=dropout, seq_length=seq_length, batch_size=batch_size,
                     learning_rate=learning_rate, seed=seed, device=device,
                 )  # fmt: skip
@@ -339,9 +386,10 @@ def convert_file(
     ],
     precision: _Precision = None,
     text: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="The text to score on, such as the corpus. A checkpoint needs its own corpus.",
+            help="The text to score on, such as the corpus. A checkpoint needs its own corpus; "
+            "give the option once for each of its files.",
             rich_help_panel=_FILES,
         ),
     ] = None,
@@ -357,17 +405,48 @@ def convert_file(
         ),
     ] = None,
     overwrite: _Overwrite = False,
+    sampler: Annotated[
+        bool,
+        typer.Option(
+            "--sampler",
+            help="Make a file for other languages in which one run is a text: code points, a seed "
+            "and sampling options in, code points out. It is x.sampler.onnx for x.onnx, and the "
+            "model may have any precision.",
+            rich_help_panel=_FILES,
+        ),
+    ] = False,
+    uniforms: Annotated[
+        bool,
+        typer.Option(
+            "--uniforms",
+            help="With --sampler: the file is handed the numbers to draw by instead of a seed, "
+            "for engines that narrow 64-bit integers, as OpenVINO does.",
+            rich_help_panel=_FILES,
+        ),
+    ] = False,
 ) -> None:
     """Make other files of a checkpoint or of an fp32 model, without training."""
     with _imports():
         from chargen_export.convert import convert
         from chargen_export.display import Display
         from chargen_export.precision import MAX_LOSS_INCREASE
+        from chargen_export.sampler import convert_to_sampler
 
     display = Display(sys.stderr)
     limit = MAX_LOSS_INCREASE if max_loss_increase is None else max_loss_increase
     with _one_line(display.written):
-        for written in convert(file, precision or "fp32", text, out, limit, overwrite):
+        if uniforms and not sampler:
+            raise OptionError("--uniforms is for --sampler; give both, or leave it out")
+        if sampler:
+            if (precision, text, max_loss_increase) != (None, None, None):
+                raise OptionError(
+                    "--sampler keeps the precision and needs no text; leave out --precision, "
+                    "--text and --max-loss-increase"
+                )
+            display.on_written(*convert_to_sampler(file, uniforms, out, overwrite))
+            _print_last(display.written)
+            return
+        for written in convert(file, precision or "fp32", text or (), out, limit, overwrite):
             display.on_written(*written)
     _print_last(display.written)
 
@@ -446,9 +525,9 @@ def _is_about_memory(error: RuntimeError) -> bool:
     return "allocate memory" in text or "out of memory" in text
 
 
-def _command(corpus: Path, **options: object) -> str:
+def _command(corpus: Sequence[Path], **options: object) -> str:
     """The command line that trains on `corpus`, with the options that are given."""
-    words = [_NAME, str(corpus)]
+    words = [_NAME, *map(str, corpus)]
     for name, value in options.items():
         if value is not None and value is not False:
             words.append(f"--{name.replace('_', '-')}")

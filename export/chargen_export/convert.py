@@ -1,21 +1,22 @@
 """Exporting without training: a checkpoint or an fp32 artifact becomes other artifacts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chargen_export.pipeline import artifact_of_checkpoint
 from chargen_export.precision import MAX_LOSS_INCREASE, load_fp32, load_gate_text
-from chargen_export.target import Origin, Target, output_path
+from chargen_export.target import Origin, Target
 from chargen_export.variants import ALL, Written, plan_variants, variant_path, write_variants
 from chargen_ort.errors import OptionError
 from chargen_train.checkpoint import is_checkpoint, load_checkpoint
-from chargen_train.files import check_writable
+from chargen_train.files import check_writable, output_path
+from chargen_train.inputs import find_inputs
 
 
 def convert(
     source: Path,
     precision: str,
-    text: Path | None,
+    texts: Path | Sequence[Path] | None,
     out: str | Path | None = None,
     max_loss_increase: float = MAX_LOSS_INCREASE,
     overwrite: bool = False,
@@ -25,9 +26,9 @@ def convert(
     Args:
         source: an fp32 artifact, or a checkpoint, of which the fp32 artifact is made first.
         precision: ``fp16``, ``int8`` or ``all``; ``fp32`` of a checkpoint only.
-        text: a text to score variants on. Of the corpus that the model was trained on, only the
-            held-out part counts. A checkpoint needs that very corpus.
-        out: the file to write, or a folder, see `chargen_export.target.output_path`; with ``all``
+        texts: a text to score variants on. Of the corpus that the model was trained on, only the
+            held-out part counts. A checkpoint needs that very corpus, in as many files.
+        out: the file to write, or a folder, see `chargen_train.files.output_path`; with ``all``
             the variants' suffixes are put into its name. None writes next to `source`, or to the
             place of the checkpoint's run.
         max_loss_increase: nats a character, 0 to 10.
@@ -36,9 +37,10 @@ def convert(
     Raises:
         ChargenError: a bad file, text or option, or a variant that fails; it is not written.
     """
-    inputs = (source,) if text is None else (source, text)
+    texts = [texts] if isinstance(texts, Path) else texts or []
+    inputs = (source, *(each.path for each in find_inputs(texts)))
     if is_checkpoint(source):
-        if text is None:
+        if not texts:
             raise OptionError(
                 "a checkpoint does not hold the text it was trained on; name the corpus with --text"
             )
@@ -50,7 +52,7 @@ def convert(
         if precision in ("fp32", ALL):
             target.check(beside)
             check_writable(beside)
-        base = artifact_of_checkpoint(saved, text)
+        base = artifact_of_checkpoint(saved, texts)
         if precision in ("fp32", ALL):
             target.write(beside, base)
             yield base, beside
@@ -58,7 +60,7 @@ def convert(
         base = load_fp32(source)
         if precision == "fp32":
             raise OptionError(f"{source} is fp32 already; give --precision fp16, int8 or all")
-        if text is None:
+        if not texts:
             raise OptionError(
                 f"{precision} is scored against fp32 on a text; give one with --text, for example "
                 "the corpus that the model was trained on"
@@ -66,7 +68,7 @@ def convert(
         target = Target(Origin.of(base.training), inputs, overwrite)
         beside, named = _places(source, precision, out)
         plan_variants(beside, precision, target, max_loss_increase, named)
-    gate_text = load_gate_text(base, text)
+    gate_text = load_gate_text(base, texts)
     yield from write_variants(base, beside, precision, gate_text, target, max_loss_increase, named)
 
 

@@ -15,23 +15,25 @@ from rich.live import Live
 from rich.text import Text
 
 from chargen_export.streams import SteadyStream
-from chargen_ort.artifact import Artifact
+from chargen_ort.artifact import KINDS, STEP, Artifact
 from chargen_ort.reports import (
     describe_certificate,
     describe_comparisons,
     describe_gate,
-    describe_unit,
     describe_validation,
 )
-from chargen_train.corpus import MIN_CHARACTERS_TO_VALIDATE, Corpus
+from chargen_train.corpus import Corpus
 from chargen_train.device import choose_device
-from chargen_train.evaluate import bits_per_char
+from chargen_train.earlier import Earlier
 from chargen_train.events import Observer, Progress, TrainedModel
-from chargen_train.recipe import Recipe, parameter_count
+from chargen_train.recipe import Recipe
+from chargen_train.words import describe_begin, describe_progress, describe_resumption
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SAMPLE_SHOWN = 72  # characters
 _REFRESH = 4  # a second
+_LARGE = 30_000_000  # bytes of a corpus, from which on it takes a moment to read it
+_BAR = 40  # characters
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -81,55 +83,33 @@ class Display(Observer):
         self._console.print(Text.assemble((f"{label:<11} ", "bold"), text))
 
     @_shielded
+    def on_reading(self, read: int, size: int) -> None:
+        """On a terminal, a bar while a large corpus is read."""
+        if not self._is_live or size < _LARGE:
+            return
+        if self._live is None:
+            self._live = Live(console=self._console, refresh_per_second=_REFRESH, transient=True)
+            self._live.start()
+        if time.monotonic() - self._drawn >= 1 / _REFRESH:
+            self._drawn = time.monotonic()
+            done = round(_BAR * min(1.0, read / size))
+            bar = "#" * done + "." * (_BAR - done)
+            self._live.update(Text(f"reading     {bar} {read / 1e6:,.0f} of {size / 1e6:,.0f} MB"))
+
+    @_shielded
     def on_begin(self, corpus: Corpus, recipe: Recipe) -> None:
         """Say what is trained, on what and how long."""
-        self._line(
-            "corpus",
-            f"{corpus.name}: {len(corpus):,} characters, "
-            f"vocabulary {len(corpus.vocabulary):,}; {describe_split(corpus)}",
-        )
-        if corpus.spelled is not None:
-            self._line(
-                "unit",
-                f"{describe_unit(corpus.vocabulary)}; the text has "
-                f"{1 / corpus.tokens_per_character:.2f} characters a token",
-            )
-        self._line("documents", corpus.decision)
-        for note in corpus.notes:
-            self._line("note", note)
-        for warning in corpus.warnings:
-            self._line("warning", warning)
-        self._line(
-            "model",
-            f"GRU {recipe.num_layers} x {recipe.hidden_size}, embedding {recipe.embedding_dim}: "
-            f"{parameter_count(len(corpus.vocabulary), recipe):,} parameters, "
-            f"on {choose_device(recipe.device)}",
-        )
-        length = (
-            f"{recipe.minutes:g} min"
-            if recipe.minutes is not None
-            else f"{recipe.epochs:g} epochs"
-            if recipe.epochs is not None
-            else f"{recipe.steps:,} steps"
-        )
-        self._line(
-            "training",
-            f"{length}: {recipe.batch_size} x {recipe.seq_length} "
-            f"{'characters' if corpus.spelled is None else 'tokens'} a step, "
-            f"rate {recipe.learning_rate:g}, dropout {recipe.dropout:g}, seed {recipe.seed}",
-        )
-        if recipe.teachers:
-            self._line(
-                "", f"{recipe.teachers} teachers first, then the model, which learns from them"
-            )
+        self._stop_live()
+        for label, text in describe_begin(corpus, recipe, str(choose_device(recipe.device))):
+            self._line(label, text)
         if self._is_live:
             self._live = Live(console=self._console, refresh_per_second=_REFRESH, transient=True)
             self._live.start()
 
     @_shielded
-    def on_resume(self, step: int) -> None:
-        """Say after which step the run goes on."""
-        self._line("resuming", f"after step {step:,}")
+    def on_resume(self, step: int, earlier: Earlier) -> None:
+        """Say after which step the run goes on, and that what it is given adds to what it had."""
+        self._line("resuming", describe_resumption(step, earlier))
 
     @_shielded
     def on_progress(self, progress: Progress) -> None:
@@ -166,6 +146,8 @@ class Display(Observer):
         self._line("parity", describe_certificate(certificate, precision))
         if certificate.gate is not None:
             self._line("gate", describe_gate(certificate.gate, precision))
+        if artifact.graph != STEP:
+            self._line("graph", KINDS[artifact.graph])
         self._line("artifact", str(path))
         self._line("size", f"{len(artifact.data):,} bytes")
         self._line("sha256", artifact.sha256)
@@ -189,24 +171,6 @@ class Display(Observer):
             self._live = None
 
 
-def describe_split(corpus: Corpus) -> str:
-    """What trains and what measures the model, in words."""
-    training, validation = corpus.training, corpus.validation
-    if not len(validation):
-        few = " (too few to hold any out)" if len(corpus) < MIN_CHARACTERS_TO_VALIDATE else ""
-        return f"all of them train{few}"
-    trains, measures = f"{training.characters:,}", f"{validation.characters:,}"
-    if corpus.vocabulary.end:
-        trains += f" in {len(training.ranges):,} documents"
-        measures = f"{len(validation.ranges):,}"
-    place = {
-        "tail": f"the last {measures}",
-        "spread": f"{measures} spread over all of it",
-        "file": f"{measures} of another file",
-    }[corpus.reading.holdout_kind]
-    return f"{trains} train, {place} validate"
-
-
 def sparkline(values: Sequence[float], width: int = 24) -> str:
     """The course of `values` as one line of blocks, each the mean of its part of them.
 
@@ -218,22 +182,6 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
     low, high = min(means, default=0.0), max(means, default=0.0)
     scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(_BLOCKS[round((mean - low) * scale)] for mean in means)
-
-
-def describe_progress(progress: Progress) -> str:
-    """One line: which model, step, loss, validation, speed, time left."""
-    validation = "no validation yet"
-    if progress.validation is not None and progress.best is not None:
-        validation = f"validation {bits_per_char(progress.validation):.3f} bits/char"
-        if progress.best < progress.validation:
-            best = bits_per_char(progress.best)
-            validation += f" (best {best:.3f}, step {progress.best_step:,})"
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
-    phase = f"{progress.phase}  " if progress.phase else ""
-    return (
-        f"{phase}step {progress.step:,}  loss {progress.loss:.3f}  {validation}  "
-        f"{progress.chars_per_second:,.0f} chars/s  {minutes}:{seconds:02d} left"
-    )
 
 
 def _run_command(path: Path, corpus: Corpus | None) -> str:

@@ -2,19 +2,19 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
 import torch
 
+from chargen_export.filters import check_filter, write_filter
 from chargen_export.graph import render_step
 from chargen_export.parity import COMPARED, verify_parity
 from chargen_export.precision import MAX_LOSS_INCREASE
 from chargen_export.seal import seal_artifact
-from chargen_export.target import Origin, Target, output_path
+from chargen_export.target import Origin, Target, find_read
 from chargen_export.variants import (
     corpus_gate_text,
     plan_variants,
@@ -27,53 +27,52 @@ from chargen_ort.checks import printable
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import SamplingOptions
 from chargen_ort.records import MAX_TOKENS, Config, Training
-from chargen_ort.vocabulary import Vocabulary
 from chargen_train.base import (
     BaseModel,
     base_settings,
-    corpus_for,
     load_base,
-    refuse_other_base,
-    widen,
 )
 from chargen_train.checkpoint import (
     Checkpoint,
     load_checkpoint,
-    load_latest,
     previous_of,
     refuse_misfit,
     refuse_other,
     saved_reading,
 )
 from chargen_train.comparison import compared, measure_yardstick, plan_samples
-from chargen_train.corpus import Corpus, choose_separator, corpus_name, load_corpus
+from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import choose_device
 from chargen_train.events import Observer, Observers, Supervision, TrainedModel
 from chargen_train.files import check_writable
 from chargen_train.history import describe_corpus
+from chargen_train.ids import TokenStore
 from chargen_train.model import CharGRU
+from chargen_train.opening import (
+    Opening,
+    begin_run,
+    recipe_for,
+    resume_run,
+    training_path,
+)
 from chargen_train.reading import Reading
 from chargen_train.recipe import (
     Overrides,
     Recipe,
-    choose_recipe,
-    given_settings,
     parameter_count,
-    typical_speed,
 )
 from chargen_train.run import build_model
 from chargen_train.run_folder import RunFolder, RunRecorder
-from chargen_train.training import measure_speed, train, trained_so_far
-from chargen_train.units import in_unit
+from chargen_train.training import train, trained_so_far
+from chargen_train.units import load_in_unit
 
-DEFAULT_FOLDER = Path("artifacts")
 _LEAVING = 0.6  # seconds that sealing, the report and the end of a process with PyTorch take
 _LEVELS = {"char": "character", "byte": "byte", "word": "word", "bpe": "subword"}
 DEFAULT_SAMPLING = SamplingOptions(temperature=0.8)  # a little below 1 reads better than 1
 
 
 def train_and_export(
-    corpus_path: Path,
+    corpus_paths: Path | Sequence[Path],
     out: str | Path | None = None,
     preset: str | None = None,
     observer: Observer = Observer(),  # noqa: B008 - does nothing
@@ -85,22 +84,25 @@ def train_and_export(
     overwrite: bool = False,
     base_path: Path | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
+    with_filter: bool = False,
     **overrides: Unpack[Overrides],
 ) -> tuple[Artifact, Path]:
-    """Train on a text file and write the artifact, and its run into a folder beside it.
+    """Train on text files and write the artifact, and its run into a folder beside it.
 
     Args:
-        corpus_path: a UTF-8 text.
+        corpus_paths: what to learn from, see `chargen_train.corpus.load_corpus`.
         out: the file or folder to write, see `training_path`.
         preset: name of a preset of `chargen_train.recipe`.
         observer: is told how the work goes, and can stop it.
-        resume: go on with the run that the folder holds, with its settings.
+        resume: go on with the run that the folder holds, with its settings; one that has ended
+            takes more `minutes`, `epochs` or `steps`.
         checkpoint_minutes: longest time between checkpoints.
         begun: `time.monotonic` when the minutes given began; None is now.
         precision, max_loss_increase: see `chargen_export.variants.write_variants`.
         overwrite: whether a model or a finished run of another corpus may be replaced.
         base_path: an fp32 artifact whose weights the run goes on from.
         reading: what a document is, and what is held out.
+        with_filter: whether to write a filter of the documents beside each artifact.
         overrides: fields of `Recipe`; None means the recipe's own.
 
     Returns:
@@ -111,49 +113,65 @@ def train_and_export(
             diverged or was stopped, or no parity; then no artifact was written.
     """
     begun = time.monotonic() if begun is None else begun
-    path = training_path(corpus_path, out)
-    base = None if base_path is None else load_base(base_path, reading.unit)
-    if base is not None and not resume:
-        overrides = base_settings(base, preset, overrides)
-    folder = RunFolder(path)
-    known = None if base is None else base.vocabulary
+    paths = (corpus_paths,) if isinstance(corpus_paths, Path) else tuple(corpus_paths)
+    path = training_path(paths, out)
+    folder, known = RunFolder(path), None
     if resume:
         reading, known = saved_reading(folder.checkpoint, reading)
-    corpus = _load(corpus_path, reading, known)
-    inputs = [corpus_path]
-    if reading.holdout_kind == "file":
-        inputs.append(Path(str(reading.holdout)))
-    if base_path is not None:
-        inputs.append(base_path)
-    target = Target(Origin(corpus.name, corpus.sha256), tuple(inputs), overwrite)
-    gate = precision, max_loss_increase
-    job = _Job(corpus_path, corpus, path, folder, target, *gate, observer, base)
-    precisions = _check(job, preset, overrides)
-    with job.folder.in_use(create=not resume):
-        job, recipe, checkpoint = _begin(job, preset, resume, overrides)
-        corpus = job.corpus
-        samples, seconds = plan_samples(corpus, recipe)
-        seconds += 0.0 if resume else rehearse(corpus, recipe, precisions)
-        supervision = Supervision(job.folder.checkpoint, checkpoint_minutes, begun, seconds)
-        recorder = RunRecorder(job.folder, observer.on_warning)
-        yardstick = measure_yardstick(corpus, recipe)
-        told = Observers(recorder, observer)
-        trained = train(corpus, recipe, told, supervision, checkpoint, base)
-        trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING, samples)
-        observer.on_trained(trained)
-        for note in trained.notes:
-            observer.on_warning(note)
-        artifact = _export(job, trained)
-        recorder.finish(artifact)
-        _write_all(job, artifact)
-        return artifact, path
+    base = None if base_path is None else load_base(base_path, reading.unit)
+    if base is not None and not resume:
+        overrides, known = base_settings(base, preset, overrides), base.vocabulary
+    inputs = find_read(paths, path, reading, base_path)
+    with TokenStore(folder.path, folder.ids if resume else None) as store:
+        corpus = load_in_unit(paths, reading, store, known, observer.on_reading)
+        target = Target(Origin(corpus.name, corpus.sha256), inputs, overwrite)
+        gate = precision, max_loss_increase
+        job = _Job(paths, corpus, path, folder, target, *gate, observer, base)
+        precisions = _check(job, preset, overrides)
+        if with_filter:
+            check_filter(corpus, path)
+        with folder.in_use(create=not resume):
+            open_run = resume_run if resume else begin_run
+            opening = open_run(folder, corpus, observer, preset, overrides, base)
+            store.keep(folder.ids)
+            job = replace(job, corpus=opening.corpus)
+            return _run(job, opening, precisions, begun, checkpoint_minutes, with_filter), path
+
+
+def _run(
+    job: "_Job",
+    opening: Opening,
+    precisions: Iterable[str],
+    begun: float,
+    checkpoint_minutes: float,
+    with_filter: bool,
+) -> Artifact:
+    """Train, from where `opening` begins, and write the artifacts; gives that in fp32."""
+    corpus, recipe, observer = job.corpus, opening.recipe, job.observer
+    samples, seconds = plan_samples(corpus, recipe)
+    seconds += rehearse(corpus, recipe, precisions) if opening.is_fresh else 0.0
+    supervision = Supervision(job.folder.checkpoint, checkpoint_minutes, begun, seconds)
+    recorder = RunRecorder(job.folder, observer.on_warning)
+    yardstick = measure_yardstick(corpus, recipe)
+    told = Observers(recorder, observer)
+    trained = train(corpus, recipe, told, supervision, opening.checkpoint, job.base)
+    trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING, samples)
+    observer.on_trained(trained)
+    for note in trained.notes:
+        observer.on_warning(note)
+    artifact = _export(job, trained)
+    recorder.finish(artifact)
+    for written in _write_all(job, artifact):
+        if with_filter:
+            write_filter(corpus, artifact, written)
+    return artifact
 
 
 @dataclass(frozen=True)
 class _Job:
     """What is to be written, of which text, and who is told; see `train_and_export`."""
 
-    corpus_path: Path
+    corpus_paths: tuple[Path, ...]
     corpus: Corpus
     path: Path
     folder: RunFolder
@@ -162,15 +180,6 @@ class _Job:
     max_loss_increase: float
     observer: Observer
     base: BaseModel | None
-
-
-def training_path(corpus_path: Path, out: str | Path | None) -> Path:
-    """The artifact that `train_and_export` writes; without `out`, artifacts/<corpus name>.onnx.
-
-    Raises:
-        OptionError: `out` is empty.
-    """
-    return output_path(out, f"{corpus_name(corpus_path)}.onnx", DEFAULT_FOLDER)
 
 
 def _check(job: _Job, preset: str | None, overrides: Overrides) -> Iterable[str]:
@@ -185,70 +194,9 @@ def _check(job: _Job, preset: str | None, overrides: Overrides) -> Iterable[str]
     job.target.check(job.path)
     job.target.check_run(job.folder)
     precisions = plan_variants(job.path, job.precision, job.target, job.max_loss_increase)
-    choose_device(_choose_recipe(job.corpus, preset, overrides).device)
+    choose_device(recipe_for(job.corpus, preset, overrides).device)
     check_writable(job.path)
     return precisions
-
-
-def _load(path: Path, reading: Reading, known: Vocabulary | None) -> Corpus:
-    """The corpus in the unit that it is read in; its pieces are those of `known`, or learnt.
-
-    Raises:
-        CorpusError, OptionError: see `load_corpus` and `in_unit`.
-    """
-    corpus = load_corpus(path, reading)
-    if known is not None and known.unit != reading.unit:
-        known = None
-    return in_unit(corpus, reading.unit, reading.vocab_size, known)
-
-
-def _choose_recipe(
-    corpus: Corpus,
-    preset: str | None,
-    overrides: Overrides,
-    speed: Callable[[Recipe], float] = typical_speed,
-) -> Recipe:
-    documents = len(corpus.training.ranges) if corpus.vocabulary.end else 0
-    tokens = len(corpus.training) - documents, len(corpus.vocabulary)
-    characters = corpus.training.characters
-    return choose_recipe(characters, preset, speed, documents, *tokens, **overrides)
-
-
-def _begin(
-    job: _Job, preset: str | None, resume: bool, overrides: Overrides
-) -> tuple[_Job, Recipe, Checkpoint | None]:
-    """Begin a run, or take up the one that the folder holds.
-
-    Returns:
-        the job, its corpus with the characters of a base; the recipe; and where the run stood.
-
-    Raises:
-        OptionError: the folder cannot be written, or has no checkpoint of this corpus, this base
-            and these settings.
-    """
-    corpus, observer = job.corpus, job.observer
-    if not resume:
-        if job.base is not None:
-            corpus = corpus_for(job.base, corpus)
-        recipe = _choose_recipe(corpus, preset, overrides, partial(measure_speed, corpus))
-        if note := job.folder.begin(corpus, recipe):
-            observer.on_warning(note)
-        observer.on_begin(corpus, recipe)
-        return replace(job, corpus=corpus), recipe, None
-    settings = asdict(_choose_recipe(corpus, preset, overrides))
-    given = settings if preset else {name: settings[name] for name in given_settings(overrides)}
-    checkpoint, note = load_latest(job.folder.checkpoint)
-    refuse_other(checkpoint, corpus.sha256, given)
-    if job.base is not None:
-        refuse_other_base(job.base, checkpoint.base)
-    corpus = _corpus_of(checkpoint, corpus)
-    if note:
-        observer.on_warning(note)
-    job.folder.go_on(corpus, checkpoint)
-    choose_device(checkpoint.recipe.device)
-    observer.on_begin(corpus, checkpoint.recipe)
-    observer.on_resume(checkpoint.step)
-    return replace(job, corpus=corpus), checkpoint.recipe, checkpoint
 
 
 def _export(job: _Job, trained: TrainedModel) -> Artifact:
@@ -266,22 +214,27 @@ def _export(job: _Job, trained: TrainedModel) -> Artifact:
         raise OptionError(f"{error}; {rest}") from None
 
 
-def _write_all(job: _Job, artifact: Artifact) -> None:
+def _write_all(job: _Job, artifact: Artifact) -> Iterator[Path]:
     """Write the other precisions of `artifact`, and tell of it and of each of them.
+
+    Yields:
+        the path of each.
 
     Raises:
         OptionError: one cannot be written; the message says how to go on.
         ParityError: a graph and its model disagree; it is not written, those before it are.
     """
     job.observer.on_written(artifact, job.path, job.corpus)
+    yield job.path
     text = corpus_gate_text(job.corpus)
     try:
         for variant, path in write_variants(
             artifact, job.path, job.precision, text, job.target, job.max_loss_increase
         ):
             job.observer.on_written(variant, path, job.corpus)
+            yield path
     except OptionError as error:
-        command = _convert_command(job.path, job.corpus_path, "--precision", job.precision)
+        command = _convert_command(job.path, job.corpus_paths, "--precision", job.precision)
         raise OptionError(f"{error}; {job.path} is whole, go on with: {command}") from None
 
 
@@ -293,11 +246,10 @@ def _describe_rest(job: _Job, steps: int) -> str:
         except OptionError:
             continue
         if saved == steps:
-            command = _convert_command(path, job.corpus_path)
+            command = _convert_command(path, job.corpus_paths)
             return f"the trained model is whole in {path}; go on with: {command}"
-        command = shlex.join(
-            ["train-export", str(job.corpus_path), "--out", str(job.path), "--resume"]
-        )
+        words = [*map(str, job.corpus_paths), "--out", str(job.path), "--resume"]
+        command = shlex.join(["train-export", *words])
         return (
             f"the last checkpoint, of step {saved:,} of {steps:,}, is whole in {path}; go on with: "
             f"{command}"
@@ -305,8 +257,9 @@ def _describe_rest(job: _Job, steps: int) -> str:
     return "no checkpoint could be saved either, so the model is lost"
 
 
-def _convert_command(file: Path, text: Path, *options: str) -> str:
-    return shlex.join(["train-export", "convert", str(file), *options, "--text", str(text)])
+def _convert_command(file: Path, texts: Iterable[Path], *options: str) -> str:
+    named = [word for text in texts for word in ("--text", str(text))]
+    return shlex.join(["train-export", "convert", str(file), *options, *named])
 
 
 def rehearse(corpus: Corpus, recipe: Recipe, precisions: Iterable[str] = ()) -> float:
@@ -358,32 +311,20 @@ def export(
     return artifact
 
 
-def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_path: Path) -> Artifact:
+def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_paths: Sequence[Path]) -> Artifact:
     """The artifact of the best weights that a checkpoint holds, in memory.
 
     Raises:
-        OptionError: `corpus_path` is not the text that the run reads.
+        OptionError: `corpus_paths` are not the text that the run reads.
         ParityError: the graph and the model disagree.
     """
-    corpus = _load(corpus_path, checkpoint.reading, checkpoint.vocabulary)
-    refuse_other(checkpoint, corpus.sha256, {})
-    corpus = _corpus_of(checkpoint, corpus)
+    corpus = load_in_unit(corpus_paths, checkpoint.reading, known=checkpoint.known)
+    refuse_other(checkpoint, corpus, {})
+    refuse_misfit(checkpoint, corpus)
     trained = trained_so_far(corpus, checkpoint)
     yardstick = measure_yardstick(corpus, checkpoint.recipe)
     trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING)
     return make_artifact(trained.model, corpus, trained.summary)
-
-
-def _corpus_of(checkpoint: Checkpoint, corpus: Corpus) -> Corpus:
-    """The corpus of a checkpoint, with the characters of the base that its run began with.
-
-    Raises:
-        OptionError: see `refuse_misfit`.
-    """
-    if checkpoint.base is not None:
-        corpus = widen(corpus, checkpoint.vocabulary)
-    refuse_misfit(checkpoint, corpus)
-    return corpus
 
 
 def make_artifact(

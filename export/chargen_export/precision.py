@@ -6,7 +6,7 @@ with an independent account of what it should compute, then scored against fp32 
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,15 +28,21 @@ from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.gru import HALF
 from chargen_ort.records import Certificate, Gate
 from chargen_ort.rows import score_rows
-from chargen_train.corpus import load_corpus, split_again
+from chargen_ort.samplers import as_step
+from chargen_ort.vocabulary import Vocabulary
+from chargen_train.corpus import Corpus, load_corpus, split_again
+from chargen_train.history import describe_windows
+from chargen_train.ids import in_pieces
+from chargen_train.inputs import combined_sha256
 from chargen_train.model import CharGRU
 from chargen_train.planning import MAX_VALIDATION
 from chargen_train.reading import Reading
-from chargen_train.split import WINDOW, Part, Passages
-from chargen_train.units import encoded
+from chargen_train.split import Part, Passages
+from chargen_train.units import characters_of, encoded
 
 MAX_LOSS_INCREASE = 0.005  # nats a character, if not given
 MAX_LOSS_INCREASE_LIMIT = 10.0  # and the most that may be given
+_LONGEST_PIECES = 8  # characters, on average, of a text that is measured as far as that of the run
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -183,7 +189,7 @@ def pass_gate(base: Artifact, variant: Artifact, text: GateText, max_loss_increa
         characters=int(passages.characters.sum()),
         protocol="mean over documents, their ends too, each from its own beginning"
         if text.part.documents
-        else f"mean over consecutive {WINDOW}-character windows, each from a zero state",
+        else f"mean over consecutive {describe_windows(text.part)}, each from a zero state",
         fp32_nats_per_char=before,
         nats_per_char=after,
         loss_increase=increase,
@@ -213,7 +219,7 @@ def load_fp32(path: Path) -> Artifact:
         ArtifactError: not an artifact.
         OptionError: an artifact of another precision.
     """
-    artifact = read_artifact(path)
+    artifact = as_step(read_artifact(path))
     if artifact.config.precision != "fp32":
         raise OptionError(
             f"{path} is {artifact.config.precision}; give the fp32 file it was made of"
@@ -221,8 +227,8 @@ def load_fp32(path: Path) -> Artifact:
     return artifact
 
 
-def load_gate_text(artifact: Artifact, path: Path) -> GateText:
-    """The text in `path`; of the corpus that `artifact` was trained on, only what was held out.
+def load_gate_text(artifact: Artifact, paths: Path | Sequence[Path]) -> GateText:
+    """The text in `paths`; of the corpus that `artifact` was trained on, only what was held out.
 
     It is read as the corpus was, in documents if that was.
 
@@ -230,22 +236,48 @@ def load_gate_text(artifact: Artifact, path: Path) -> GateText:
         CorpusError: not readable, not a text, too short, or not what the corpus was.
         UnknownCharacterError: it has a character that the model does not know.
     """
-    split, column = artifact.training.split, artifact.training.settings.get("column")
-    name = None if column is None else str(column)
-    corpus = load_corpus(path, Reading(split.documents if name is None else "lines", name, "none"))
-    known = [each.sha256 for each in artifact.training.corpora] == [corpus.sha256]
-    held_out = known and split.holdout in ("tail", "spread")
+    split, settings = artifact.training.split, artifact.training.settings
+    name, encoding = (
+        None if settings.get(key) is None else str(settings[key]) for key in ("column", "encoding")
+    )
+    reading = Reading(split.documents if name is None else "lines", name, "none", encoding)
+    corpus = load_corpus(paths, reading, known=characters_of(artifact.config.vocabulary))
+    known = [each.sha256 for each in artifact.training.corpora]
+    held_out = split.holdout in ("tail", "spread") and combined_sha256(known) == corpus.sha256
     part = split_again(corpus, split.holdout).validation if held_out else corpus.training
-    if artifact.config.unit != "char":
-        whole = replace(corpus, training=part, validation=replace(part, ranges=part.ranges[:0]))
-        in_tokens = encoded(whole, artifact.config.vocabulary)
-        return GateText(path.stem, in_tokens.training, held_out)
-    vocabulary, characters = artifact.config.vocabulary, corpus.vocabulary.characters
+    return GateText(corpus.name, in_vocabulary(part, corpus, artifact.config.vocabulary), held_out)
+
+
+def in_vocabulary(part: Part, corpus: Corpus, vocabulary: Vocabulary) -> Part:
+    """What is measured of a part of a corpus, in the tokens of another vocabulary.
+
+    Raises:
+        UnknownCharacterError: the corpus has a character that this lacks, and refuses.
+    """
+    if vocabulary.unit == "byte":
+        return _in_unit(part, corpus, vocabulary)
+    characters = corpus.vocabulary.characters
     table = vocabulary.look_up(characters)
-    if (table < 0).any():
-        index = int((table < 0).argmax())
-        place = int((corpus.tokens == index).argmax())
-        raise UnknownCharacterError(characters[index], place, len(vocabulary.characters))
+    missing = np.flatnonzero((table < 0) & (corpus.counts[: len(table)] > 0))
+    if len(missing) and vocabulary.unknown == "error":
+        place = next(
+            begin + int((piece == missing[0]).argmax())
+            for begin, piece in in_pieces(corpus.tokens)
+            if (piece == missing[0]).any()
+        )
+        raise UnknownCharacterError(characters[missing[0]], place, len(vocabulary.characters))
+    if vocabulary.unit != "char":
+        return _in_unit(part, corpus, vocabulary)
+    table[table < 0] = vocabulary.characters.index(vocabulary.replacement)
     if vocabulary.end_token is not None:
         table = np.append(table, vocabulary.end_token)
-    return GateText(path.stem, replace(part, tokens=table[part.tokens].astype(np.uint32)), held_out)
+    part = part.measured(MAX_VALIDATION)
+    return replace(part, tokens=table[part.tokens].astype(np.uint32))
+
+
+def _in_unit(part: Part, corpus: Corpus, vocabulary: Vocabulary) -> Part:
+    """What is measured of a part in bytes, words or pieces."""
+    each = _LONGEST_PIECES if vocabulary.has_pieces else 1
+    part = part.measured(MAX_VALIDATION * each)
+    alone = replace(corpus, tokens=part.tokens, training=part, validation=Part.of(part.tokens[:0]))
+    return encoded(alone, vocabulary).training

@@ -1,6 +1,7 @@
 """Where an artifact may be written: over nothing that the user would miss."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from chargen_ort.artifact import Artifact, read_artifact, seal
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.records import Training
 from chargen_train.files import as_option_error, refuse_special, write_atomically
+from chargen_train.inputs import combined_sha256, describe_many, find_inputs
+from chargen_train.reading import Reading
 from chargen_train.run_folder import RunFolder
 
 _DIGITS = 12  # of a SHA-256, in messages
@@ -20,7 +23,7 @@ class Origin:
 
     Attributes:
         name: for messages.
-        sha256: of the file, which tells corpora apart.
+        sha256: of the file, or of several, see `combined_sha256`; it tells corpora apart.
     """
 
     name: str
@@ -29,7 +32,8 @@ class Origin:
     @classmethod
     def of(cls, training: Training) -> "Origin":
         """That of an artifact, by what its `chargen.training` says."""
-        return cls(training.corpora[0].name, training.corpora[0].sha256)
+        names, hashes = zip(*((each.name, each.sha256) for each in training.corpora), strict=True)
+        return cls(describe_many(names), combined_sha256(hashes))
 
     def __str__(self) -> str:
         return f"{self.name} (SHA-256 {self.sha256[:_DIGITS]}…)"
@@ -126,25 +130,25 @@ class Target:
         )
 
 
-def output_path(out: str | Path | None, name: str, folder: Path) -> Path:
-    """The file to write for what `--out` says.
-
-    Args:
-        out: a file; or, with a slash at its end or if it exists, the folder of the file `name`;
-            None means the folder `folder`.
-        name: of the file, if `out` does not say it.
-        folder: that is meant if nothing is given.
+def find_read(
+    paths: Sequence[Path], path: Path, reading: Reading, base: Path | None
+) -> tuple[Path, ...]:
+    """Every file that a run reads, of which none may be written to.
 
     Raises:
-        OptionError: `out` is empty.
+        CorpusError: see `find_inputs`.
+        OptionError: the artifact would lie in a folder that is read.
     """
-    if out is None:
-        return folder / name
-    if not os.fspath(out):
-        raise OptionError("--out is empty; give the name of a file or a folder, or leave it out")
-    path = Path(out)
-    is_folder = os.path.basename(out) in ("", ".", "..") or path.is_dir()
-    return path / name if is_folder else path
+    for folder in paths:
+        if folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+            raise OptionError(
+                f"cannot write {path}: it is in the folder {folder}, which this command reads, and "
+                "would be part of the corpus the next time; choose another --out"
+            )
+    inputs = [each.path for each in find_inputs(paths)]
+    if reading.holdout_kind == "file":
+        inputs.append(Path(str(reading.holdout)))
+    return (*inputs, *([] if base is None else [base]))
 
 
 def is_artifact(path: Path) -> bool:

@@ -10,6 +10,7 @@ from chargen_export.precision import build_variant, verify_variant
 from chargen_ort.artifact import Artifact, read_artifact
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs import VARIANTS
+from chargen_ort.samplers import as_step
 from chargen_ort.verify import Verdict, verify_artifact
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.checkpoint import load_checkpoint
@@ -23,7 +24,7 @@ def verify_against_checkpoint(artifact: Path, checkpoint: Path) -> list[Verdict]
         ArtifactError: the artifact is missing or damaged.
         OptionError: the checkpoint is.
     """
-    found = read_artifact(artifact)
+    found = as_step(read_artifact(artifact))
     run = load_checkpoint(checkpoint)
     return verify_against_model(found, run.model, run.vocabulary)
 

@@ -69,7 +69,7 @@ _MODULE_OF = {
 }
 
 
-def load(path: str | os.PathLike[str], threads: int | None = None) -> "CharGenerator":
+def load(path: str | os.PathLike[str], threads: int = 1) -> "CharGenerator":
     """Read, check and open a model file; see `CharGenerator.load`."""
     from chargen_ort.generator import CharGenerator
 

@@ -20,18 +20,27 @@ from chargen_ort.foreign import describe_foreign
 from chargen_ort.form import Array, metadata_entry, read, read_metadata, render
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import FORMAT as FORMAT
+from chargen_ort.graphs.spec import Graph
 from chargen_ort.records import LINE_PATTERN, MAX_LINE, Certificate, Config, Training
 from chargen_ort.strict import parse_record
 
 PRECISIONS = tuple(VARIANTS)
 
 FORMAT_KEY = "chargen.format"
+GRAPH_KEY = "chargen.graph"  # in files whose graph is not the step
 CONFIG_KEY = "chargen.config"
 TRAINING_KEY = "chargen.training"
 PARITY_KEY = "chargen.parity"
 SEAL_KEY = "chargen.sha256"
 FLAT_KEYS = ("description", "author", "license", "version", "task")
 KEYS = (FORMAT_KEY, CONFIG_KEY, TRAINING_KEY, PARITY_KEY, *FLAT_KEYS, SEAL_KEY)
+
+STEP, SAMPLER, SAMPLER_UNIFORMS = "step", "sampler", "sampler-uniforms"
+KINDS: Mapping[str, str] = {
+    STEP: "a step: as many tokens as it is fed",
+    SAMPLER: "a sampler: one run is a text, drawn by a seed",
+    SAMPLER_UNIFORMS: "a sampler: one run is a text, drawn by the numbers that it is given",
+}
 
 MAX_FILE_BYTES = 1 << 30
 _PEEK = 4096  # bytes at either end that tell what a file is
@@ -48,6 +57,7 @@ class Artifact:
         training: how it came to be.
         certificate: what was compared when it was exported, the value of `chargen.parity`.
         properties: the flat keys that model viewers show.
+        graph: what one run of its graph does, one of `KINDS`.
 
     Raises:
         OptionError: a value of another kind.
@@ -59,6 +69,7 @@ class Artifact:
     training: Training
     certificate: Certificate
     properties: Mapping[str, str]
+    graph: str = STEP
 
     def __post_init__(self) -> None:
         instance("data", self.data, bytes)
@@ -67,6 +78,7 @@ class Artifact:
         instance("training", self.training, Training)
         instance("certificate", self.certificate, Certificate)
         instance("properties", self.properties, Mapping)
+        instance("graph", self.graph, str)
 
 
 def metadata_bytes(
@@ -74,10 +86,12 @@ def metadata_bytes(
     training: Training,
     certificate: Certificate,
     properties: Mapping[str, str],
+    graph: str = STEP,
 ) -> bytes:
     """The metadata of a model as protobuf fields to append to a ModelProto without any."""
     entries = {
         FORMAT_KEY: str(FORMAT),
+        **({} if graph == STEP else {GRAPH_KEY: graph}),
         CONFIG_KEY: config.dump(),
         TRAINING_KEY: training.dump(),
         PARITY_KEY: certificate.dump(),
@@ -136,6 +150,7 @@ def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
             training=training,
             certificate=certificate,
             properties={key: metadata[key] for key in FLAT_KEYS},
+            graph=metadata.get(GRAPH_KEY, STEP),
         )
         read_weights(artifact)
         return artifact
@@ -149,9 +164,34 @@ def read_weights(artifact: Artifact) -> dict[str, Array]:
     Raises:
         ArtifactError: the graph is not the one that the configuration asks for.
     """
-    view, config = memoryview(artifact.data), artifact.config
+    view = memoryview(artifact.data)
     _, end = read_metadata(view)
-    return read(view[:end], render(VARIANTS[config.precision].graph(config.sizes)))
+    return read(view[:end], render(graph_of(artifact.config, artifact.graph)))
+
+
+def graph_of(config: Config, kind: str) -> Graph:
+    """The graph of a file of this kind, one of `KINDS`.
+
+    Raises:
+        ArtifactError: no file has it, see `chargen_ort.graphs`.
+    """
+    if kind == STEP:
+        return VARIANTS[config.precision].graph(config.sizes)
+    from chargen_ort.graphs.sampler import Alphabet, sampler_graph  # few programs need it
+
+    if config.unit != "char":
+        raise ArtifactError(
+            f"a sampler writes characters, and the unit of this model is {config.unit}"
+        )
+    vocabulary = config.vocabulary
+    replaces = vocabulary.unknown == "replace"
+    alphabet = Alphabet(
+        code_points=tuple(map(ord, vocabulary.characters)),
+        end=config.end,
+        separator=config.separator_token,
+        unknown=config.tokens.index(vocabulary.replacement) if replaces else None,
+    )
+    return sampler_graph(config.sizes, config.precision, alphabet, kind == SAMPLER)
 
 
 def check_seal(data: bytes) -> str:
@@ -237,7 +277,12 @@ def _check_keys(metadata: Mapping[str, str], sha256: str) -> None:
     missing = [key for key in KEYS if key not in metadata]
     if missing:
         raise ArtifactError(f"the metadata lacks {', '.join(missing)}; export it with train-export")
-    unknown = [key for key in metadata if key not in KEYS]
+    if metadata.get(GRAPH_KEY, SAMPLER) not in (SAMPLER, SAMPLER_UNIFORMS):
+        raise ArtifactError(
+            f"{GRAPH_KEY} is {shown_value(metadata[GRAPH_KEY])}, which this version does not know; "
+            "update with: pip install --upgrade chargen-ort"
+        )
+    unknown = [key for key in metadata if key not in (*KEYS, GRAPH_KEY)]
     if unknown:
         raise ArtifactError(f"the metadata has a key that is not known: {shown_value(unknown[0])}")
     if list(metadata)[-1] != SEAL_KEY or metadata[SEAL_KEY] != sha256:

@@ -1,8 +1,9 @@
 """The command chargen-ort: options and printing."""
 
+import contextlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from itertools import chain, repeat
 from pathlib import Path
@@ -15,12 +16,15 @@ from chargen_ort.checks import whole_number
 from chargen_ort.errors import ChargenError, OptionError
 from chargen_ort.escapes import unescape
 from chargen_ort.models import ChosenModel, choose_model, naming
-from chargen_ort.options import MAX_LENGTH, TABLE, SamplingOptions, SamplingOverrides
+from chargen_ort.options import CONTROL_TABLE, MAX_LENGTH, TABLE, SamplingOptions, SamplingOverrides
 from chargen_ort.serve.cli import serve
-from chargen_ort.terminal import Complaints, command, report, write_text
+from chargen_ort.terminal import Complaints, OutputError, command, report, write_text
 
 if TYPE_CHECKING:
+    from chargen_ort.batch_plain import WrittenText
     from chargen_ort.generator import CharGenerator
+    from chargen_ort.novelty import Novelty
+    from chargen_ort.text import TextReader
 
 app = typer.Typer(
     add_completion=False,
@@ -30,8 +34,8 @@ app = typer.Typer(
 )
 
 _NAME = "chargen-ort"
-_TEXT, _SAMPLING, _OUTPUT = "Text", "Sampling", "Output"
-_MOST_TEXTS, _MOST_AT_ONCE = 1 << 40, 1 << 16
+_TEXT, _SAMPLING, _CONTROL, _OUTPUT = "Text", "Sampling", "What to write", "Output"
+_MOST_TEXTS, _MOST_AT_ONCE, _MOST_JOBS = 1 << 40, 1 << 16, 256
 
 Unknown = Literal["error", "skip", "replace"]  # UnknownPolicy, whose module needs NumPy
 
@@ -54,6 +58,52 @@ _Stop = Annotated[
         help="The text ends before this string. The option may be repeated, and it has the "
         r"escapes of --start: --stop '\n' ends at a line end.",
         rich_help_panel=_TEXT,
+    ),
+]
+_Pattern = Annotated[
+    str | None,
+    typer.Option(
+        help="A regular expression that the whole text matches, its start included. The text ends "
+        "where the model ends it, or in a model of running text where it leaves the pattern; it "
+        "always ends within --length.",
+        rich_help_panel=_CONTROL,
+    ),
+]
+_Ban = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="The whole text does not have this string. The option may be repeated, and it has the "
+        "escapes of --start.",
+        rich_help_panel=_CONTROL,
+    ),
+]
+_Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        help="Draw freely, and begin a text anew, up to 10,000 times, that leaves what it is "
+        "confined to: the texts are then the model's own that are as you want them. Without it "
+        "each draw is confined, which is quicker and prefers some texts to others.",
+        rich_help_panel=_CONTROL,
+    ),
+]
+_Unique = Annotated[
+    bool, typer.Option("--unique", help="Write no text twice.", rich_help_panel=_CONTROL)
+]
+_New = Annotated[
+    bool,
+    typer.Option(
+        "--new",
+        help="Write no text that is a document of the corpus, by the filter that train-export "
+        "--with-filter has written beside the model. It takes 1 in 1,000,000 other texts for one.",
+        rich_help_panel=_CONTROL,
+    ),
+]
+_NotIn = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Write no text that is a line of this file. The option may be repeated.",
+        rich_help_panel=_CONTROL,
     ),
 ]
 _StartUnknown = Annotated[
@@ -123,22 +173,26 @@ _Version = Annotated[bool, typer.Option("--version", "-V", help="Print the versi
 
 
 def _with_sampling_options(command: Callable[..., None]) -> Callable[..., None]:
-    """`command`, shown to typer with an option for each row of the table before --num."""
+    """`command`, shown to typer with an option for each row of the tables before --num."""
     parameters = list(inspect.signature(command).parameters.values())[:-1]
-    rows = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=None,
-            annotation=Annotated[
-                int | None if row.whole else float | None,
-                typer.Option(help=row.help, rich_help_panel=_SAMPLING),
-            ],
-        )
-        for name, row in TABLE.items()
-    ]
-    place = [parameter.name for parameter in parameters].index("num")
-    parameters[place:place] = rows
+    for table, panel, before in (
+        (TABLE, _SAMPLING, "pattern"),
+        (CONTROL_TABLE, _CONTROL, "ban"),
+    ):
+        rows = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=None,
+                annotation=Annotated[
+                    int | None if row.whole else float | None,
+                    typer.Option(help=row.help, rich_help_panel=panel),
+                ],
+            )
+            for name, row in table.items()
+        ]
+        place = [parameter.name for parameter in parameters].index(before)
+        parameters[place:place] = rows
     command.__dict__["__signature__"] = inspect.Signature(parameters)
     return command
 
@@ -152,6 +206,12 @@ def generate(
     stop: _Stop = None,
     unknown: _StartUnknown = None,
     model: _WriterModel = None,
+    pattern: _Pattern = None,
+    ban: _Ban = None,
+    exact: _Exact = False,
+    unique: _Unique = False,
+    new: _New = False,
+    not_in: _NotIn = None,
     num: _Num = 1,
     batch_size: _BatchSize = 64,
     no_echo: _NoEcho = False,
@@ -174,31 +234,38 @@ def generate(
     with command(_NAME):
         from chargen_ort.sampling import fresh_seed
 
-        _check_request(length, num, batch_size, interactive, as_json or no_echo)
-        given = sampling | {"stop": read_stops(stop)}
+        shaped = as_json or no_echo or unique or new or bool(not_in)
+        _check_request(length, num, batch_size, interactive, shaped)
+        given = sampling | {"stop": read_stops(stop), "pattern": pattern}
+        given |= {"ban": read_stops(ban, "--ban"), "exact": exact or None}
         if given["seed"] is None:
             given["seed"] = fresh_seed()
         chosen_ones = {name: value for name, value in given.items() if value is not None}
         overrides = cast("SamplingOverrides", chosen_ones)
         SamplingOptions(**overrides)  # what is wrong with any model is refused before one is read
         start = read_start(start)
-        generator, chosen, options = open_writer(model, start, unknown, overrides)
+        generator, chosen, options = open_writer(model, start, length, unknown, overrides)
+        novelty = read_novelty(chosen, generator, unique, new, not_in or [])
         report(f"model {chosen}, seed {options.seed}")
         if interactive:
             from chargen_ort.interactive import run_interactive
 
             run_interactive(generator, chosen, start, length, options, unknown, raw)
-        elif num == 1 and not as_json:
+        elif num == 1 and not as_json and novelty is None:
             stream = generator.stream(start, length, options=options, unknown=unknown)
             write_text(chain(["" if no_echo else start], stream, ["\n"]), raw)
         else:
             from chargen_ort.batch import write_texts
-            from chargen_ort.reports import written_lines, written_objects
+            from chargen_ort.reports import in_order, written_lines, written_objects
 
-            starts = repeat(start, num)
+            starts = repeat(start, num) if novelty is None else repeat(start)
+            batch_size = min(batch_size, num)
             texts = write_texts(generator.engine, starts, length, options, batch_size, unknown)
+            texts = in_order(texts)
+            if novelty is not None:
+                texts = choose_texts(novelty, texts, start, num)
             if as_json:
-                lines = written_objects(generator.engine, texts, start, options.seed, unknown)
+                lines = written_objects(generator.engine, texts, start, length, options, unknown)
             else:
                 lines = written_lines(texts, "" if no_echo else start)
             write_text(lines, raw)
@@ -211,7 +278,8 @@ def _check_request(length: int, num: int, batch_size: int, interactive: bool, sh
     whole_number("batch_size", batch_size, 1, _MOST_AT_ONCE)
     if interactive and (num != 1 or shaped):
         raise OptionError(
-            "--interactive writes one text at a time: leave out --num, --json and --no-echo"
+            "--interactive writes one text at a time: leave out --num, --json, --no-echo, "
+            "--unique, --new and --not-in"
         )
 
 
@@ -254,11 +322,31 @@ def score(
         bool,
         typer.Option(
             "--lines",
-            help="Score each line as a text of its own, from its beginning to its line end. The "
-            "columns are log probability in nats, bits per character, number of unknown "
-            "characters, and the line.",
+            help="Score each line as a text of its own, from its beginning to its line end, as "
+            "the lines come. The columns are log probability in nats, bits per character, "
+            "percentile among the held-out lines of the training, number of unknown characters, "
+            "and the line.",
         ),
     ] = False,
+    above: Annotated[
+        float | None,
+        typer.Option(
+            help="Print only lines that are odder than this percent of the held-out lines; of a "
+            "model of running text, and without --lines, only windows, each after its place in "
+            "the text. 99 prints about 1 of 100 ordinary ones."
+        ),
+    ] = None,
+    count: Annotated[
+        bool, typer.Option("--count", help="Print how many --above would print, instead of them.")
+    ] = False,
+    colour: Annotated[
+        Literal["auto", "always", "never"],
+        typer.Option(
+            help="Shade each character by its surprise. auto does on a terminal, but for whole "
+            "texts of more than 4,096 characters, and unless NO_COLOR is set."
+        ),
+    ] = "auto",
+    jobs: Annotated[int, typer.Option(help="How many processes score lines; the order stays.")] = 1,
     unknown: Annotated[
         Unknown | None,
         typer.Option(
@@ -279,25 +367,32 @@ def score(
     """
     complaints = Complaints()
     with command(_NAME):
-        from chargen_ort.reports import line_scores, text_score
+        from chargen_ort.lines import LineOptions
+        from chargen_ort.scorer import ScoreRequest, score_lines, score_whole
 
-        if lines and window is not None:
-            raise OptionError("window is for a whole text; leave it out, or leave out --lines")
         if window is not None:
             whole_number("window", window, 1, MAX_LENGTH)
+        whole_number("jobs", jobs, 1, _MOST_JOBS)
+        options = LineOptions(unknown, as_json, above, count)
+        request = ScoreRequest(options, lines, window, colour, jobs)
+        request.check()
         chosen = choose_model(model, _parent_model(context))
-        text = read_file(file)
-        with naming(chosen):
-            generator = load_model(chosen)
-            report(f"model {chosen}")
-            if lines:
 
-                def complain(message: str) -> None:
-                    complaints.add(f"{_NAME}: {chosen.blame(message)}")
+        def complain(message: str) -> None:
+            complaints.add(f"{_NAME}: {chosen.blame(message)}")
 
-                write_text(line_scores(generator, text, unknown, as_json, complain))
-            else:
-                write_text(text_score(generator, text, window, unknown, as_json))
+        if lines:
+            with _open_live(file) as (reader, share), naming(chosen):
+                generator = load_model(chosen)
+                report(f"model {chosen}")
+                score_lines(generator, reader, request, share, complain)
+                _tell(reader.notes)
+        else:
+            text = read_file(file)
+            with naming(chosen):
+                generator = load_model(chosen)
+                report(f"model {chosen}")
+                score_whole(generator, text, request)
     if complaints.count:
         raise typer.Exit(1)
 
@@ -362,9 +457,27 @@ def read_file(name: str) -> str:
         text = read_text(Path(name))
     else:
         text = read_stream(sys.stdin.buffer if sys.stdin else BytesIO(), "standard input")
-    for note in text.notes:
-        report(f"note: {note}")
+    _tell(text.notes)
     return text.text
+
+
+@contextlib.contextmanager
+def _open_live(name: str) -> "Iterator[tuple[TextReader, Callable[[], float | None]]]":
+    """A file or standard input, read as it comes, and what share of it was read if one can tell."""
+    from chargen_ort.text import open_live, open_text
+
+    if name == "-":
+        with open_live(sys.stdin.buffer if sys.stdin else BytesIO(), "standard input") as reader:
+            yield reader, lambda: None
+        return
+    with open_text(Path(name), live=True) as reader:
+        size = Path(name).stat().st_size
+        yield reader, lambda: reader.bytes_read / size if size else None
+
+
+def _tell(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        report(f"note: {note}")
 
 
 def read_start(start: str) -> str:
@@ -372,9 +485,33 @@ def read_start(start: str) -> str:
     return read_file("-").removesuffix("\n") if start == "-" else unescape("--start", start)
 
 
-def read_stops(stops: list[str] | None) -> tuple[str, ...] | None:
-    """The stop strings without their escapes, or None if none was given."""
-    return tuple(unescape("--stop", stop) for stop in stops) if stops else None
+def read_stops(stops: list[str] | None, option: str = "--stop") -> tuple[str, ...] | None:
+    """The strings of an option without their escapes, or None if none was given."""
+    return tuple(unescape(option, stop) for stop in stops) if stops else None
+
+
+def read_novelty(
+    chosen: ChosenModel, generator: "CharGenerator", unique: bool, new: bool, not_in: list[Path]
+) -> "Novelty | None":
+    """Which texts are passed on; None is all of them."""
+    if not (unique or new or not_in):
+        return None
+    from chargen_ort.novelty import Novelty, read_filter, read_lines
+
+    documents = read_filter(chosen.path, generator.artifact.training) if new else None
+    return Novelty(unique, documents, read_lines(not_in))
+
+
+def choose_texts(
+    novelty: "Novelty", texts: "Iterable[WrittenText]", start: str, num: int
+) -> "Iterator[WrittenText]":
+    """The first `num` texts that are new; that there are no more is the output's failure."""
+    from chargen_ort.novelty import NothingNewError
+
+    try:
+        yield from novelty.choose(texts, start, num)
+    except NothingNewError as error:
+        raise OutputError(str(error)) from None
 
 
 def load_model(chosen: ChosenModel) -> "CharGenerator":
@@ -385,7 +522,11 @@ def load_model(chosen: ChosenModel) -> "CharGenerator":
 
 
 def open_writer(
-    model: Path | None, start: str, unknown: Unknown | None, sampling: SamplingOverrides
+    model: Path | None,
+    start: str,
+    length: int,
+    unknown: Unknown | None,
+    sampling: SamplingOverrides,
 ) -> "tuple[CharGenerator, ChosenModel, SamplingOptions]":
     """Open the model and check the start and the options against it, before a text is begun.
 
@@ -394,9 +535,13 @@ def open_writer(
     """
     chosen = choose_model(model)
     with naming(chosen, (ChargenError,)):
+        from chargen_ort.places import Place
+
         generator = load_model(chosen)
         options = generator.options(**sampling)
-        generator.vocabulary.encode(start, unknown)
+        tokens = generator.vocabulary.encode(start, unknown)
+        if options.controlled:
+            Place(generator.engine.control(options)).confine(tokens.tolist(), length)
     return generator, chosen, options
 
 

@@ -15,12 +15,13 @@ class Decoder:
     """Turns bytes into characters, and where they are none tells why, judged over all of them.
 
     Args:
-        encoding: one of `chargen_ort.foreign.marked_encoding`.
+        encoding: one of `chargen_ort.foreign.marked_encoding`, or what the user gave.
         offset: of the first byte that it is given, counted from the beginning.
+        given: whether the user gave the encoding.
     """
 
-    def __init__(self, encoding: str, offset: int) -> None:
-        self._encoding = encoding
+    def __init__(self, encoding: str, offset: int, given: bool = False) -> None:
+        self._encoding, self._given = encoding, given
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._skipped = self._bytes = offset
         self._characters = 0
@@ -36,17 +37,24 @@ class Decoder:
 
     def feed(self, data: bytes, final: bool = False) -> str:
         """The characters that `data` completes; they are not to be used after a failure."""
+        if self._given and self._bad is not None:
+            return ""
         try:
             text = self._decoder.decode(data, final)
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
+            if not isinstance(error, UnicodeDecodeError):  # UTF-16 without the mark that it needs
+                self._bad, self._bad_count = (data[0], self._bytes), 1
+                return ""
             offset = self._bytes + len(data) - len(error.object) + error.start
             self._bad = (error.object[error.start], offset)
             self._cp1252 = _may_be_cp1252(error.object)
             # go on, to see what it may be instead
             escape = "surrogateescape" if self._encoding == "utf-8" else "replace"
+            if self._given:
+                return ""  # it was the user who said what it is
             self._decoder.errors = escape
             text = self._decoder.decode(data, final)
-        if self._bad is not None:
+        if self._bad is not None and not self._given:
             self._bad_count += len(text) - len(text.encode("utf-8", "ignore").decode())
             self._cp1252 = self._cp1252 and _may_be_cp1252(data)
         if "\0" in text:
@@ -66,6 +74,11 @@ class Decoder:
         byte, offset = self._bad
         unpacked = " after unpacking" if source.packed else ""
         where = f"byte 0x{byte:02x} at offset {offset}{unpacked}"
+        if self._given:
+            raise CorpusError(
+                f"{source.name} is not in {self._encoding}, as --encoding says: {where}; give its "
+                "own encoding, or leave --encoding out"
+            )
         if self._encoding != "utf-8":
             name = iconv_name(self._encoding)
             raise CorpusError(
@@ -79,9 +92,11 @@ class Decoder:
             cure = f"most of it is, so leave out what is damaged with: {drop}"
         elif self._cp1252:
             convert = source.through("iconv -f CP1252 -t UTF-8")
-            cure = f"if it is Western European text of Windows, convert it with: {convert}"
+            option = "give --encoding cp1252, or " if source.asks else ""
+            cure = f"if it is Western European text of Windows, {option}convert it with: {convert}"
         else:
-            cure = "nor can it be CP1252; save it as UTF-8 in the program that wrote it"
+            option = "give its --encoding, or " if source.asks else ""
+            cure = f"nor can it be CP1252; {option}save it as UTF-8 in the program that wrote it"
         raise CorpusError(f"{source.name} is not UTF-8: {where}; {cure}")
 
     def _nul_message(self, source: Source) -> str:

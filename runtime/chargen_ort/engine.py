@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.artifact import Artifact, read_weights
+from chargen_ort.artifact import STEP, Artifact, read_weights
+from chargen_ort.calibration import Calibration
 from chargen_ort.checks import instance, shown_number, shown_value, token_array, whole_number
 from chargen_ort.errors import OptionError
 from chargen_ort.form import fill, render
@@ -23,6 +24,7 @@ from chargen_ort.graphs.cells import cell_weights
 from chargen_ort.graphs.reader import reader_graph
 from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN, Graph
 from chargen_ort.graphs.writer import writer_graph
+from chargen_ort.options import SamplingOptions
 from chargen_ort.records import Config
 from chargen_ort.runs import Runs, step_work
 from chargen_ort.sessions import (
@@ -40,19 +42,16 @@ from chargen_ort.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding
 
+    from chargen_ort.patterns import Control
+
 MAX_BATCH = 1 << 16
 MAX_THREADS = 256
 _WORK_AT_ONCE = 1 << 28  # multiply-adds in one call: far below 100 ms, so that a stop is prompt
 _MOST_STEPS = 1024
+_MOST_CONTROLS = 16  # languages that are remembered
 _MOST_IDLE = 64  # runs that wait for a text
-_TWO_THREADS_FROM = 512  # hidden size at which a second thread pays
 
 _inherited: list["_Sessions"] = []  # of a parent process, never destroyed: what it inherits is
-
-
-def default_threads(hidden_size: int) -> int:
-    """Intra-op threads for a model: 1, or 2 for wide models on machines that have them."""
-    return min(2, os.cpu_count() or 1) if hidden_size >= _TWO_THREADS_FROM else 1
 
 
 @dataclass(frozen=True)
@@ -64,15 +63,16 @@ class _Sessions:
         steps: the session of the file's graph.
         private: those of private graphs, by their names.
         opening: held by the thread that opens one of those.
-        idle: runs of one row that wait for the next text, at a temperature and greedy.
+        idle: runs of one row that wait for the next text, at a temperature and greedy, and the same
+            of confined texts.
     """
 
     process: int
     steps: "InferenceSession"
     private: dict[str, "InferenceSession"] = field(default_factory=dict)
     opening: Lock = field(default_factory=Lock)
-    idle: tuple[deque[Runs], deque[Runs]] = field(
-        default_factory=lambda: (deque(maxlen=_MOST_IDLE), deque(maxlen=_MOST_IDLE))
+    idle: tuple[deque[Runs], ...] = field(
+        default_factory=lambda: tuple(deque(maxlen=_MOST_IDLE) for _ in range(4))
     )
 
 
@@ -80,27 +80,34 @@ class Engine:
     """A model that is open. Threads share one: it has no state that a call changes.
 
     Args:
-        artifact: as `read_artifact` gives it.
-        threads: intra-op threads; None takes 1, or 2 for a hidden size of 512 and more.
+        artifact: as `read_artifact` gives it; of a sampler the model that it was made of is opened.
+        threads: intra-op threads; see `CharGenerator`.
 
     Attributes:
-        artifact, threads: as given.
+        artifact: of the model.
+        threads: as given.
         config: what the model is.
         vocabulary: the characters that it knows.
+        calibration: how odd a score is; None where the file has no quantiles.
 
     Raises:
         ArtifactError: ONNX Runtime refuses the graph.
         OptionError: not an artifact, or `threads` is out of its range.
     """
 
-    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         instance("artifact", artifact, Artifact)
-        if threads is None:
-            threads = default_threads(artifact.config.hidden_size)
+        if artifact.graph != STEP:
+            from chargen_ort.samplers import as_step  # few programs need it
+
+            artifact = as_step(artifact)
         self.artifact = artifact
         self.config: Config = artifact.config
         self.vocabulary: Vocabulary = artifact.config.vocabulary
         self.threads = whole_number("threads", threads, 1, MAX_THREADS)
+        self._controls: dict[object, Control] = {}
+        quantiles = artifact.training.score_quantiles
+        self.calibration = Calibration.of(quantiles) if quantiles else None
         self._open()
 
     def _open(self) -> None:
@@ -122,19 +129,37 @@ class Engine:
         """The ONNX Runtime session; in a forked child a new one, made at first use."""
         return self._own_sessions().steps
 
-    def writer_session(self, greedy: bool) -> "InferenceSession":
+    def writer_session(self, greedy: bool, confined: bool = False) -> "InferenceSession":
         """The session of `chargen_ort.graphs.writer`, opened when it is first asked for.
 
         Raises:
             ArtifactError: ONNX Runtime refuses the graph.
         """
         sizes, precision = self.config.sizes, self.config.precision
-        name = "write greedily" if greedy else "write"
-        return self._private_session(name, lambda: writer_graph(sizes, precision, greedy))
+        name = ("write greedily" if greedy else "write") + (" confined" if confined else "")
+        return self._private_session(name, lambda: writer_graph(sizes, precision, greedy, confined))
 
-    def idle_runs(self, greedy: bool) -> deque[Runs]:
+    def idle_runs(self, greedy: bool, confined: bool = False) -> deque[Runs]:
         """The runs of one row that no text uses: to take one, and to put it back."""
-        return self._own_sessions().idle[greedy]
+        return self._own_sessions().idle[greedy + 2 * confined]
+
+    def control(self, options: SamplingOptions) -> "Control":
+        """The language that these options confine texts to; texts that are alike share it.
+
+        Raises:
+            OptionError: a pattern that is none, or llguidance is not installed.
+        """
+        from chargen_ort.patterns import Control  # here, because few texts are confined
+
+        lengths = options.min_length, options.max_length
+        key = options.pattern, lengths, options.ban, options.stops
+        found = self._controls.get(key)
+        if found is None or found.full:
+            found = Control(self.config, options)
+            if len(self._controls) >= _MOST_CONTROLS:
+                self._controls.clear()
+            self._controls[key] = found
+        return found
 
     def _private_session(self, name: str, graph: Callable[[], Graph]) -> "InferenceSession":
         """The session of a graph that no file has, with the weights of the file."""

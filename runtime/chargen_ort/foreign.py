@@ -79,11 +79,13 @@ class Source:
         name: for people.
         path: of a file that a command can read again; None for a pipe.
         packed: whether the text stands in it as gzip.
+        asks: whether the command has an option --encoding.
     """
 
     name: str
     path: Path | None = None
     packed: bool = False
+    asks: bool = False
 
     def through(self, *filters: str) -> str:
         """The command line that sends this through `filters` into a new file, quoted."""
@@ -107,12 +109,13 @@ def marked_encoding(head: bytes) -> tuple[str, int]:
     return "utf-8", 0
 
 
-def refuse_foreign(head: bytes, source: Source) -> None:
+def refuse_foreign(head: bytes, source: Source, encoding: str = "utf-8") -> None:
     """Refuse what its first bytes show to be something else than a text in UTF-8.
 
     Args:
         head: the first bytes, unpacked if they were packed; more are a surer sign.
         source: where they come from.
+        encoding: of the text, if it is another one.
 
     Raises:
         CorpusError: an archive, a picture, a program and the like, or UTF-16 or UTF-32 without a
@@ -129,6 +132,8 @@ def refuse_foreign(head: bytes, source: Source) -> None:
     for offset, magic, kind, cure in _DOCUMENTS:
         if _has(head, offset, magic):
             raise CorpusError(f"{source.name} is {kind}{inside}; {cure}")
+    if encoding != "utf-8":
+        return
     if head.startswith(_MISTAKEN) and 0 in head:
         raise CorpusError(
             f"{source.name} looks like UTF-16 that was converted as if it were Latin-1; "
@@ -137,8 +142,10 @@ def refuse_foreign(head: bytes, source: Source) -> None:
     guess = unmarked_encoding(head)
     if guess:
         cure = source.through(f"iconv -f {guess} -t UTF-8")
+        option = f"give --encoding {guess}, or " if source.asks else ""
         raise CorpusError(
-            f"{source.name} looks like {guess} without a byte order mark; convert it with: {cure}"
+            f"{source.name} looks like {guess} without a byte order mark; {option}convert it with: "
+            f"{cure}"
         )
 
 

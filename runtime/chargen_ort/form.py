@@ -18,7 +18,6 @@ from chargen_ort.checks import shown_value
 from chargen_ort.errors import ArtifactError
 from chargen_ort.graphs.spec import (
     IR_VERSION,
-    OPSET,
     PRODUCER,
     PRODUCER_VERSION,
     Attribute,
@@ -34,7 +33,7 @@ MAX_WEIGHT = 1e6  # then no sum in the graph can overflow float32, so all logits
 MAX_METADATA_ENTRIES = 64
 MAX_FIELDS = 128  # of a model, metadata entries included
 _METADATA_FIELD = 14  # ModelProto.metadata_props
-_INT, _GRAPH, _INTS = 2, 5, 7  # AttributeProto.AttributeType
+_INT, _STRING, _GRAPH, _INTS = 2, 3, 5, 7  # AttributeProto.AttributeType
 _PIECE = 1 << 13  # weights that are looked at together
 _SHOWN = 32  # bytes more of a text than were expected
 
@@ -69,7 +68,7 @@ class Form:
 
 def render(graph: Graph) -> Form:
     """The form of a file with this graph."""
-    opset = [Field(1, "domain", ""), Field(2, "version", OPSET)]
+    opset = [Field(1, "domain", ""), Field(2, "version", graph.opset)]
     model = [
         Field(1, "ir_version", IR_VERSION),
         Field(2, "producer_name", PRODUCER),
@@ -204,6 +203,8 @@ def _attribute(name: str, value: Attribute) -> list[Field]:
     if isinstance(value, tuple):
         numbers = [Field(8, f"ints {index}", number) for index, number in enumerate(value)]
         return [named, *numbers, Field(20, "type", _INTS)]
+    if isinstance(value, str):
+        return [named, Field(4, "s", value), Field(20, "type", _STRING)]
     return [named, Field(3, "i", value), Field(20, "type", _INT)]
 
 

@@ -16,7 +16,7 @@ from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import MAX_LENGTH, ROW_LIMIT, SamplingOptions, SamplingOverrides
 from chargen_ort.records import Config
 from chargen_ort.sampling import fresh_seed
-from chargen_ort.scoring import Score, score_text, score_texts
+from chargen_ort.scoring import Score, iterate_scores, score_text, score_texts
 from chargen_ort.state import TextState, check_top
 from chargen_ort.stream import TextStream
 from chargen_ort.vocabulary import UnknownPolicy, Vocabulary, check_policy
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_LENGTH = 200
 DEFAULT_BATCH = 64
 DEFAULT_SCORED = 256
+DEFAULT_ITERATED = 16_384
 MAX_TIMEOUT = 1e9  # seconds, 31 years
 
 
@@ -35,7 +36,7 @@ class CharGenerator:
 
     Args:
         artifact: as `read_artifact` gives it.
-        threads: intra-op threads; None takes 1, or 2 for a hidden size of 512 and more.
+        threads: intra-op threads; more pay only for models of millions of weights.
 
     Raises:
         ArtifactError: ONNX Runtime refuses the graph.
@@ -45,11 +46,11 @@ class CharGenerator:
         engine: the model that is open; what is below this class takes it.
     """
 
-    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         self.engine = Engine(artifact, threads)  # and nothing else, so that pickles share it
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], threads: int | None = None) -> "CharGenerator":
+    def load(cls, path: str | os.PathLike[str], threads: int = 1) -> "CharGenerator":
         """Read, check and open a model file.
 
         Raises:
@@ -63,7 +64,7 @@ class CharGenerator:
             raise ArtifactError(f"{printable(os.fspath(path))}: {error}") from None
 
     @classmethod
-    def from_bytes(cls, data: bytes, threads: int | None = None) -> "CharGenerator":
+    def from_bytes(cls, data: bytes, threads: int = 1) -> "CharGenerator":
         """Check and open the bytes of a model file.
 
         Raises:
@@ -146,7 +147,7 @@ class CharGenerator:
         """
         chosen = self.options(options, **overrides)
         length, deadline = _length(length), _deadline(timeout)
-        tokens, rest = self.vocabulary.encode_open(start, unknown)
+        tokens, rest = self.vocabulary.encode_open(start, unknown, chosen.controlled)
         state = TextState(self.engine, chosen, whole_number("row", row, 0, ROW_LIMIT - 1), unknown)
         return TextStream(state, tokens, length, chosen.stops, deadline, rest)
 
@@ -320,7 +321,7 @@ class CharGenerator:
         *,
         batch_size: int = DEFAULT_SCORED,
         unknown: UnknownPolicy | None = None,
-        end: bool = False,
+        end: bool | None = None,
     ) -> list[Score]:
         """A score for each text, as a text of its own: its first character counts too.
 
@@ -333,7 +334,7 @@ class CharGenerator:
             unknown: as in `score`.
             end: score the end of each text too: the end token of a model of documents, or else
                 the line end, if the model knows it. It counts as a character, and then a text may
-                be empty.
+                be empty. None does so in models of documents, which makes `Score.percentile` known.
 
         Raises:
             OptionError: no texts, or an empty one.
@@ -341,9 +342,37 @@ class CharGenerator:
         """
         texts = _list_of_texts("texts", texts)
         batch_size = whole_number("batch_size", batch_size, 1, MAX_BATCH)
-        if not isinstance(end, (bool, np.bool_)):
+        return score_texts(self.engine, texts, batch_size, unknown, self._scores_end(end))
+
+    def iterate_scores(
+        self,
+        texts: Iterable[str],
+        *,
+        batch_size: int = DEFAULT_ITERATED,
+        unknown: UnknownPolicy | None = None,
+        end: bool | None = None,
+    ) -> Iterator[Score]:
+        """Scores in the order of `texts`, which may be endless; see `score_batch`.
+
+        A score is the same bits whatever stands beside its text and however many are read at a
+        time, so that a list may be cut anywhere and its parts scored by different machines.
+
+        Args:
+            batch_size: how many texts are taken at a time; they are sorted to read once what
+                begins alike, and scored 256 side by side.
+
+        Raises:
+            OptionError: an empty text, where ends are not scored.
+            UnknownCharacterError: a character that the model does not know, with ``error``.
+        """
+        batch_size = whole_number("batch_size", batch_size, 1, MAX_BATCH)
+        listed = iterate_texts("texts", texts)
+        return iterate_scores(self.engine, listed, batch_size, unknown, self._scores_end(end))
+
+    def _scores_end(self, end: object) -> bool:
+        if end is not None and not isinstance(end, (bool, np.bool_)):
             raise OptionError(f"end must be True or False, got {type(end).__name__}")
-        return score_texts(self.engine, texts, batch_size, unknown, bool(end))
+        return self.config.end if end is None else bool(end)
 
 
 def _list_of_texts(name: str, texts: Iterable[str]) -> list[str]:

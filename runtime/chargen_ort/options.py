@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Self, TypedDict
 
-from chargen_ort.checks import json_object, number, shown_limit, shown_value, whole_number
+from chargen_ort.checks import instance, json_object, number, shown_limit, shown_value, whole_number
 from chargen_ort.errors import OptionError
 
 SEED_LIMIT = 1 << 64
@@ -20,6 +20,8 @@ MAX_LENGTH = 1 << 40  # characters of one text
 MAX_TOP_K = (1 << 63) - 1
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 256  # characters
+MAX_PATTERN = 4096  # characters
+MAX_BOUND = 1 << 20  # of min_length and max_length, characters
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ def _option(default: Any, **facts: Any) -> Any:
     return field(default=default, metadata={"row": Row(**facts)})
 
 
+def _bound(default: int | None, **facts: Any) -> Any:
+    row = Row(low=0, high=MAX_BOUND, whole=True, **facts)
+    return field(default=default, metadata={"control": row})
+
+
 @dataclass(frozen=True)
 class SamplingOptions:
     """How the next token is chosen. `TABLE` has the range of each option that is a number.
@@ -99,6 +106,13 @@ class SamplingOptions:
         stop: strings that end the text; they are not part of it. One string or several, at most
             16 of at most 256 characters each.
         seed: of the draws; None takes a fresh one from the operating system.
+        pattern: a regular expression that the whole text matches, its start included; see
+            `chargen_ort.patterns`. None is any text.
+        min_length, max_length: characters that the whole text has, its start included.
+        ban: strings that the whole text does not have; as many and as long as those of `stop`.
+        exact: draw freely, and begin a text anew that turns out not to be as it should. The texts
+            are then distributed as the model's own that are; otherwise each draw is confined to
+            what can still become one, which prefers some of them.
 
     Raises:
         OptionError: a value is out of its range or of another type.
@@ -151,6 +165,15 @@ class SamplingOptions:
         high=SEED_LIMIT - 1,
         whole=True,
     )
+    pattern: str | None = None
+    min_length: int = _bound(
+        0, help="The whole text, its start included, has at least N characters."
+    )
+    max_length: int | None = _bound(
+        None, help="The whole text, its start included, has at most N characters, and ends by then."
+    )
+    ban: str | Sequence[str] = ()
+    exact: bool = False
 
     def __post_init__(self) -> None:
         # plain Python numbers are kept, whatever came: they go through JSON, pickles and forks
@@ -159,6 +182,37 @@ class SamplingOptions:
             value = getattr(self, name)
             if value is not None or name != "seed":
                 object.__setattr__(self, name, row.check(name, value))
+        self._check_control()
+
+    def _check_control(self) -> None:
+        if self.pattern is not None:
+            instance("pattern", self.pattern, str)
+            if any("\ud800" <= character <= "\udfff" for character in self.pattern):
+                raise OptionError("pattern has a lone surrogate, which no text has; leave it out")
+            if len(self.pattern) > MAX_PATTERN:
+                size = len(self.pattern)
+                raise OptionError(f"pattern has {size:,} characters; give at most {MAX_PATTERN:,}")
+        for name, row in CONTROL_TABLE.items():
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, row.check(name, getattr(self, name)))
+        if self.max_length is not None and self.min_length > self.max_length:
+            raise OptionError(
+                f"min_length is {self.min_length}, max_length is {self.max_length}; give a "
+                "min_length that is no larger"
+            )
+        object.__setattr__(self, "ban", check_stops(self.ban, "ban", "banned"))
+        instance("exact", self.exact, bool)
+        if self.exact and not self.controlled:
+            raise OptionError(
+                "exact is for texts that are confined; give a pattern, min_length, max_length or "
+                "ban as well"
+            )
+
+    @property
+    def controlled(self) -> bool:
+        """Whether the text is confined: by a pattern, a length, or banned strings."""
+        lengths = self.min_length > 0 or self.max_length is not None
+        return self.pattern is not None or lengths or bool(self.ban)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -166,9 +220,15 @@ class SamplingOptions:
         return tuple(self.stop)
 
     def to_json(self) -> dict[str, Any]:
-        """The options as they stand in JSON, but for the seed, which is a text's and no model's."""
-        names = (each.name for each in fields(self) if each.name != "seed")
-        return {name: getattr(self, name) for name in names} | {"stop": list(self.stops)}
+        """The options as they stand in JSON, but for the seed, which is a text's and no model's.
+
+        What confines a text stands there only where it does.
+        """
+        names = [each.name for each in fields(self) if each.name not in ("seed", *CONTROLS)]
+        found = {name: getattr(self, name) for name in names} | {"stop": list(self.stops)}
+        if self.controlled:
+            found |= {name: getattr(self, name) for name in CONTROLS} | {"ban": list(self.ban)}
+        return found
 
     @classmethod
     def from_json(cls, name: str, value: object) -> Self:
@@ -181,10 +241,16 @@ class SamplingOptions:
         Raises:
             OptionError: one is missing, not known, of another type or out of its range.
         """
-        found = json_object(name, value, [each.name for each in fields(cls) if each.name != "seed"])
+        names = [each.name for each in fields(cls) if each.name not in ("seed", *CONTROLS)]
+        if isinstance(value, dict) and CONTROLS[0] in value:
+            names += CONTROLS
+        found = json_object(name, value, names)
         try:
-            if not isinstance(found["stop"], list):
-                raise OptionError(f"stop is {shown_value(found['stop'])}; it must be a list")
+            for listed in ("stop", "ban"):
+                if listed in found and not isinstance(found[listed], list):
+                    raise OptionError(
+                        f"{listed} is {shown_value(found[listed])}; it must be a list"
+                    )
             return cls(**found)
         except OptionError as error:
             raise OptionError(f"{name}: {error}") from None
@@ -193,6 +259,12 @@ class SamplingOptions:
 TABLE: Mapping[str, Row] = {
     each.name: each.metadata["row"] for each in fields(SamplingOptions) if "row" in each.metadata
 }
+CONTROL_TABLE: Mapping[str, Row] = {
+    each.name: each.metadata["control"]
+    for each in fields(SamplingOptions)
+    if "control" in each.metadata
+}
+CONTROLS = ("pattern", "min_length", "max_length", "ban", "exact")  # what confines a text
 
 
 class SamplingOverrides(TypedDict, total=False):
@@ -205,10 +277,15 @@ class SamplingOverrides(TypedDict, total=False):
     repetition_penalty: float
     stop: str | Sequence[str]
     seed: int | None
+    pattern: str | None
+    min_length: int
+    max_length: int | None
+    ban: str | Sequence[str]
+    exact: bool
 
 
-def check_stops(value: object) -> tuple[str, ...]:
-    """Stop strings as a tuple, from one string or several.
+def check_stops(value: object, name: str = "stop", kind: str = "stop") -> tuple[str, ...]:
+    """Stop strings, or other ones, as a tuple, from one string or several.
 
     Raises:
         OptionError: not strings, an empty one among several, too many or too long.
@@ -216,15 +293,15 @@ def check_stops(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = (value,) if value else ()
     if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray)):
-        raise OptionError(f"stop is {shown_value(value)}; give non-empty strings")
+        raise OptionError(f"{name} is {shown_value(value)}; give non-empty strings")
     if len(value) > MAX_STOPS:
-        raise OptionError(f"stop has {len(value)} strings; give at most {MAX_STOPS}")
+        raise OptionError(f"{name} has {len(value)} strings; give at most {MAX_STOPS}")
     stops = tuple(value)
     for stop in stops:
         if not isinstance(stop, str) or not stop:
-            raise OptionError(f"stop has {shown_value(stop)}; give non-empty strings")
+            raise OptionError(f"{name} has {shown_value(stop)}; give non-empty strings")
         if len(stop) > MAX_STOP_LENGTH:
             raise OptionError(
-                f"a stop string has {len(stop)} characters; give at most {MAX_STOP_LENGTH}"
+                f"a {kind} string has {len(stop)} characters; give at most {MAX_STOP_LENGTH}"
             )
     return stops

@@ -1,4 +1,4 @@
-"""A model as one HTML file that writes and scores by itself: no server, no network."""
+"""Pages that write and score: a model as one HTML file that needs no server, and a server's own."""
 
 import base64
 import contextlib
@@ -9,10 +9,12 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from chargen_ort.artifact import Artifact
 from chargen_ort.errors import OptionError
+from chargen_ort.samplers import as_step
 
 _MARK = b'<meta name="generator" content="chargen-ort web">'
 _PEEK = 4096  # bytes in which the mark of a page stands
@@ -32,26 +34,43 @@ def page_bytes(artifact: Artifact, title: str) -> bytes:
             f"the model's unit is {artifact.config.unit}, and a page reads models of characters; "
             "train it with --unit char"
         )
-    folder = _folder()
-    code = "".join((folder / name).read_text("utf-8") for name in ("chargen.js", "page/worker.js"))
+    code = _read("chargen.js") + _read("page/worker.js")
+    about = "Everything runs in this page, with no server and no network. Made with chargen."
+    chooser = (
+        '<label class="file">Open another model<input id="file" type="file" accept=".onnx"></label>'
+    )
+    holes = {"title": html.escape(title), "served": "", "chooser": chooser, "footer": about}
+    return _page(code, holes, base64.b64encode(as_step(artifact).data).decode())
+
+
+def served_page() -> bytes:
+    """The page of a server, which asks the server's routes for all that it shows.
+
+    Its policy allows requests to the server that it came from, and no others.
+    """
+    about = "Everything runs on the server that this page came from. Made with chargen."
+    chooser = '<label>Model<select id="models"></select></label>'
+    holes = {"title": "chargen", "served": " data-served", "chooser": chooser, "footer": about}
+    return _page(_read("page/remote.js"), holes, requests="connect-src 'self'; ")
+
+
+def _page(code: str, holes: Mapping[str, str], model: str = "", requests: str = "") -> bytes:
     # one classic script, which has neither: not every browser takes a module from a page on disk
     code = re.sub(r"^(?:export|import) \{.*;$", "", code, flags=re.MULTILINE)
-    script = (folder / "page/page.js").read_text("utf-8")
-    style = (folder / "page/page.css").read_text("utf-8")
+    script, style = _read("page/page.js"), _read("page/page.css")
     parts = {
-        "title": html.escape(title),
+        **holes,
         "policy": (
-            f"default-src 'none'; script-src {_hash(script)} 'wasm-unsafe-eval' blob:; "
-            f"worker-src blob:; style-src {_hash(style)}; img-src data:; base-uri 'none'; "
-            "form-action 'none'"
+            f"default-src 'none'; {requests}script-src {_hash(script)} "
+            f"'wasm-unsafe-eval' blob:; worker-src blob:; style-src {_hash(style)}; img-src data:; "
+            "base-uri 'none'; form-action 'none'"
         ),
         "style": style,
         "script": script,
         "code": base64.b64encode(gzip.compress(code.encode(), 9, mtime=0)).decode(),
-        "model": base64.b64encode(artifact.data).decode(),
+        "model": model,
     }
-    template = (folder / "page/page.html").read_text("utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda hole: parts[hole[1]], template).encode()
+    return re.sub(r"\{\{(\w+)\}\}", lambda hole: parts[hole[1]], _read("page/page.html")).encode()
 
 
 def write_page(path: Path, data: bytes, overwrite: bool) -> None:
@@ -96,6 +115,10 @@ def _refuse_foreign(path: Path, overwrite: bool) -> None:
                 f"{path} is there and is not a page of chargen-ort web; name another file, or add "
                 "--overwrite"
             )
+
+
+def _read(name: str) -> str:
+    return (_folder() / name).read_text("utf-8")
 
 
 def _folder() -> Path:

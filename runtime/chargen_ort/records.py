@@ -153,6 +153,8 @@ class Config(Record):
             if getattr(self, name) not in own:
                 return f"the {name} {getattr(self, name)!r} is not one character of the vocabulary"
         self.vocabulary.check_writable(self.sampling.stops)
+        if self.sampling.controlled:
+            return "sampling confines the text, which a call does and no model; leave that out"
         return ""
 
 
@@ -233,11 +235,27 @@ class SampleFacts(Record):
         count: texts that were written; of a model of running text, 40 characters each
         share_in_corpus: of them that stand in the corpus
         share_of_doubles: of them that are equal to an earlier one
+        searched: share of the corpus that was looked through, in blocks spread over it
     """
 
     count: Size
     share_in_corpus: Share
     share_of_doubles: Share
+    searched: Share = 1.0
+
+
+class OfLength(Record):
+    """The scores of held-out documents of about one length.
+
+    Attributes:
+        characters: their mean length, ends counted
+        nats_per_char: their mean score
+        spread: the standard deviation of their scores, nats a character
+    """
+
+    characters: Amount
+    nats_per_char: Amount
+    spread: Annotated[float, Within(1e-6)]
 
 
 class Quantiles(Record):
@@ -248,18 +266,27 @@ class Quantiles(Record):
         count: texts that were scored
         levels: shares of the texts, rising
         nats_per_char: the score that so many do not exceed, for each level
-    """
+        by_length: what is usual for documents of a length, by rising length; empty where too few were scored
+        oddness: that of nats_per_char, less what is usual for the length, in spreads; empty without by_length
+    """  # noqa: E501 - a description is one line
 
     window: Size | None
     count: Size
     levels: Annotated[tuple[Share, ...], Within(2, 1024)]
     nats_per_char: Annotated[tuple[Amount, ...], Within(2, 1024)]
+    by_length: Annotated[tuple[OfLength, ...], Within(0, 64)] = ()
+    oddness: Annotated[tuple[Real, ...], Within(0, 1024)] = ()
 
     def contradiction(self) -> str:
         """See `Record`."""
         if len(self.levels) != len(self.nats_per_char):
             return f"{len(self.levels)} levels and {len(self.nats_per_char)} nats_per_char"
-        for name in ("levels", "nats_per_char"):
+        if len(self.oddness) != (len(self.levels) if self.by_length else 0):
+            return f"{len(self.by_length)} by_length and {len(self.oddness)} oddness"
+        lengths = [each.characters for each in self.by_length]
+        if lengths != sorted(set(lengths)):
+            return "by_length does not rise"
+        for name in ("levels", "nats_per_char", "oddness"):
             if list(getattr(self, name)) != sorted(getattr(self, name)):
                 return f"{name} do not rise"
         return ""

@@ -2,76 +2,86 @@
 
 import json
 import math
+import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from chargen_ort.artifact import Artifact
-from chargen_ort.batch import WrittenText
+from chargen_ort.artifact import KINDS, Artifact
+from chargen_ort.batch_plain import WrittenText
+from chargen_ort.confined import log_weight
 from chargen_ort.documents import DOCUMENT_WORDS, cut_documents
 from chargen_ort.engine import Engine
-from chargen_ort.errors import OptionError, UnknownCharacterError
+from chargen_ort.errors import OptionError
 from chargen_ort.generator import CharGenerator
 from chargen_ort.graphs import VARIANTS
+from chargen_ort.lines import LineOptions, score_figures
 from chargen_ort.models import ChosenModel
-from chargen_ort.options import TABLE
+from chargen_ort.options import TABLE, SamplingOptions
 from chargen_ort.records import PIECE, Base, Certificate, Gate, HeldOut, Training
-from chargen_ort.scoring import LINE_END, Score, score_continuations
+from chargen_ort.scoring import Score, score_continuations
+from chargen_ort.shading import shaded
 from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
 
-_LINES_AT_ONCE = 1024
-_CHARACTERS_AT_ONCE = 1 << 20
 _TEXTS_AT_ONCE = 64  # scored side by side for --json …
 _SECONDS = 0.1  # … but what is written need not wait longer than this for others
+_WINDOWS_AT_ONCE = 64
 _SHOWN_CHARACTERS = 100
 _SHOWN_PIECES = 20
 
 
 def written_lines(texts: Iterable[WrittenText], before: str) -> Iterator[str]:
-    """The texts in the order of their rows, each after `before` and with a line end."""
-    yield from (f"{before}{written.text}\n" for written in in_order(texts))
+    """The texts as they come, each after `before` and with a line end."""
+    yield from (f"{before}{written.text}\n" for written in texts)
 
 
 def written_objects(
     engine: Engine,
     texts: Iterable[WrittenText],
     start: str,
-    seed: int | None,
+    length: int,
+    options: SamplingOptions,
     unknown: UnknownPolicy | None,
 ) -> Iterator[str]:
-    """The texts in the order of their rows, a JSON object and a line end each.
+    """The texts as they come, a JSON object and a line end each.
 
     `log_probability` is that of `text` as what follows `start`, in nats, under the model's own
     probabilities: no temperature and no filters. A stop string is not part of it; the end of a
-    text is that the model has ended.
+    text is that the model has ended. A text that is confined has its `log_weight` as well.
     """
     waiting: list[WrittenText] = []
     flushed = time.monotonic()
-    for written in in_order(texts):
+    for written in texts:
         waiting.append(written)
         if len(waiting) == _TEXTS_AT_ONCE or time.monotonic() - flushed > _SECONDS:
-            yield from _objects(engine, waiting, start, seed, unknown)
+            yield from _objects(engine, waiting, start, length, options, unknown)
             waiting, flushed = [], time.monotonic()
-    yield from _objects(engine, waiting, start, seed, unknown)
+    yield from _objects(engine, waiting, start, length, options, unknown)
 
 
 def _objects(
     engine: Engine,
     texts: list[WrittenText],
     start: str,
-    seed: int | None,
+    length: int,
+    options: SamplingOptions,
     unknown: UnknownPolicy | None,
 ) -> Iterator[str]:
     ended = [written.ended == "end" for written in texts]
     totals = score_continuations(engine, start, [each.text for each in texts], unknown, ended)
+    before = engine.vocabulary.encode(start, unknown).tolist()
     for written, total in zip(texts, totals, strict=True):
-        fields = {
+        fields: dict[str, object] = {
             "start": start,
             "text": written.text,
             "log_probability": total,
             "ended": written.ended,
-            "seed": seed,
+            "seed": options.seed,
             "row": written.index,
         }
+        if options.controlled:
+            ends = written.ended == "end" and engine.config.end
+            weight = log_weight(engine, options, before, written.drawn, length, ends)
+            fields["log_weight"] = weight
         yield json.dumps(fields) + "\n"
 
 
@@ -96,26 +106,33 @@ def text_score(
     """The score of a whole text, a line each figure.
 
     A model of documents scores the documents of the text, each on its own, and their sum is shown:
-    it counts each end as a character.
+    it counts each end as a character. Of a model that knows how odd documents or windows are, the
+    median of the percentiles of those in the text is shown.
     """
-    documents = generator.artifact.training.split.documents
+    known = generator.engine.calibration
     if not generator.config.end:
         score = generator.score(text, window=window, unknown=unknown, per_character=False)
-        count = {}
+        by_character = generator.config.unit == "char"
+        measured = by_character and known is not None and known.window == window
+        parts = [each for _, each in scored_windows(generator, text, unknown)] if measured else []
+        count, kind = {}, f"windows of {window} characters"
     else:
         if window is not None:
             raise OptionError(
                 "window is for running text, and this model's texts end; leave it out"
             )
-        texts = list(cut_documents([text], documents)) or [""]
-        scores = generator.score_batch(texts, unknown=unknown, end=True)
-        total = math.fsum(each.total for each in scores)
-        characters = sum(each.characters for each in scores)
-        tokens = None if scores[0].tokens is None else sum(each.tokens or 0 for each in scores)
-        score = Score(total, characters, None, sum(each.unknown for each in scores), tokens)
-        count = {"documents": len(texts)}
+        texts = list(cut_documents([text], generator.artifact.training.split.documents)) or [""]
+        parts = generator.score_batch(texts, unknown=unknown, end=True)
+        total = math.fsum(each.total for each in parts)
+        characters = sum(each.characters for each in parts)
+        tokens = None if parts[0].tokens is None else sum(each.tokens or 0 for each in parts)
+        score = Score(total, characters, None, sum(each.unknown for each in parts), tokens)
+        count, kind = {"documents": len(texts)}, "documents"
+    percentiles = [each.percentile for each in parts if each.percentile is not None]
+    median = statistics.median(percentiles) if percentiles else None
     if as_json:
-        yield json.dumps(score_figures(score) | count) + "\n"
+        figures = score_figures(score) | {"percentile": median}
+        yield json.dumps(figures | count) + "\n"
         return
     if count:
         yield f"documents      {len(texts):,}\n"
@@ -130,126 +147,81 @@ def text_score(
     yield f"perplexity     {score.perplexity:.4f}\n"
     if score.tokens is not None:
         yield f"nats per token {score.nats_per_token:.4f}\n"
+    if median is not None:
+        of = f", the median of its {len(percentiles):,} {kind}" if len(percentiles) > 1 else ""
+        yield f"percentile     {median:.3f}{of}\n"
 
 
-def line_scores(
-    generator: CharGenerator,
-    text: str,
-    unknown: UnknownPolicy | None,
-    as_json: bool,
-    complain: Callable[[str], None],
-) -> Iterator[str]:
-    """A line for each line of `text`, with tabs between the columns.
+def scored_windows(
+    generator: CharGenerator, text: str, unknown: UnknownPolicy | None
+) -> Iterator[tuple[int, Score]]:
+    """Place in a running text, and score, of each whole window of it.
 
-    The columns are the log probability in nats, bits per character, the number of unknown
-    characters, and the line. Each line is scored as a text of its own, from its beginning to its
-    end, which is one of the characters scored: the end token of a model of documents, or else the
-    line end, if the model knows it.
-
-    A line without a score has ``-`` (null in JSON) in each column of figures: an empty one, where
-    the model knows no end, and with the policy ``error`` one that has an unknown character.
-    `complain` is told of the latter.
+    A window has as many characters as those of the held-out text had, and is scored from a zero
+    state after the character before it, as those were.
     """
-    for lines in _some_at_once(_numbered_lines(text)):
-        for (_, line), score in zip(
-            lines, _scores_of(generator, lines, unknown, complain), strict=True
+    known = generator.engine.calibration
+    size = known.window if known and known.window else len(text)
+    whole = (len(text) - 1) // size * size
+    for first in range(0, whole, _WINDOWS_AT_ONCE * size):
+        last = min(whole, first + _WINDOWS_AT_ONCE * size)
+        part = generator.score(text[first : last + 1], window=size, unknown=unknown)
+        assert part.log_probabilities is not None
+        for begin, scored in zip(
+            range(first, last, size), part.log_probabilities.reshape(-1, size), strict=True
         ):
-            if as_json:
-                yield json.dumps({"line": line, **score_figures(score)}) + "\n"
-            elif score is None:
-                yield f"-\t-\t-\t{line}\n"
-            else:
-                yield f"{score.total:.4f}\t{score.bits_per_char:.4f}\t{score.unknown}\t{line}\n"
+            shown = text[begin + 1 : begin + 1 + size]
+            yield begin + 1, Score(math.fsum(scored), size, scored, text=shown, calibration=known)
 
 
-def _numbered_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines of `text` one by one, from 1; a list of all of them could be larger than the text."""
-    number, begin = 1, 0
-    while begin < len(text):
-        end = text.find(LINE_END, begin)
-        end = len(text) if end < 0 else end
-        yield number, text[begin:end]
-        number, begin = number + 1, end + 1
+def odd_windows(
+    generator: CharGenerator, text: str, options: LineOptions
+) -> Iterator[tuple[bool, str]]:
+    """Whether each window is above the percentile of `options`, and what to print of it.
 
-
-def _some_at_once(lines: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    some: list[tuple[int, str]] = []
-    characters = 0
-    for number, line in lines:
-        some.append((number, line))
-        characters += len(line)
-        if len(some) == _LINES_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
-            yield some
-            some, characters = [], 0
-    if some:
-        yield some
-
-
-def _scores_of(
-    generator: CharGenerator,
-    lines: list[tuple[int, str]],
-    unknown: UnknownPolicy | None,
-    complain: Callable[[str], None],
-) -> list[Score | None]:
-    has_end = generator.config.end or LINE_END in generator.vocabulary.characters
-    places: list[int] = []
-    for place, (number, line) in enumerate(lines):
-        try:
-            if unknown == "error":
-                generator.vocabulary.encode(line, unknown)
-        except UnknownCharacterError as error:
-            complain(f"line {number}: {error}")
+    The columns are those of lines, and before them the place of the window's first character,
+    counted from 0; without the unknown characters. The text is a JSON string.
+    """
+    for place, score in scored_windows(generator, text, options.unknown):
+        percentile, shown = score.percentile or 0.0, score.text or ""
+        odd = percentile > (options.above or 0.0)
+        if not odd or options.count:
+            yield odd, ""
+        elif options.as_json:
+            figures = {"place": place, "text": shown} | score_figures(score)
+            yield odd, json.dumps(figures) + "\n"
         else:
-            if line or has_end:
-                places.append(place)
-    scores: list[Score | None] = [None] * len(lines)
-    if places:
-        texts = [lines[place][1] for place in places]
-        scored = generator.score_batch(texts, unknown=unknown, end=True)
-        for place, score in zip(places, scored, strict=True):
-            scores[place] = score
-    return scores
+            text_column = json.dumps(shown, ensure_ascii=False)
+            if options.coloured and score.log_probabilities is not None:
+                text_column = "\n" + shaded(shown, score.log_probabilities)
+            columns = f"{score.total:.4f}\t{score.bits_per_char:.4f}\t{percentile:.3f}"
+            yield odd, f"{place}\t{columns}\t{text_column}\n"
 
 
-def score_figures(score: Score | None) -> dict[str, float | int | None]:
-    """What is said of a score in JSON: null in each figure where there is none."""
-    if score is None:
-        names = ("characters", "unknown", "log_probability")
-        return dict.fromkeys((*names, "nats_per_char", "bits_per_char", "perplexity"))
+def model_facts(artifact: Artifact) -> dict[str, object]:
+    """What is in a model file, as JSON has it."""
     return {
-        "characters": score.characters,
-        "unknown": score.unknown,
-        "log_probability": score.total,
-        "nats_per_char": score.nats_per_char,
-        "bits_per_char": score.bits_per_char,
-        "perplexity": score.perplexity if math.isfinite(score.perplexity) else None,
-    } | ({} if score.tokens is None else token_figures(score))
-
-
-def token_figures(score: Score) -> dict[str, float | int | None]:
-    """What is said of a score by tokens, where these are no characters."""
-    return {"tokens": score.tokens, "nats_per_token": score.nats_per_token}
+        "sha256": artifact.sha256,
+        "bytes": len(artifact.data),
+        "graph": artifact.graph,
+        "config": artifact.config.to_json(),
+        "training": artifact.training.to_json(),
+        "parity": artifact.certificate.to_json(),
+        **artifact.properties,
+    }
 
 
 def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[str]:
     """What is in a model file, a line each fact."""
     config = artifact.config
     if as_json:
-        facts = {
-            "model": str(model.path),
-            "sha256": artifact.sha256,
-            "bytes": len(artifact.data),
-            "config": config.to_json(),
-            "training": artifact.training.to_json(),
-            "parity": artifact.certificate.to_json(),
-            **artifact.properties,
-        }
-        yield json.dumps(facts) + "\n"
+        yield json.dumps({"model": str(model.path), **model_facts(artifact)}) + "\n"
         return
     rows = [
         ("model", str(model)),
         ("sha256", artifact.sha256),
         ("size", f"{len(artifact.data):,} bytes"),
+        ("graph", KINDS[artifact.graph]),
         ("about", artifact.properties["description"]),
         (
             "network",
@@ -319,6 +291,7 @@ def describe_training(training: Training) -> Iterator[tuple[str, str]]:
         f"{training.steps:,} steps",
         f"{training.epochs:.3g} epochs",
         f"on {training.device}",
+        *([f"{training.processes:,} processes"] if training.processes > 1 else []),
         f"seed {training.seed}",
         *describe_versions(training.versions),
     ]
@@ -356,9 +329,10 @@ def describe_comparisons(training: Training) -> Iterator[tuple[str, str]]:
         yield "yardstick", sentence
     if (samples := training.samples) is not None:
         each = f" of {PIECE} characters" if training.split.documents == "none" else ""
+        part = "" if samples.searched == 1 else f"the {samples.searched:.1%} looked through of "
         sentence = (
             f"of {samples.count:,} texts{each} that it wrote, {samples.share_in_corpus:.1%} stand "
-            f"in the corpus and {samples.share_of_doubles:.1%} are equal to an earlier one"
+            f"in {part}the corpus and {samples.share_of_doubles:.1%} are equal to an earlier one"
         )
         yield "samples", sentence
 

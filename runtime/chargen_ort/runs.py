@@ -4,13 +4,27 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, Sizes
-from chargen_ort.graphs.writer import INVERSE_TEMPERATURE, NEXT_LOGITS, TOKENS, UNIFORMS
+from chargen_ort.graphs.writer import (
+    BLOCKED,
+    CHILDREN,
+    CLASS_COUNT,
+    CLASSES,
+    INVERSE_TEMPERATURE,
+    NEXT_LOGITS,
+    NEXT_NODE,
+    NODE,
+    TOKENS,
+    UNIFORMS,
+)
 from chargen_ort.sessions import bind, run_bound, share
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, IOBinding
+    from onnxruntime import InferenceSession, IOBinding, OrtValue
+
+    Shared = dict[str, OrtValue]
 
 _WRITTEN_AT_ONCE = 1 << 26  # multiply-adds in one run: few milliseconds, so that a stop is prompt
 _MOST_WRITTEN = 64  # steps; more in one run gain nothing
@@ -72,16 +86,58 @@ class Runs:
         if self._session is None:
             self._session = open_session()
         if (steps, source) not in self._bindings:
-            inputs = {
-                HIDDEN: share(self.hidden[source]),
-                LOGITS: share(self.logits[source]),
-                INVERSE_TEMPERATURE: share(self.inverse),
-                UNIFORMS: share(self.uniforms[:steps]),
-            }
-            outputs = {
-                NEXT_HIDDEN: share(self.hidden[1 - source]),
-                NEXT_LOGITS: share(self.logits[1 - source]),
-                TOKENS: share(self.tokens[:steps]),
-            }
+            inputs, outputs = self._shared(steps, source)
             self._bindings[steps, source] = bind(self._session, inputs, outputs)
         run_bound(self._session, self._bindings[steps, source])
+
+    def _shared(self, steps: int, source: int) -> "tuple[Shared, Shared]":
+        """What a run reads and what it writes, by the names in the graph."""
+        inputs = {
+            HIDDEN: share(self.hidden[source]),
+            LOGITS: share(self.logits[source]),
+            INVERSE_TEMPERATURE: share(self.inverse),
+            UNIFORMS: share(self.uniforms[:steps]),
+        }
+        outputs = {
+            NEXT_HIDDEN: share(self.hidden[1 - source]),
+            NEXT_LOGITS: share(self.logits[1 - source]),
+            TOKENS: share(self.tokens[:steps]),
+        }
+        return inputs, outputs
+
+
+class ConfinedRuns(Runs):
+    """The same for texts that are confined: each row has its place in the language.
+
+    Attributes:
+        nodes: two arrays ``[batch]``: a run begins at the nodes in one, and writes the other.
+    """
+
+    def __init__(self, sizes: Sizes, batch: int) -> None:
+        super().__init__(sizes, batch)
+        self.nodes = [np.zeros(batch, dtype=np.int64) for _ in range(2)]
+        self._language: tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    def use(
+        self, blocked: NDArray[np.bool_], children: NDArray[np.int64], classes: NDArray[np.int64]
+    ) -> None:
+        """Have the tables of the language, see `chargen_ort.patterns.Control`, for the next run."""
+        known = self._language
+        if known is None or known[0] is not blocked or known[1] is not children:
+            self._language = blocked, children, classes
+            self._bindings.clear()
+
+    def _shared(self, steps: int, source: int) -> "tuple[Shared, Shared]":
+        inputs, outputs = super()._shared(steps, source)
+        if self._language is None:
+            raise AssertionError("a run is made before its language is there")
+        blocked, children, classes = self._language
+        inputs |= {
+            NODE: share(self.nodes[source]),
+            BLOCKED: share(blocked),
+            CHILDREN: share(children.reshape(-1)),
+            CLASSES: share(classes),
+            CLASS_COUNT: share(np.array([children.shape[1]], dtype=np.int64)),
+        }
+        outputs[NEXT_NODE] = share(self.nodes[1 - source])
+        return inputs, outputs

@@ -10,13 +10,14 @@ stands before it, and with the one that ends it.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen_ort.calibration import Calibration
 from chargen_ort.checks import instance
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError
@@ -29,6 +30,7 @@ LINE_END = "\n"
 _MANY = 16  # rows in a call, from which on they are read as rows of a batch
 _SHORT = 256  # characters of texts of which what begins alike is read once
 _ROWS = 64  # windows scored side by side
+_SIDE_BY_SIDE = 256  # texts of a stream of them
 _PIECE = 1 << 16  # characters of a long text held as tokens at a time
 _BATCH_AT_ONCE = 1 << 20  # characters, padding included, of the texts that share a batch
 
@@ -48,6 +50,10 @@ class Score:
         unknown: how many of them the model does not know. Each counts as likely as the character
             that the model finds least likely at that place.
         tokens: how many tokens were scored; None where each is a character.
+        text: what was scored, to show it; None if not kept.
+        calibration: how odd such a score is; None where the model's file says nothing of its like.
+        sizes: how many characters each token is, int64 ``[tokens]``, to show them; of bytes, those
+            are one that begin a character. None where each is a character, or if not kept.
     """
 
     total: float
@@ -55,6 +61,9 @@ class Score:
     log_probabilities: NDArray[np.float64] | None = None
     unknown: int = 0
     tokens: int | None = None
+    text: str | None = field(default=None, repr=False, compare=False)
+    calibration: Calibration | None = field(default=None, repr=False, compare=False)
+    sizes: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
 
     @property
     def nats_per_char(self) -> float:
@@ -79,6 +88,42 @@ class Score:
         except OverflowError:
             return math.inf
 
+    @property
+    def character_log_probabilities(self) -> NDArray[np.float64] | None:
+        """Nats of each character, float64 ``[characters]``, to show them; None if not kept.
+
+        Those of a token are spread evenly over its characters; those of bytes that go on with a
+        character are added to it.
+        """
+        own, sizes = self.log_probabilities, self.sizes
+        if own is None or sizes is None:
+            return own
+        owner = np.cumsum(sizes > 0) - 1  # the last token so far that has a character
+        within = owner >= 0  # the first character is not scored, and so none of its bytes is shown
+        begins = sizes > 0
+        summed = np.bincount(owner[within], weights=own[within], minlength=int(begins.sum()))
+        counts = sizes[begins]
+        return np.repeat(summed / counts, counts)
+
+    @property
+    def percentile(self) -> float | None:
+        """Percent of held-out texts that are less odd than this one, 0 to 100.
+
+        It is known of whole texts, their ends included, where the model was trained on documents;
+        and where it was trained on running text by characters, of as many as its held-out windows
+        have. Otherwise, and where the file has no quantiles, it is None. See `Calibration`.
+        """
+        if self.calibration is None:
+            return None
+        return self.calibration.percentile(self.nats_per_char, self.characters)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the text, each character shaded by its surprise, and figures."""
+        from chargen_ort.shading import score_html  # here, as few programs show a score
+
+        nats = self.character_log_probabilities
+        return score_html(self.text, nats, self.bits_per_char, self.percentile)
+
 
 @dataclass(frozen=True)
 class _Reader:
@@ -92,6 +137,7 @@ class _Reader:
         stand_in: the token read in place of an unknown character; None leaves it out.
         side_by_side: whether it reads with `Engine.run_rows`.
         ending: the token that is scored after each text; None where there is none.
+        calibration: how odd the score of a whole text is; None where that is not known.
     """
 
     engine: Engine
@@ -100,6 +146,7 @@ class _Reader:
     stand_in: int | None
     side_by_side: bool
     ending: int | None
+    calibration: Calibration | None
 
     def pieces(self, text: str, size: int) -> Iterator[NDArray[np.int32]]:
         """Tokens of `text` and its ending, `size` characters at a time; -1 is an unknown one."""
@@ -127,10 +174,29 @@ class _Reader:
         is_bytes = self.engine.vocabulary.unit == "byte" and not text.isascii()
         return len(text.encode("utf-8", "replace")) if is_bytes else len(text)
 
-    def scored(self, text: str, own: NDArray[np.float64], unknown: int, ends: bool) -> Score:
+    @property
+    def by_character(self) -> bool:
+        """Whether each token is a character."""
+        return self.engine.vocabulary.unit == "char"
+
+    def sizes(self, tokens: NDArray[np.int32]) -> NDArray[np.int64]:
+        """How many characters tokens ``[time]`` are; an unknown one and the ending are one each."""
+        found = self.engine.vocabulary.sizes[np.maximum(tokens, 0)].astype(np.int64)
+        alone = (tokens < 0) | (tokens == (-1 if self.ending is None else self.ending))
+        return np.where(alone, 1, found)
+
+    def scored(
+        self,
+        text: str,
+        own: NDArray[np.float64],
+        unknown: int,
+        sizes: NDArray[np.int64] | None,
+    ) -> Score:
         """The score of all of `text`, and its end, from those of its tokens ``[tokens]``."""
-        tokens = None if self.engine.vocabulary.unit == "char" else len(own)
-        return Score(math.fsum(own.tolist()), len(text) + ends, own, unknown, tokens)
+        characters = len(text) + (self.ending is not None)
+        tokens = None if self.by_character else len(own)
+        total, known = math.fsum(own.tolist()), self.calibration
+        return Score(total, characters, own, unknown, tokens, text, known, sizes)
 
 
 def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int, end: bool = False) -> _Reader:
@@ -147,6 +213,7 @@ def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int, end: bool 
     ending = vocabulary.end_token
     if ending is None and LINE_END in vocabulary.characters:
         ending = vocabulary.characters.index(LINE_END)
+    known = engine.calibration
     return _Reader(
         engine,
         policy,
@@ -154,6 +221,7 @@ def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int, end: bool 
         replacement if policy == "replace" else None,
         rows >= _MANY and engine.has_row_reader,
         ending if end else None,
+        known if known and known.window is None and engine.config.end and end else None,
     )
 
 
@@ -176,7 +244,9 @@ def score_text(
                 "window is for running text, and this model's texts end; leave it out"
             )
         score = next(_score_batch(reader, [text], reader.separator))
-        return score if per_character else replace(score, log_probabilities=None)
+        if per_character:
+            return score
+        return replace(score, log_probabilities=None, text=None, sizes=None)
     if len(text) < 2:
         raise OptionError(f"a score needs at least 2 characters, got {len(text)}")
     sized = _first_size(reader, text)
@@ -199,20 +269,31 @@ def score_text(
             kept.append(scored)
     if not tokens:
         raise OptionError(f"a score needs at least 2 tokens, and {len(text)} characters are one")
+    by_character, known = engine.vocabulary.unit == "char", engine.calibration
+    scored_ones = len(text) - sized
+    alike = known is not None and known.window == scored_ones <= (window or scored_ones)
     return Score(
         math.fsum(totals),
-        len(text) - sized,
+        scored_ones,
         np.concatenate(kept) if per_character else None,
         missing,
-        None if reader.engine.vocabulary.unit == "char" else tokens,
+        None if by_character else tokens,
+        text if per_character else None,
+        known if alike and by_character else None,
+        None if by_character or not per_character else _sizes(reader, text)[1:],
     )
 
 
 def _first_size(reader: _Reader, text: str) -> int:
     """Characters of the first token of a text, which is read and not scored."""
     first = next(reader.characters(text[: 2 * MAX_RUN + 2], _PIECE))[:1]
-    known = reader.engine.vocabulary.sizes
-    return max(1, int(known[first[0]])) if len(first) and first[0] >= 0 else 1
+    return max(1, int(reader.sizes(first)[0])) if len(first) else 1
+
+
+def _sizes(reader: _Reader, text: str) -> NDArray[np.int64]:
+    """How many characters each token of a text and its ending is, ``[tokens]``."""
+    pieces = [reader.sizes(piece) for piece in reader.pieces(text, _PIECE)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *pieces])
 
 
 def _window_tokens(reader: _Reader, text: str, window: int) -> int:
@@ -221,20 +302,39 @@ def _window_tokens(reader: _Reader, text: str, window: int) -> int:
     return max(1, round(window * tokens / len(text)))
 
 
+def iterate_scores(
+    engine: Engine,
+    texts: Iterable[str],
+    batch_size: int,
+    unknown: UnknownPolicy | None,
+    end: bool,
+) -> Iterator[Score]:
+    """As `score_texts`, some at a time, and a score never depends on the texts beside it."""
+    waiting = iter(texts)
+    while some := list(islice(waiting, batch_size)):
+        yield from score_texts(engine, some, _SIDE_BY_SIDE, unknown, end, as_rows=True)
+
+
 def score_texts(
     engine: Engine,
     texts: list[str],
     batch_size: int,
     unknown: UnknownPolicy | None,
     end: bool,
+    as_rows: bool = False,
 ) -> list[Score]:
-    """Score each text from the separator on; texts of like length or beginning share a batch."""
-    reader = _reader(engine, unknown, len(texts), end)
+    """Score each text from the separator on; texts of like length or beginning share a batch.
+
+    With `as_rows` they are read as rows of a batch even where they are few.
+    """
+    reader = _reader(engine, unknown, _MANY if as_rows else len(texts), end)
     for text in texts:
         instance("a text", text, str)
+    joined = False
     if engine.vocabulary.has_pieces and reader.ending not in (None, engine.vocabulary.end_token):
         # the line end may be part of the last piece
         texts, reader = [text + LINE_END for text in texts], replace(reader, ending=None)
+        joined = True
     for index, text in enumerate(texts):
         if not text and reader.ending is None:
             raise OptionError(f"text {index} is empty; a score needs at least 1 character")
@@ -242,6 +342,8 @@ def score_texts(
     for indices in _batches(reader, texts, batch_size):
         rows = [texts[index] for index in indices]
         scored = _score_batch(reader, rows, reader.separator)
+        if joined:
+            scored = (replace(each, text=(each.text or "")[:-1]) for each in scored)
         scores.update(zip(indices, scored, strict=True))
     return [scores[index] for index in range(len(texts))]
 
@@ -321,19 +423,22 @@ def _score_batch(
         pieces = reader.pieces(texts[0], _PIECE)
         parts = list(_score_through(reader, pieces, np.array([first]), hidden))
         own = np.concatenate([scored for scored, _ in parts])
-        unknown = sum(missing for _, missing in parts)
-        yield reader.scored(texts[0], own, unknown, reader.ending is not None)
+        missing_here = sum(missing for _, missing in parts)
+        sizes = None if reader.by_character else _sizes(reader, texts[0])
+        yield reader.scored(texts[0], own, missing_here, sizes)
         return
-    rows, sizes = _padded(reader, texts)  # [texts, longest], [texts]
-    lengths, more = None, reader.ending is not None
+    rows, counts = _padded(reader, texts)  # [texts, longest], [texts]
+    lengths = None
     if reader.side_by_side and rows.shape[1] <= _SHORT:
-        lengths = sizes
+        lengths = counts
     elif hidden is not None:
         hidden = np.repeat(hidden, len(texts), axis=0)
     scored, _ = _score_after(reader, np.full(len(rows), first), rows, hidden, lengths)
     missing = np.count_nonzero(rows < 0, axis=1).tolist()
-    for text, padded, size, unknown in zip(texts, scored, sizes.tolist(), missing, strict=True):
-        yield reader.scored(text, padded[:size].copy(), unknown, more)
+    for at, (text, unknown) in enumerate(zip(texts, missing, strict=True)):
+        size = counts[at]
+        row_sizes = None if reader.by_character else reader.sizes(rows[at, :size])
+        yield reader.scored(text, scored[at, :size].copy(), unknown, row_sizes)
 
 
 def _padded(reader: _Reader, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

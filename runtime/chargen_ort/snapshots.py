@@ -1,4 +1,7 @@
-"""Snapshots: the state of a text as bytes, a line of JSON and then its numbers."""
+"""Snapshots: the state of a text as bytes, a line of JSON and then its numbers.
+
+A text that is confined has a record more, after the numbers.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -47,14 +50,36 @@ class Header(Record):
     partial: Annotated[tuple[TokenId, ...], Within(0, 3)] = ()
 
 
-def snapshot_bytes(header: Header, arrays: Sequence[NDArray[np.float32]]) -> bytes:
-    """The snapshot with this header and these numbers, hidden and logits."""
+class Course(Record):
+    """Where a text that is confined stands, which follows the numbers of a snapshot.
+
+    Attributes:
+        tokens: of the text so far
+        begun: characters of the text in which no stop string is looked for
+        room: characters that the text may have; null is any number
+    """
+
+    tokens: tuple[TokenId, ...]
+    begun: Count
+    room: Count | None
+
+
+def snapshot_bytes(
+    header: Header, arrays: Sequence[NDArray[np.float32]], course: Course | None
+) -> bytes:
+    """The snapshot with this header, these numbers, hidden and logits, and this course."""
     numbers = b"".join(array.astype("<f4").tobytes() for array in arrays)
-    return MAGIC + header.dump().encode() + b"\n" + numbers
+    last = b"" if course is None else course.dump().encode()
+    return MAGIC + header.dump().encode() + b"\n" + numbers + last
 
 
-def parse_snapshot(snapshot: bytes, engine: Engine) -> tuple[Header, NDArray[np.float32]]:
-    """What a snapshot of a text of this model says: the header, and hidden and logits in a row.
+def parse_snapshot(
+    snapshot: bytes, engine: Engine
+) -> tuple[Header, NDArray[np.float32], Course | None]:
+    """What a snapshot of a text of this model says.
+
+    Returns:
+        the header; hidden and logits in a row; and the course of a text that is confined.
 
     Raises:
         ArtifactError: not a snapshot, damaged, or of another model.
@@ -73,13 +98,21 @@ def parse_snapshot(snapshot: bytes, engine: Engine) -> tuple[Header, NDArray[np.
         raise ArtifactError(f"the snapshot is of another model: {header.model[:12]}…")
     config = engine.config
     expected = 4 * (config.num_layers * config.hidden_size + len(config.vocabulary))
+    course = None
+    if header.options.controlled:
+        try:
+            course = parse_record(Course, rest[expected:].decode(), "its end")
+        except (ArtifactError, UnicodeDecodeError) as error:
+            raise ArtifactError(f"the snapshot is damaged: {error}") from None
+        rest = rest[:expected]
     if len(rest) != expected:
         raise ArtifactError(f"the snapshot has {len(rest)} bytes of state, {expected} are needed")
     floats = np.frombuffer(rest, dtype="<f4").astype(np.float32)
     if not np.isfinite(floats).all():
         raise ArtifactError("the snapshot is damaged: a number in it is not finite")
-    drawn = header.drawn and not config.end  # before its next text a state may have drawn others
+    # before its next text a state may have drawn others
+    drawn = header.drawn and not config.end and not header.options.controlled
     begun = header.ready or header.partial
     if not header.fed and (floats.any() or drawn or header.seen or begun):
         raise ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state")
-    return header, floats
+    return header, floats, course

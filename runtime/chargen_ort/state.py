@@ -1,6 +1,6 @@
 """The state of one text: what was fed, what comes next, and where its draws stand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -8,14 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.checks import instance, token_array, whole_number
+from chargen_ort.confined import ConfinedWriter, log_weight
 from chargen_ort.engine import Engine
 from chargen_ort.errors import ArtifactError, OptionError, UnknownCharacterError
 from chargen_ort.healing import heal, masked, new_healer, next_characters
 from chargen_ort.options import MAX_LENGTH, SamplingOptions
 from chargen_ort.pieces import MAX_RUN
-from chargen_ort.snapshots import Header, parse_snapshot, snapshot_bytes
+from chargen_ort.places import Place
+from chargen_ort.snapshots import Course, Header, parse_snapshot, snapshot_bytes
 from chargen_ort.vocabulary import UnknownPolicy, check_policy
-from chargen_ort.writer import open_writer
+from chargen_ort.writer import RunWriter, StepWriter, open_writer
 
 _AT_ONCE = 256  # characters
 
@@ -59,7 +61,14 @@ class TextState:
         self._decoder = vocabulary.decoder()
         self._rest = self._ready = ""  # taken back from what was fed; drawn and not handed out
         self._end = vocabulary.end_token
-        self._writer = open_writer(engine, options, (row,))
+        self._writer: RunWriter | StepWriter | ConfinedWriter
+        self._place: Place | None = None
+        self._ended_tokens: list[int] = []  # of the last text that is confined and has ended
+        if options.controlled:
+            self._writer = ConfinedWriter(engine, options, row)
+            self._place = self._writer.place
+        else:
+            self._writer = open_writer(engine, options, (row,))
         self._fed = False
         self.piece_size = engine.steps_per_call()
 
@@ -91,13 +100,14 @@ class TextState:
     def feed(self, text: str) -> None:
         """Read `text` as if it had been written: all of it, or nothing where this raises.
 
-        Of the units word and bpe, its last run is kept back, see `chargen_ort.healing`. Characters
+        Of the units word and bpe, its last run is kept back, see `chargen_ort.healing`, unless the
+        text is confined. Characters
         that were drawn and not handed out, see `rest`, are no part of the text any more; the model
         has read them nevertheless.
 
         Raises:
             UnknownCharacterError: it has a character that the model does not know.
-            OptionError: not a string.
+            OptionError: not a string, or the text is confined and cannot go on so.
         """
         vocabulary = self._engine.vocabulary
         if self._by_character:
@@ -105,7 +115,10 @@ class TextState:
             return
         instance("a text", text, str)
         known = vocabulary.known_part(text, self._unknown or vocabulary.unknown)
-        if known:
+        if known and self._place is not None:  # nothing is kept back
+            self._feed(vocabulary.encode(known))
+            self._ready = ""
+        elif known:
             tokens, rest = vocabulary.encode_open(self._rest + known)
             self._feed(tokens)
             self.keep_back(rest)
@@ -114,7 +127,8 @@ class TextState:
         """Feed a few tokens ``[time]``; none of them are nothing fed.
 
         Raises:
-            OptionError: not integers ``[time]``, or a token that the model does not have.
+            OptionError: not integers ``[time]``, a token that the model does not have, or the text
+                is confined and cannot go on so.
         """
         given = token_array(tokens, len(self.texts), 1)
         if len(given):
@@ -127,12 +141,13 @@ class TextState:
         """Have what follows begin with `rest`, a run of characters that the model knows.
 
         Raises:
-            OptionError: the model's unit is char or byte and `rest` is not empty, or it is longer
-                than a run.
+            OptionError: `rest` is longer than a run; or it is not empty, and the model's unit is
+                char or byte, or the text is confined.
         """
         instance("rest", rest, str)
         if rest:
-            longest = MAX_RUN + 1 if self._engine.vocabulary.has_pieces else 0
+            free = self._engine.vocabulary.has_pieces and self._place is None
+            longest = MAX_RUN + 1 if free else 0
             if len(rest) > longest:
                 raise OptionError(f"rest has {len(rest)} characters; give at most {longest}")
             self._engine.vocabulary.encode(rest, "error")
@@ -146,8 +161,15 @@ class TextState:
         """
         if not len(tokens):
             return
+        if self._place is not None:
+            self._place.check(tokens.tolist())
         if not self._fed and self._end is not None:
             self._begin_text()
+        self._read(tokens)
+        if self._place is not None:
+            self._place.feed(tokens.tolist())
+
+    def _read(self, tokens: NDArray[np.int64]) -> None:
         now, logits, seen = self._writer.hidden, self._writer.logits, self._writer.seen(0)
         hidden = now  # [1, num_layers, hidden_size]
         for begin in range(0, len(tokens), self.piece_size):
@@ -168,7 +190,8 @@ class TextState:
         if self._end is not None:
             self._begin_text()
         else:
-            self._feed(np.array([self._engine.config.separator_token]))
+            self._writer.hidden[:] = 0  # a text that was confined may have ended before
+            self._read(np.array([self._engine.config.separator_token]))
 
     def _begin_text(self) -> None:
         """Feed the end token before the first character: it is no token that a text has seen."""
@@ -217,6 +240,10 @@ class TextState:
         stands before the next text, and its draws go on. Where it raises, or is interrupted,
         nothing was drawn: the next call draws the same.
         """
+        if self._options.exact:
+            raise OptionError(
+                "exact is for whole texts, which it may begin anew; use stream, generate or a batch"
+            )
         if not self._by_character:
             text = self._next_text()
             self._ready = text[1:]
@@ -224,9 +251,70 @@ class TextState:
         if not self._fed:
             self.begin()
         token = self._writer.draw()
-        if token == self._end:
-            self._fed = False
+        if token == self._end or token < 0:
+            self._end_text()
+            return ""
         return self.texts[token]
+
+    def _end_text(self) -> None:
+        """Stand before the next text."""
+        self._fed = False
+        self._decoder.restart()
+        if self._place is not None:
+            self._ended_tokens = list(self._place.tokens)
+            self._place.restart()
+
+    def confine(self, start: NDArray[np.int64], length: int | None) -> None:
+        """Have a text that is confined go on by `start` and end within `length` more characters.
+
+        Stop strings are looked for behind `start`. A text that is not confined is as it was.
+
+        Raises:
+            OptionError: no text of its language does.
+        """
+        if self._place is not None:
+            self._writer.settle()  # what was written ahead was within other bounds
+            ready = 0 if len(start) else len(self._ready)
+            self._place.confine(start.tolist(), length, ready)
+
+    def draw_whole(self, most: int | None, over: Callable[[], bool]) -> str:
+        """Draw, with ``exact``, all of a text that is in its language: see `ConfinedWriter`.
+
+        Args:
+            most: characters at most; None is any number.
+            over: whether to leave off.
+
+        Raises:
+            OptionError: no try was in the language, or the options are without ``exact``.
+        """
+        if not isinstance(self._writer, ConfinedWriter) or not self._options.exact:
+            raise OptionError("draw_whole is for options with exact; use draw or draw_piece")
+        self.begin()
+        count, ended = self._writer.draw_whole(most, self._options.stops, over)
+        tokens = self._writer.place.tokens
+        text = "".join([self.texts[token] for token in tokens[len(tokens) - count :]])
+        if ended:
+            self._end_text()
+        return text
+
+    def log_weight(
+        self, before: Sequence[int], drawn: Sequence[int], length: int | None, ended: bool
+    ) -> float | None:
+        """The log weight of the tokens `drawn`; see `chargen_ort.confined.log_weight`."""
+        ends = ended and self._end is not None
+        return log_weight(self._engine, self._options, before, drawn, length, ends)
+
+    def tokens_after(self, count: int, ended: bool) -> list[int]:
+        """The tokens but the first `count` of a text that is confined; of one that has ended too.
+
+        With `ended`, of the last text that has ended.
+        """
+        place = self._place
+        return [] if place is None else (self._ended_tokens if ended else place.tokens)[count:]
+
+    def text_tokens(self) -> list[int] | None:
+        """The tokens of a text that is confined, so far; None of another."""
+        return None if self._place is None else list(self._place.tokens)
 
     def draw_piece(self, most: int) -> str:
         """Draw the next characters, at least one and at most `most`, as many as are had at once.
@@ -238,6 +326,8 @@ class TextState:
             OptionError: `most` is not 1 or more.
         """
         most = whole_number("most", most, 1, MAX_LENGTH)
+        if self._options.exact:
+            return self.draw()
         if not self._by_character:
             text = ""
             while len(text) < min(most, _AT_ONCE) and (following := self._next_text()):
@@ -246,8 +336,9 @@ class TextState:
             return text[:most]
         self.begin()
         tokens = self._writer.draw_several(most, self._end)
-        if tokens[-1] == self._end:
-            self._fed = False
+        if tokens[-1] == self._end or tokens[-1] < 0:
+            self._end_text()
+            tokens = tokens[:-1]
         return "".join([self.texts[token] for token in tokens])
 
     def _next_text(self) -> str:
@@ -258,9 +349,8 @@ class TextState:
                 self._heal()
                 continue
             token = self._writer.draw()
-            if token == self._end:
-                self._decoder.restart()
-                self._fed = False
+            if token == self._end or token < 0:
+                self._end_text()
                 break
             self._ready = self._decoder.feed((token,))
         return self._ready
@@ -331,7 +421,13 @@ class TextState:
             ready=self._ready,
             partial=tuple(self._decoder.partial),
         )
-        return snapshot_bytes(header, (writer.hidden, writer.logits))
+        return snapshot_bytes(header, (writer.hidden, writer.logits), self._course())
+
+    def _course(self) -> Course | None:
+        place = self._place
+        if place is None:
+            return None
+        return Course(tokens=tuple(place.tokens), begun=place.begun, room=place.room)
 
     @classmethod
     def restore(cls, engine: Engine, snapshot: bytes) -> "TextState":
@@ -342,7 +438,7 @@ class TextState:
             OptionError: not an engine, or not bytes.
         """
         instance("engine", engine, Engine)
-        header, floats = parse_snapshot(snapshot, engine)
+        header, floats, course = parse_snapshot(snapshot, engine)
         try:
             options = replace(header.options, seed=header.seed)
             state = cls(engine, options, header.row, header.unknown)
@@ -354,6 +450,9 @@ class TextState:
             engine.vocabulary.known_part(header.ready, "error")
             state._ready = header.ready
             state._decoder.restart(bytes(header.partial))
+            if state._place is not None and course is not None:
+                tokens = token_array(np.array(course.tokens, dtype=np.int64), len(state.texts), 1)
+                state._place.restart(tokens.tolist(), course.begun, course.room)
         except (OptionError, UnknownCharacterError, ValueError) as error:
             raise ArtifactError(f"the snapshot is damaged: {error}") from None
         writer = state._writer

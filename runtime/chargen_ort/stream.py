@@ -47,6 +47,10 @@ class TextStream:
         self._closed = False  # set once, by any thread
         self._ended: Ended | None = None
         self._deadline = None if deadline is None else number("deadline", deadline)
+        state.confine(start, length)
+        before = state.text_tokens()
+        self._confined = None if before is None else [*before, *start.tolist()]
+        self._drawn: list[int] = []  # tokens of a text that is confined and has ended
         self._texts: Iterator[str] = self._until_stop()
 
     @property
@@ -57,6 +61,21 @@ class TextStream:
         and by its timeout. None while it runs.
         """
         return self._ended or ("cancelled" if self._closed else None)
+
+    @property
+    def log_weight(self) -> float | None:
+        """The log weight of a text that is confined, nats; see `chargen_ort.confined.log_weight`.
+
+        It is that of what was drawn so far, and takes as long as a score. A text that is not
+        confined has a weight of 0.
+        """
+        if self._confined is None:
+            return 0.0
+        drawn = self._tokens_drawn() if self._ended is None else self._drawn
+        return self.state.log_weight(self._confined, drawn, self._length, self._at_end)
+
+    def _tokens_drawn(self) -> list[int]:
+        return self.state.tokens_after(len(self._confined or ()), self._at_end)
 
     def __iter__(self) -> Iterator[str]:
         return self._texts
@@ -84,7 +103,7 @@ class TextStream:
 
     def read(self) -> str:
         """All that is still to come, joined; where there is no end to it, this has none either."""
-        if self._stops or self._ended:
+        if self._stops or self._ended or self.state.options.exact:
             return "".join(self._texts)
         pieces = []
         if self._read_start():
@@ -119,6 +138,9 @@ class TextStream:
         if not self._read_start() or self._made == self._length or self._over():
             return
         self.state.begin()
+        if self.state.options.exact:
+            yield from self._exact_characters()
+            return
         length, draw, deadline = self._length, self.state.draw, self._deadline
         while self._made != length and not self._closed:
             if deadline is not None and time.monotonic() >= deadline:
@@ -130,6 +152,15 @@ class TextStream:
             self._made += 1
             yield character
 
+    def _exact_characters(self) -> Iterator[str]:
+        """They come when the text is whole, as until then it may be begun anew."""
+        text = self.state.draw_whole(self._length, self._over)
+        if self._over():
+            return
+        self._made = len(text)
+        self._at_end = self.state.at_beginning
+        yield from text
+
     def _until_stop(self) -> Iterator[str]:
         stopped = False
         if self._stops:
@@ -139,6 +170,7 @@ class TextStream:
         self._end(stopped)
 
     def _end(self, stopped: bool) -> None:
+        self._drawn = self._tokens_drawn()
         whole = self._made == self._length and not len(self._start)
         if stopped:
             self._ended = "stop"

@@ -10,6 +10,7 @@ from typing import NoReturn, TextIO
 
 from chargen_ort.errors import ChargenError
 
+_PROGRESS_SECONDS = 0.2
 _FLUSH_SECONDS = 0.05  # a pipe gets text at least so often; a terminal gets every character
 _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _VISIBLE = {
@@ -56,6 +57,42 @@ def report(message: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(visible(message), file=sys.stderr, flush=True)
+
+
+class Progress:
+    """How far a command is, on one line of standard error that is written again and again.
+
+    It shows itself where standard error is a terminal that does not also show the result.
+    """
+
+    def __init__(self) -> None:
+        self._begun = self._shown = time.monotonic()
+        self._watched = _is_terminal(sys.stderr) and not _is_terminal(sys.stdout)
+
+    def show(self, done: int, share: float | None) -> None:
+        """Say that so many lines are done, which is `share` of all if that is known."""
+        now = time.monotonic()
+        if not self._watched or now - self._shown < _PROGRESS_SECONDS:
+            return
+        self._shown = now
+        rate = done / (now - self._begun)
+        percent = "" if share is None else f"  {share:4.0%}"
+        self._write(f"\r{done:,} lines{percent}  {rate:,.0f} lines/s\x1b[K")
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._watched:
+            self._write("\r\x1b[K")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _is_terminal(file: TextIO | None) -> bool:
+    return file is not None and not file.closed and file.isatty()
 
 
 class Complaints:

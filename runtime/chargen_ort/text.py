@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from chargen_ort.decoding import Decoder, LineEnds
 from chargen_ort.errors import CorpusError
@@ -61,7 +61,7 @@ def read_stream(file: BinaryIO, name: str) -> Text:
     Raises:
         CorpusError: see `TextReader`; also if there are more than `MAX_UNPACKED` bytes.
     """
-    with _as_corpus_error(name):
+    with as_corpus_error(name):
         reader = TextReader(file, Source(name), MAX_UNPACKED)
         text = "".join(reader)
         return Text(text, reader.sha256, reader.notes)
@@ -77,18 +77,35 @@ def decode_text(data: bytes, name: str) -> str:
 
 
 @contextlib.contextmanager
-def open_text(path: Path) -> Iterator["TextReader"]:
-    """Open a file to read its text in pieces.
+def open_live(file: BinaryIO, name: str) -> Iterator["TextReader"]:
+    """Read an open binary file as it comes, of any length; `name` is for messages.
+
+    Raises:
+        CorpusError: see `TextReader`.
+    """
+    with as_corpus_error(name):
+        yield TextReader(file, Source(name), live=True)
+
+
+@contextlib.contextmanager
+def open_text(
+    path: Path, encoding: str | None = None, asks: bool = False, live: bool = False
+) -> Iterator["TextReader"]:
+    """Open a file to read its text in pieces; with `live`, as it comes and of any length.
 
     Regular files are read, and pipes that somebody writes to, so that ``<(command)`` and
     ``/dev/stdin`` work; a named pipe that has no writer after two seconds is refused, as are
     devices and sockets, because some of them never end.
 
+    Args:
+        path: of the file.
+        encoding, asks: see `TextReader`.
+
     Raises:
         CorpusError: no such file, none that is read, not readable, or the memory does not suffice
             for what is done with it; also whatever `TextReader` raises.
     """
-    with _as_corpus_error(str(path)):
+    with as_corpus_error(str(path)):
         if "\0" in str(path):  # no file has such a name, and os.stat raises ValueError
             raise CorpusError(f"no such file: {str(path)!r}")
         _refuse_kind(path, os.stat(path).st_mode)
@@ -97,11 +114,14 @@ def open_text(path: Path) -> Iterator["TextReader"]:
             mode = os.fstat(file.fileno()).st_mode
             _refuse_kind(path, mode)
             if not stat.S_ISFIFO(mode):
-                yield TextReader(file, Source(str(path), path))
+                source = Source(str(path), path, asks=asks)
+                yield TextReader(file, source, encoding=encoding, live=live)
                 return
             begin = _await_writer(file.fileno(), path)
             os.set_blocking(file.fileno(), True)
-            yield TextReader(file, Source(str(path)), MAX_UNPACKED, begin=begin)
+            limit = None if live else MAX_UNPACKED
+            source = Source(str(path), asks=asks)
+            yield TextReader(file, source, limit, begin=begin, encoding=encoding, live=live)
 
 
 class TextReader:
@@ -109,7 +129,7 @@ class TextReader:
 
     Iterating raises CorpusError at the end if the bytes are not a text in UTF-8, or in UTF-16 or
     UTF-32 with a byte order mark; if it contains NULs; if gzip is damaged; or if more than the
-    limit comes out. The pieces before then must not be used.
+    limit comes out. The pieces before then are of a text that is not whole.
 
     Args:
         file: gives bytes until its end.
@@ -117,6 +137,9 @@ class TextReader:
         limit: bytes that may come, after unpacking; what is unpacked from gzip always has one.
         size: bytes that are decoded at a time.
         begin: bytes that were read from the file before.
+        encoding: of the text, a name that Python knows; None is UTF-8, or what a mark says. Where
+            the command has an option for it, the source says so.
+        live: whether to give what a pipe has, rather than to wait until it has as much as `size`.
     """
 
     def __init__(
@@ -126,8 +149,11 @@ class TextReader:
         limit: int | None = None,
         size: int = CHUNK,
         begin: bytes = b"",
+        encoding: str | None = None,
+        live: bool = False,
     ) -> None:
-        self._raw = _Raw(file, begin)
+        self._raw = _Raw(file, begin, live)
+        self._given = encoding
         self._source = source
         self._limit = limit
         self._size = size
@@ -138,11 +164,11 @@ class TextReader:
     def __iter__(self) -> Iterator[str]:
         chunks = self._chunks()
         head = next(chunks, b"")
-        self._encoding, skip = marked_encoding(head)
+        self._encoding, skip = (self._given, 0) if self._given else marked_encoding(head)
         if not skip:
-            refuse_foreign(head, self._source)
+            refuse_foreign(head, self._source, self._encoding)
         self._line_ends.marks += skip > 0 and self._encoding == "utf-8"
-        decoder = Decoder(self._encoding, skip)
+        decoder = Decoder(self._encoding, skip, self._given is not None)
         for chunk in self._cut(head[skip:], chunks):
             piece = self._line_ends.feed(decoder.feed(chunk))
             if piece and not decoder.failed:
@@ -161,9 +187,19 @@ class TextReader:
             yield piece
 
     @property
+    def read(self) -> int:
+        """Bytes that were read so far, as they are on disk."""
+        return self._raw.size
+
+    @property
     def sha256(self) -> str:
         """Of the bytes that were read, as they are on disk; hexadecimal."""
         return self._raw.hash.hexdigest()
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes were read so far, as they are on disk."""
+        return self._raw.size
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -205,9 +241,11 @@ class TextReader:
 class _Raw:
     """Bytes as they are on disk, hashed as they are read."""
 
-    def __init__(self, file: BinaryIO, begin: bytes) -> None:
+    def __init__(self, file: BinaryIO, begin: bytes, live: bool) -> None:
         self.hash = hashlib.sha256(begin)
-        self._file = file
+        self.size = len(begin)
+        self._read = cast("io.BufferedReader", file).read1 if live else file.read
+        self._live = live
         self._waiting = begin
         self._ended = False
 
@@ -218,9 +256,10 @@ class _Raw:
         # asked again after its end, a terminal would wait for more
         if missing == 0 or self._ended:
             return begin
-        data = self._file.read(missing if size >= 0 else -1)
-        self._ended = size < 0 or len(data) < missing
+        data = self._read(missing if size >= 0 else -1)
+        self._ended = size < 0 or len(data) < (1 if self._live else missing)
         self.hash.update(data)
+        self.size += len(data)
         return begin + data if begin else data
 
     def peek(self, size: int) -> bytes:
@@ -270,7 +309,8 @@ def _as_gzip_error(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _as_corpus_error(name: str) -> Iterator[None]:
+def as_corpus_error(name: str) -> Iterator[None]:
+    """A context in which what goes wrong with a text, `name`, becomes one line."""
     try:
         yield
     except FileNotFoundError:

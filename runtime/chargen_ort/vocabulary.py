@@ -194,17 +194,18 @@ class Vocabulary:
         return tokens.astype(np.int64)
 
     def encode_open(
-        self, text: str, unknown: UnknownPolicy | None = None
+        self, text: str, unknown: UnknownPolicy | None = None, whole: bool = False
     ) -> tuple[NDArray[np.int64], str]:
         """Tokens of `text` without its last run, int64 ``[time]``, and that run.
 
         A text that goes on may go on inside its last word, whose pieces are then others: so what
-        follows is to begin with that run. Of the units char and byte it is empty.
+        follows is to begin with that run. Of the units char and byte it is empty, and with `whole`,
+        as where the text is confined.
 
         Raises:
             UnknownCharacterError, OptionError: see `encode`.
         """
-        if not self.has_pieces:
+        if whole or not self.has_pieces:
             return self.encode(text, unknown), ""
         instance("a text", text, str)
         runs = split_runs(self.known_part(text, check_policy(unknown) or self.unknown))
@@ -338,46 +339,6 @@ def check_policy(unknown: object) -> UnknownPolicy | None:
         if isinstance(unknown, str) and unknown == policy:
             return policy
     raise OptionError(f"unknown is {shown_value(unknown)}; choose one of {UNKNOWN_POLICIES}")
-
-
-def collect_tokens(pieces: Iterable[str]) -> tuple[str, NDArray[np.unsignedinteger]]:
-    """The distinct characters of a text in code point order, and its tokens, in one reading.
-
-    Characters get numbers as they are met, and the tokens of the vocabulary in the end, so that
-    the text need not be held or read twice.
-
-    Args:
-        pieces: of the text, in their order.
-
-    Returns:
-        The characters, which are none for an empty text, and tokens ``[characters]``, unsigned
-        integers as narrow as the number of distinct characters allows.
-    """
-    number_of = np.full(_CODE_POINTS, -1, dtype=np.int32)
-    found: list[int] = []  # code points in the order of their numbers
-    numbers, dtype = bytearray(), np.dtype(np.uint8)  # grows in place
-    for piece in pieces:
-        for begin in range(0, len(piece), _CHUNK):
-            points = _code_points(piece[begin : begin + _CHUNK])
-            part = number_of[points]
-            missing = part < 0
-            if missing.any():
-                new = np.unique(points[missing])
-                number_of[new] = np.arange(len(found), len(found) + len(new), dtype=np.int32)
-                found += new.tolist()
-                part = number_of[points]
-                wider = np.min_scalar_type(len(found) - 1)
-                if wider != dtype:
-                    numbers = bytearray(np.frombuffer(numbers, dtype).astype(wider).data)
-                    dtype = wider
-            numbers += part.astype(dtype).data
-    order = np.argsort(np.array(found, dtype=np.int64))
-    token_of = np.empty(len(found), dtype=dtype)
-    token_of[order] = np.arange(len(found), dtype=dtype)
-    tokens = np.frombuffer(numbers, dtype)
-    for begin in range(0, len(tokens), _CHUNK):
-        tokens[begin : begin + _CHUNK] = token_of[tokens[begin : begin + _CHUNK]]
-    return "".join(map(chr, sorted(found))), tokens
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

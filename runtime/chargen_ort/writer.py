@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from chargen_ort.engine import Engine
 from chargen_ort.options import SamplingOptions
-from chargen_ort.runs import Runs, steps_per_run
+from chargen_ort.runs import ConfinedRuns, Runs, steps_per_run
 from chargen_ort.sampling import Draws, Sampler
 
 
@@ -95,6 +95,9 @@ class StepWriter:
         """Which tokens the penalty counts, bool ``[vocab_size]``; None without one. Writable."""
         return self._sampler.seen(place)
 
+    def settle(self) -> None:
+        """Forget what was written ahead of what is drawn, which is nothing here."""
+
     def expect(self, most: int | None, certain: bool) -> None:
         """Hear how many more tokens one row will draw, which changes nothing here."""
 
@@ -154,17 +157,20 @@ class RunWriter:
 
     _idle: deque[Runs] | None = None  # where the runs go back to
 
-    def __init__(self, engine: Engine, draws: Draws, temperature: float) -> None:
+    def __init__(
+        self, engine: Engine, draws: Draws, temperature: float, confined: bool = False
+    ) -> None:
         self.draws = draws
         self._engine = engine
         self._temperature = temperature
         greedy = temperature == 0
-        self._open_session = partial(engine.writer_session, greedy)
-        idle = engine.idle_runs(greedy) if len(draws.rows) == 1 else deque(maxlen=1)
+        self._open_session = partial(engine.writer_session, greedy, confined)
+        idle = engine.idle_runs(greedy, confined) if len(draws.rows) == 1 else deque(maxlen=1)
         try:
             self._runs = idle.pop()  # of many threads one gets it
         except IndexError:
-            self._runs = Runs(engine.config.sizes, len(draws.rows))
+            kind = ConfinedRuns if confined else Runs
+            self._runs = kind(engine.config.sizes, len(draws.rows))
         self._idle = idle
         self._runs.begin(temperature)
         self.most_steps = len(self._runs.tokens)
@@ -214,6 +220,10 @@ class RunWriter:
     def row_state(self, place: int) -> "RowState":
         """Where the row at `place` stands, copied."""
         return RowState(self.hidden[place].copy(), self.logits[place].copy(), self.drawn(place))
+
+    def settle(self) -> None:
+        """Forget what was written ahead of what is drawn."""
+        self._settle()
 
     def expect(self, most: int | None, certain: bool) -> None:
         """Hear how many more tokens one row will draw at most, and whether so many for certain.

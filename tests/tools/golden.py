@@ -29,6 +29,7 @@ from chargen_ort.sampling import Sampler, uniform_draws
 from tests.hostile.build import of_precision
 from tests.hostile.cases import CASES
 from tests.hostile.worker import attempt
+from tests.tools import golden_sampler
 from tests.tools.rules import drawn_by_hand, kept_by_hand
 
 Case = dict[str, Any]  # a line of JSON
@@ -394,6 +395,7 @@ def main() -> None:
         (ROOT / path).write_bytes(of_precision(precision, scale=0.75))
     for name in FILES:
         write(name)
+    golden_sampler.main()
 
 
 if __name__ == "__main__":

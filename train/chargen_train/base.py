@@ -1,10 +1,9 @@
 """Going on from a model: its weights, and the characters that it did not know."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from chargen_ort.artifact import read_artifact
@@ -12,6 +11,7 @@ from chargen_ort.checks import printable
 from chargen_ort.errors import OptionError
 from chargen_ort.records import Base
 from chargen_ort.reports import describe_base
+from chargen_ort.samplers import as_step
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus
 from chargen_train.model import CharGRU
@@ -20,7 +20,6 @@ from chargen_train.recipe import Overrides, given_settings
 # measured, see EXPERIMENTS.md: dropout unlearns what the base knows before it saves the new text
 _SETTINGS = {"learning_rate": 4e-3, "dropout": 0.0, "teachers": 0}
 _SIZES = ("hidden_size", "num_layers", "embedding_dim")
-_CHUNK = 1 << 20
 _SHOWN = 40  # new characters, in a note
 
 
@@ -46,7 +45,7 @@ def load_base(path: Path, unit: str = "char") -> BaseModel:
         ArtifactError: not an artifact.
         OptionError: of another precision or unit.
     """
-    artifact = read_artifact(path)
+    artifact = as_step(read_artifact(path))
     config = artifact.config
     if config.precision != "fp32":
         raise OptionError(
@@ -97,35 +96,15 @@ def refuse_other_base(base: BaseModel, own: Base | None) -> None:
         )
 
 
-def corpus_for(base: BaseModel, corpus: Corpus) -> Corpus:
-    """`corpus` with the characters of a base in its vocabulary too, and a note about it."""
-    new = "".join(c for c in corpus.vocabulary.characters if c not in base.vocabulary.characters)
+def describe_start(base: BaseModel, corpus: Corpus) -> str:
+    """A note: what training goes on from, and which characters of the corpus are new to it."""
+    met = zip(corpus.vocabulary.characters, corpus.counts.tolist(), strict=False)
+    new = "".join(c for c, count in met if count and c not in base.vocabulary.characters)
     knows = "knows all characters of the corpus"
     if new:
         more = "…" if len(new) > _SHOWN else ""
         knows = f"does not know {len(new):,} of the characters: {new[:_SHOWN]!r}{more}"
-    note = f"training goes on from {describe_base(base.facts)}, which {knows}"
-    return replace(widen(corpus, base.vocabulary), notes=(*corpus.notes, note))
-
-
-def widen(corpus: Corpus, vocabulary: Vocabulary) -> Corpus:
-    """`corpus` with more characters in its vocabulary, which stays in code point order."""
-    own = corpus.vocabulary
-    if own.unit != "char":  # it was encoded with the pieces and characters of the other already
-        return corpus
-    characters = "".join(sorted({*own.characters, *vocabulary.characters}))
-    if characters == own.characters:
-        return corpus
-    wide = replace(own, characters=characters)
-    places = [*wide.encode(own.characters).tolist(), len(wide) - 1]  # the last is of the end token
-    token_of = np.array(places, dtype=np.min_scalar_type(len(wide) - 1))
-    tokens = np.empty(len(corpus.tokens), dtype=token_of.dtype)
-    for begin in range(0, len(tokens), _CHUNK):
-        tokens[begin : begin + _CHUNK] = token_of[corpus.tokens[begin : begin + _CHUNK]]
-    parts = {
-        name: replace(getattr(corpus, name), tokens=tokens) for name in ("training", "validation")
-    }
-    return replace(corpus, vocabulary=wide, tokens=tokens, **parts)
+    return f"training goes on from {describe_base(base.facts)}, which {knows}"
 
 
 @torch.no_grad()

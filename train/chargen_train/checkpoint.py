@@ -12,7 +12,7 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,22 +27,26 @@ from chargen_ort.errors import OptionError
 from chargen_ort.records import Base
 from chargen_ort.strict import record_of
 from chargen_ort.vocabulary import Vocabulary
+from chargen_train.collecting import SourceFile
 from chargen_train.corpus import Corpus
+from chargen_train.earlier import MAX_LENGTHS, Earlier
 from chargen_train.files import write_atomically
+from chargen_train.inputs import combined_sha256
 from chargen_train.model import CharGRU
 from chargen_train.planning import Plan
 from chargen_train.reading import Reading
-from chargen_train.recipe import Recipe
+from chargen_train.recipe import LENGTHS, Recipe
 from chargen_train.run import Run, State
 from chargen_train.split import Part
 from chargen_train.state_checks import check_fields, check_like, check_range
 from chargen_train.windows import batches_of
 
-_MAGIC = b"chargen checkpoint 4\n"
+_MAGIC = b"chargen checkpoint 5\n"
 _ZIP = b"PK\x03\x04"  # the archive's first bytes; PyTorch would also read bare pickles
 _DIGEST = 65  # 64 hexadecimal digits and a line end
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_THREADS = 1024
+_MOST_PROCESSES = 1 << 20
 _CUDA_RANDOM_BYTES = 16  # of PyTorch's generator on a GPU
 _MOST_SHOWN = 160  # characters of what a file brings into a message
 
@@ -52,20 +56,24 @@ class Checkpoint:
     """A training run between two steps.
 
     Attributes:
-        vocabulary, corpus_name, corpus_sha256: of the text.
+        vocabulary, corpus_name: of the text.
+        sources, measure: the files that it was read from, and that which measures.
         reading: how that is read and split.
         recipe, plan: what is done.
-        seconds: used up since the first step.
+        seconds: used up of the recipe's time.
+        earlier: what the run had done when it was given more time.
         base: the model that the run began with; None if it began with nothing.
         state: of each part of the run, see `Run.state`.
     """
 
     vocabulary: Vocabulary
     corpus_name: str
-    corpus_sha256: str
+    sources: tuple[SourceFile, ...]
+    measure: tuple[SourceFile, ...]
     reading: Reading
     recipe: Recipe
     plan: Plan
+    earlier: Earlier
     seconds: float
     base: Base | None
     state: State
@@ -74,14 +82,30 @@ class Checkpoint:
     def of(cls, run: Run) -> Self:
         """The checkpoint of this moment; it shares memory with the run."""
         corpus = run.corpus
-        facts = corpus.vocabulary, corpus.name, corpus.sha256, corpus.reading
-        return cls(*facts, run.recipe, run.plan, run.seconds, run.base, run.state())
+        facts = corpus.vocabulary, corpus.name, corpus.sources, corpus.measure, corpus.reading
+        plan, earlier, seconds = run.plan, run.earlier, run.seconds
+        return cls(*facts, run.recipe, plan, earlier, seconds, run.base, run.state())
+
+    @property
+    def corpus_sha256(self) -> str:
+        """See `Corpus.sha256`."""
+        return combined_sha256([each.sha256 for each in self.sources])
+
+    @property
+    def known(self) -> Vocabulary | None:
+        """What the text is read with: the characters of a base, or pieces that were learnt."""
+        return self.vocabulary if self.base is not None or self.vocabulary.has_pieces else None
 
     @property
     def step(self) -> int:
         """Steps done."""
         step: int = self.state["counters"]["step"]
         return step
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a step of the recipe's time was taken."""
+        return self.step > self.earlier.steps
 
     @cached_property
     def model(self) -> CharGRU:
@@ -101,8 +125,15 @@ class Checkpoint:
         return model.eval()
 
 
-_RECORDS = {"vocabulary": Vocabulary, "reading": Reading, "recipe": Recipe, "plan": Plan}
-_FACTS = ("corpus_name", "corpus_sha256", "seconds", "base", *_RECORDS)
+_RECORDS = {
+    "vocabulary": Vocabulary,
+    "reading": Reading,
+    "recipe": Recipe,
+    "plan": Plan,
+    "earlier": Earlier,
+}
+_FILES = ("sources", "measure")
+_FACTS = ("corpus_name", "seconds", "base", *_FILES, *_RECORDS)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -116,6 +147,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     facts = {name: value for name, value in vars(checkpoint).items() if name in _FACTS}
     for name in _RECORDS:
         facts[name] = asdict(facts[name])
+    for name in _FILES:
+        facts[name] = [asdict(each) for each in facts[name]]
     if checkpoint.base is not None:
         facts["base"] = checkpoint.base.to_json()
     content = {"facts": json.dumps(facts), "state": checkpoint.state}
@@ -174,6 +207,8 @@ def _from_archive(payload: memoryview) -> Checkpoint:
         if kind is Vocabulary:
             values["characters"].encode()  # no lone surrogates
         facts[name] = kind(**values)
+    for name in _FILES:
+        facts[name] = tuple(SourceFile(**check_fields(SourceFile, each)) for each in facts[name])
     if facts["base"] is not None:
         facts["base"] = record_of(Base, facts["base"], "base")
     return Checkpoint(**check_fields(Checkpoint, {**facts, **content}))
@@ -187,16 +222,26 @@ def _with_tuples(values: Mapping[str, object]) -> dict[str, object]:
 def _check(checkpoint: Checkpoint) -> None:
     """Refuse values that no run could have saved; those that depend on the corpus come later."""
     plan = checkpoint.plan
-    if not _SHA256.fullmatch(checkpoint.corpus_sha256):
-        raise ValueError("corpus_sha256 is no SHA-256")
+    if not checkpoint.sources:
+        raise ValueError("it has no sources")
+    for each in (*checkpoint.sources, *checkpoint.measure):
+        each.name.encode()  # no lone surrogates
+        if not _SHA256.fullmatch(each.sha256):
+            raise ValueError("sha256 is no SHA-256")
     if plan.device not in ("cpu", "cuda"):
         raise ValueError("device is neither cpu nor cuda")
     check_range("threads", plan.threads, 1, _MOST_THREADS)
     check_range("reserve", plan.reserve, 0)
     check_range("measured", plan.measured, 2)
     check_range("seconds", checkpoint.seconds, 0)
+    earlier = checkpoint.earlier
+    for name in ("parts", "steps", "seconds"):
+        check_range(f"earlier {name}", getattr(earlier, name), 0)
+    if len(earlier.lengths) > MAX_LENGTHS or not earlier.lengths.isprintable():
+        raise ValueError("earlier lengths is no line of words")
     os.fsencode(checkpoint.reading.holdout or "")  # a path that can be asked for
     check_like("", checkpoint.state, _form(checkpoint))
+    check_range("processes", checkpoint.state["counters"]["processes"], 1, _MOST_PROCESSES)
     torch.Generator().set_state(checkpoint.state["random"]["torch"])
     if not checkpoint.vocabulary.end:
         np.random.default_rng(0).bit_generator.state = checkpoint.state["windows"]["generator"]
@@ -212,7 +257,7 @@ def _form(checkpoint: Checkpoint) -> State:
         sizes = recipe.embedding_dim, recipe.hidden_size, recipe.num_layers
         model = CharGRU(distinct, *sizes)
     part = Part(np.zeros(3, dtype=np.uint8), np.array([[1, 3]]), checkpoint.vocabulary.end)
-    corpus = Corpus("", "", 2, checkpoint.vocabulary, part.tokens, part, part)
+    corpus = Corpus("", (), 2, checkpoint.vocabulary, part.tokens, part, part)
     run = Run(model, corpus, recipe, replace(checkpoint.plan, device="meta"))
     form = run.state()
     weights = form["learner"]["weights"]
@@ -268,45 +313,63 @@ def previous_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def refuse_other(
-    checkpoint: Checkpoint, corpus_sha256: str, settings: Mapping[str, object]
-) -> None:
+def refuse_other(checkpoint: Checkpoint, corpus: Corpus, settings: Mapping[str, object]) -> None:
     """Refuse to go on with another corpus, or with `settings` other than the run's own.
 
     Raises:
         OptionError: naming what differs.
     """
-    if corpus_sha256 != checkpoint.corpus_sha256:
-        raise OptionError(
-            f"cannot resume: the run read a corpus with SHA-256 {checkpoint.corpus_sha256[:12]}…, "
-            f"this one has {corpus_sha256[:12]}…; give the same file, or leave --resume out"
-        )
+    refuse_other_files(checkpoint.sources, corpus.sources, "a corpus", "")
+    refuse_other_files(checkpoint.measure, corpus.measure, "a text that measures", "--holdout ")
     for name, value in settings.items():
         own = getattr(checkpoint.recipe, name)
         if value != own:
             raise _other_setting(name, value, own)
 
 
+def refuse_other_files(
+    own: Sequence[SourceFile], given: Sequence[SourceFile], what: str, option: str
+) -> None:
+    """Refuse files whose bytes or order are not those that a run read.
+
+    Raises:
+        OptionError: naming the first that differs.
+    """
+    if len(own) != len(given):
+        raise OptionError(
+            f"cannot resume: the run read {what} of {len(own):,} files, this one has "
+            f"{len(given):,}; give the same {option}files, or leave --resume out"
+        )
+    for mine, other in zip(own, given, strict=True):
+        if mine.sha256 != other.sha256:
+            name = f", {printable(other.name)}," if len(own) > 1 else ""
+            raise OptionError(
+                f"cannot resume: the run read {what} with SHA-256 {mine.sha256[:12]}…, this "
+                f"one{name} has {other.sha256[:12]}…; give the same {option}file, or leave "
+                "--resume out"
+            )
+
+
 def saved_reading(path: Path, given: Reading) -> tuple[Reading, Vocabulary | None]:
     """How the run with a checkpoint at `path` reads its corpus; `given` where none can be read.
 
-    The second result is the vocabulary that it reads it with, if one can be read.
+    With it comes what its vocabulary has besides the corpus's characters, see `Checkpoint.known`.
 
     Raises:
         OptionError: `given` says something else.
     """
     for file in (path, previous_of(path)):
         with contextlib.suppress(OptionError):
-            checkpoint = load_checkpoint(file)
+            found = load_checkpoint(file)
             break
     else:
         return given, None
-    own = checkpoint.reading
+    own = found.reading
     for name, default in asdict(Reading()).items():
         value = getattr(given, name)
         if value not in (default, getattr(own, name)):
             raise _other_setting(name, value, getattr(own, name))
-    return own, checkpoint.vocabulary
+    return own, found.known
 
 
 def refuse_misfit(checkpoint: Checkpoint, corpus: Corpus) -> None:
@@ -326,9 +389,15 @@ def refuse_misfit(checkpoint: Checkpoint, corpus: Corpus) -> None:
 
 
 def _other_setting(name: str, value: object, own: object) -> OptionError:
+    option = f"--{name.replace('_', '-')}"
+    cure = f"leave {option} out, or leave --resume out to start anew"
+    if name in LENGTHS:
+        cure = (
+            f"leave {option} out: a run takes more time once it has ended; or leave --resume out "
+            "to start anew"
+        )
     return OptionError(
-        f"cannot resume: {name} is {_shown(value)}, the run has {_shown(own)}; "
-        f"leave --{name.replace('_', '-')} out, or leave --resume out to start anew"
+        f"cannot resume: {name} is {_shown(value)}, the run has {_shown(own)}; {cure}"
     )
 
 

@@ -17,6 +17,7 @@ from chargen_train.cutting import document_ranges
 from chargen_train.device import threads
 from chargen_train.evaluate import as_tensor
 from chargen_train.events import TrainedModel
+from chargen_train.ids import give_back
 from chargen_train.model import CharGRU
 from chargen_train.ngram import (
     COUNTED_A_MINUTE,
@@ -36,6 +37,7 @@ _LONGEST_DOCUMENT = 512  # tokens: a longer document is cut off, and stands in n
 _TIMED_STEPS = 2  # of the writing, that its time is foretold by
 _LOGITS_AT_ONCE = 1 << 23  # numbers: 96 MB with the probabilities, whatever the vocabulary
 _LOOKED_THROUGH = 1 << 18  # places of the corpus at a time
+MOST_SEARCHED = 1 << 26  # places of a corpus; of a longer one as many, spread over it
 _BASE = 0x9E3779B97F4A7C15  # of the hashes, odd
 _TABLE_BITS = 16
 
@@ -85,7 +87,8 @@ def plan_samples(corpus: Corpus, recipe: Recipe) -> tuple[int, float]:
     written = time.monotonic()
     part = corpus.tokens[:_LOOKED_THROUGH]
     stand_in(part, pieces)
-    looking = (time.monotonic() - written) * len(corpus.tokens) / len(part)
+    searched = min(len(corpus.tokens), MOST_SEARCHED)
+    looking = (time.monotonic() - written) * searched / len(part)
     writing = (written - begun) * sample_length(corpus) / _TIMED_STEPS
     affordable = (SAMPLE_SHARE * recipe.minutes * 60 - looking) / writing
     count = round(SAMPLES * min(1.0, max(_FEWEST / SAMPLES, affordable)))
@@ -138,8 +141,8 @@ def sample_length(corpus: Corpus) -> int:
     end = corpus.vocabulary.end_token
     if end is None:  # bytes may be more than the characters, and pieces are fewer
         return math.ceil(PIECE * max(1.0, corpus.tokens_per_character))
-    longest = int(np.diff(document_ranges(corpus.tokens, end)).max())
-    return min(longest, _LONGEST_DOCUMENT)
+    parts = (part.ranges for part in (corpus.training, corpus.validation) if len(part))
+    return min(max(int(np.diff(ranges).max()) for ranges in parts), _LONGEST_DOCUMENT)
 
 
 def _until(row: NDArray[np.int64], end: int) -> NDArray[np.int64]:
@@ -188,17 +191,23 @@ def document_facts(corpus: Corpus, samples: Sequence[NDArray[np.integer]]) -> Sa
     end, characters = corpus.vocabulary.end_token, corpus.vocabulary.characters
     if end is None:
         raise TypeError("the corpus has no documents")
-    documents = document_ranges(corpus.tokens, end) - np.array([0, 1])  # without their end tokens
-    known = hash_ranges(corpus.tokens, documents, characters)
     written = [sample for sample in samples if len(sample)]  # no document is empty
     ends = np.cumsum([len(sample) for sample in written], dtype=np.int64)
     ranges = np.stack([ends - [len(sample) for sample in written], ends], axis=1)
     hashes = hash_ranges(np.concatenate([*written, ends[:0]]), ranges, characters)
+    found = np.zeros(len(hashes), dtype=bool)
+    begins = _searched(len(corpus.tokens))
+    for begin in begins:
+        # with what a document that begins there may reach into
+        part = corpus.tokens[begin : begin + _LOOKED_THROUGH + _LONGEST_DOCUMENT + 1]
+        documents = document_ranges(part, end) - np.array([0, 1])  # without their end tokens
+        found |= np.isin(hashes, hash_ranges(part, documents, characters))
     distinct = len(np.unique(hashes)) + (len(written) < len(samples))
     return SampleFacts(
         count=len(samples),
-        share_in_corpus=int(np.isin(hashes, known).sum()) / len(samples),
+        share_in_corpus=int(found.sum()) / len(samples),
         share_of_doubles=1 - distinct / len(samples),
+        searched=_share_searched(len(corpus.tokens)),
     )
 
 
@@ -219,6 +228,7 @@ def sample_facts(text: Tokens, samples: Sequence[NDArray[np.integer]]) -> Sample
         count=count,
         share_in_corpus=sum(sample.tobytes() in known for sample in samples) / count,
         share_of_doubles=1 - len(distinct) / count,
+        searched=_share_searched(len(text)),
     )
 
 
@@ -240,7 +250,7 @@ def stand_in(text: Tokens, pieces: NDArray[np.integer]) -> NDArray[np.bool_]:
     hashes, found = hashes[order], np.zeros(len(pieces), dtype=bool)
     likely = np.zeros(1 << _TABLE_BITS, dtype=bool)  # by the first bits of a hash
     likely[hashes >> (64 - _TABLE_BITS)] = True
-    for begin in range(0, len(text) - length + 1, _LOOKED_THROUGH):
+    for begin in _searched(len(text) - length + 1):
         part = text[begin : begin + _LOOKED_THROUGH + length - 1].astype(np.uint64) + 1
         sums = np.cumsum(part * powers[: len(part)])
         windows = sums[length - 1 :].copy()  # [windows]
@@ -253,7 +263,22 @@ def stand_in(text: Tokens, pieces: NDArray[np.integer]) -> NDArray[np.bool_]:
             first = begin + at[equal][place]
             piece = pieces[order[index]]
             found[order[index]] |= np.array_equal(text[first : first + length], piece)
+        give_back(text)
     return found
+
+
+def _searched(places: int) -> list[int]:
+    """Where the blocks of a corpus begin that are looked through: all, or some spread over it."""
+    begins = list(range(0, places, _LOOKED_THROUGH))
+    most = max(1, MOST_SEARCHED // _LOOKED_THROUGH)
+    if len(begins) <= most:
+        return begins
+    return [begins[place] for place in np.linspace(0, len(begins) - 1, most).astype(int).tolist()]
+
+
+def _share_searched(places: int) -> float:
+    """The share of a corpus that is looked through."""
+    return min(1.0, len(_searched(places)) * _LOOKED_THROUGH / max(1, places))
 
 
 def _powers(base: int, count: int) -> NDArray[np.uint64]:

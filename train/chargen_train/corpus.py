@@ -1,8 +1,11 @@
 """A corpus: a text as tokens, in documents or running on, and what of it is held out."""
 
-from dataclasses import dataclass, replace
-from itertools import chain
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +13,24 @@ from numpy.typing import NDArray
 from chargen_ort.checks import printable
 from chargen_ort.documents import DocumentKind
 from chargen_ort.errors import CorpusError
-from chargen_ort.text import open_text
-from chargen_ort.vocabulary import Vocabulary, collect_tokens
-from chargen_train.cutting import document_ranges, end_documents, judge_lines
+from chargen_ort.text import as_corpus_error
+from chargen_ort.vocabulary import Vocabulary
+from chargen_train.collecting import Collected, SourceFile, Tell, collect, number_tokens
+from chargen_train.cutting import document_ranges, judge_lines
+from chargen_train.ids import Tokens, TokenStore, load_tokens
+from chargen_train.inputs import (
+    STDIN,
+    Input,
+    combined_sha256,
+    corpus_name,
+    describe_many,
+    find_inputs,
+    refuse_unreadable,
+)
 from chargen_train.likeness import describe_unlikeness
-from chargen_train.reading import Reading, Source
+from chargen_train.reading import Reading
 from chargen_train.split import (
     Part,
-    Tokens,
     distinct,
     hash_ranges,
     split_documents,
@@ -26,7 +39,6 @@ from chargen_train.split import (
 
 MIN_CHARACTERS_TO_VALIDATE = 10_000  # below this every character is needed for training …
 _FEW_DOCUMENTS = 10  # … and below this number of different ones every document
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -34,9 +46,9 @@ class Corpus:
     """A text as tokens.
 
     Attributes:
-        name: the file's name without its suffix, nor that of gzip.
-        sha256: of the file's bytes.
-        characters: code points of the file.
+        name: the file's name without its suffix, nor that of gzip; see `corpus_name`.
+        sources: the files, in their order.
+        characters: code points of the files, and line ends that were put between them.
         vocabulary: its distinct characters; with an end token, if there are documents.
         tokens: unsigned integers ``[tokens]``, as narrow as the vocabulary allows; of documents,
             the end token stands before the first and after each.
@@ -45,11 +57,14 @@ class Corpus:
         decision: what the documents are and why, a sentence.
         notes: a line each about what was changed while it was read.
         warnings: a line each about what makes the measure doubtful.
+        measure: the file that measures, if it is one of its own.
+        counts: how often each token stands in the text, that which measures included,
+            ``[vocab_size]``.
         spelled: the same corpus with characters as tokens; None where they are.
     """
 
     name: str
-    sha256: str
+    sources: tuple[SourceFile, ...]
     characters: int
     vocabulary: Vocabulary
     tokens: Tokens
@@ -59,10 +74,17 @@ class Corpus:
     decision: str = ""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    measure: tuple[SourceFile, ...] = ()
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     spelled: "Corpus | None" = None
 
     def __len__(self) -> int:
         return self.characters
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes; of several files, see `combined_sha256`."""
+        return combined_sha256([each.sha256 for each in self.sources])
 
     @property
     def documents(self) -> DocumentKind:
@@ -101,63 +123,182 @@ class Corpus:
         ends = np.flatnonzero(text == self.vocabulary.end_token)
         return "\n".join(map(self.vocabulary.decode, np.split(text, ends)[1:]))
 
-    def counts(self) -> NDArray[np.int64]:
-        """How often each token stands in the text, ``[vocab_size]``."""
-        counts = np.zeros(len(self.vocabulary), dtype=np.int64)
-        for begin in range(0, len(self.tokens), _CHUNK):  # bincount widens what it counts to int64
-            part = self.tokens[begin : begin + _CHUNK]
-            counts += np.bincount(part, minlength=len(counts))
-        return counts
+
+@dataclass(frozen=True)
+class Facts:
+    """What the tokens of a corpus are of; the attributes of `Corpus`, and what it is made of.
+
+    Attributes:
+        title: what messages call it.
+        counts: how often each token stands in it, ``[vocab_size]``.
+        cut: tokens of the text to train on; behind them stands that which measures.
+        known: characters that were to be in the vocabulary besides.
+    """
+
+    name: str
+    title: str
+    characters: int
+    sources: tuple[SourceFile, ...]
+    measure: tuple[SourceFile, ...]
+    vocabulary: Vocabulary
+    counts: list[int]
+    cut: int
+    reading: Reading
+    decision: str
+    notes: tuple[str, ...]
+    known: Vocabulary | None
 
 
-def load_corpus(path: Path, reading: Reading = Reading()) -> Corpus:  # noqa: B008 - frozen
-    """Read a text file, in pieces, so that hardly more than its tokens is held.
+def load_corpus(
+    paths: Path | Sequence[Path],
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    store: TokenStore | None = None,
+    known: Vocabulary | None = None,
+    tell: Tell = lambda read, size: None,
+) -> Corpus:
+    """Read files, in pieces, so that hardly more than the tokens is held, or not even they.
+
+    Args:
+        paths: one or more: files, folders, and `chargen_train.inputs.STDIN`.
+        reading: how they are read.
+        store: that takes the tokens; None makes one, whose file, if any, has no name.
+        known: characters that the vocabulary has besides those of the text, and its policy.
+        tell: takes bytes that were read, and bytes that are known to come.
 
     Raises:
-        CorpusError: not readable, not a text (see `chargen_ort.text`), too large for the memory,
-            fewer than two characters, without the column, or a single document where documents
-            were asked for; or nothing would be held out.
+        CorpusError: not readable, not a text (see `chargen_ort.text`), given twice, too large for
+            the memory, fewer than two characters, without the column, or a single document where
+            documents were asked for; or nothing would be held out.
+        OptionError: the file for the tokens cannot be written.
     """
-    with open_text(path) as reader:
-        source = Source(reader, reading, path)
-        if reading.holdout_kind == "file":
-            measure = Path(str(reading.holdout))
-            with open_text(measure) as other:
-                text = chain(source, Source(other, reading, measure))
-                characters, tokens = collect_tokens(text)
-        else:
-            characters, tokens = collect_tokens(source)
-    if source.given < 2:
-        size = "empty" if not source.given else "one character long"
-        raise CorpusError(f"{path} is {size}; a corpus needs at least 2 characters")
-    reading, decision = _decide(reading, characters, tokens[: source.given])
-    vocabulary, cut = Vocabulary(characters), source.given
-    if reading.documents != "none":
-        separator, end = characters.find(reading.separator), len(characters) - 1
-        if separator < 0:
-            raise _one_document(path, reading)
-        vocabulary = Vocabulary(characters.replace(reading.separator, ""), end=True)
-        parts = [end_documents(t, separator, end) for t in (tokens[:cut], tokens[cut:])]
-        tokens, cut = parts[0], len(parts[0])
-        if len(parts[1]) > 1:
-            tokens = np.concatenate([tokens, parts[1][1:]])
-    training, validation, reading = _split(
-        path, reading, source.characters, vocabulary, tokens, cut
+    paths = [paths] if isinstance(paths, Path) else paths
+    if store is None:
+        with TokenStore() as store:
+            return load_corpus(paths, reading, store, known, tell)
+    inputs, measure = find_inputs(paths), _measure_of(reading)
+    if not reading.skip_unreadable:
+        refuse_unreadable(inputs, reading.encoding)
+    if store.kept is not None and (found := _reused(store.kept, inputs, measure, reading, known)):
+        return found
+    name = corpus_name(paths)
+    title = (
+        str(inputs[0] if paths == [STDIN] else paths[0])
+        if len(paths) == 1
+        else f"{paths[0]} with {len(paths) - 1:,} more"
     )
-    problem = describe_unlikeness(training, validation, vocabulary)
+    collected = collect(inputs, measure, reading, store, tell)
+    characters = sum(each.characters for each in collected.sources) + collected.added
+    if collected.cut < 2:
+        size = "empty" if not collected.cut else "one character long"
+        raise CorpusError(f"{title} is {size}; a corpus needs at least 2 characters")
+    reading, decision = _decide(reading, collected, store)
+    if reading.documents != "none" and reading.separator not in collected.characters:
+        raise _one_document(title, reading)
+    numbered = number_tokens(collected, reading, store, known)
+    facts = Facts(
+        name, title, characters, collected.sources, collected.measure, numbered.vocabulary,
+        numbered.counts.tolist(), numbered.cut, reading, _describe_order(collected, decision),
+        (*collected.notes, *numbered.notes), known,
+    )  # fmt: skip
+    return corpus_of(facts, store.close(asdict(facts)))
+
+
+def corpus_of(facts: Facts, tokens: Tokens) -> Corpus:
+    """The corpus of tokens, split as its reading says.
+
+    Raises:
+        CorpusError: a single document where documents were asked for; or nothing would be held out.
+    """
+    training, validation, reading = _split(
+        facts.title, facts.reading, facts.characters, facts.vocabulary, tokens, facts.cut
+    )
+    problem = describe_unlikeness(training, validation, facts.vocabulary)
     return Corpus(
-        corpus_name(path),
-        reader.sha256,
-        source.characters,
-        vocabulary,
+        facts.name,
+        facts.sources,
+        facts.characters,
+        facts.vocabulary,
         tokens,
         training,
         validation,
         reading,
-        decision,
-        source.notes,
+        facts.decision,
+        facts.notes,
         (f"{problem}; {_CURES[reading.holdout_kind]}",) if problem else (),
+        facts.measure,
+        np.array(facts.counts, dtype=np.int64),
     )
+
+
+def _reused(
+    path: Path,
+    inputs: Sequence[Input],
+    measure: Sequence[Input],
+    reading: Reading,
+    known: Vocabulary | None,
+) -> Corpus | None:
+    """The corpus whose tokens a run that stopped has left, if it was read from the same files.
+
+    Those are only hashed, not read as texts. None where there is no such file, it is damaged, or
+    it is of something else.
+    """
+    if any(each.path == STDIN or not each.size for each in (*inputs, *measure)):
+        return None  # what can be read only once
+    if (loaded := load_tokens(path)) is None:
+        return None
+    tokens, values = loaded
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+        facts = _facts_of(values)
+        hashes = [each.sha256 for each in (*facts.sources, *facts.measure)]
+        same = _what_is_read(reading) == _what_is_read(facts.reading)
+        # a vocabulary that the text was read with adds nothing to itself
+        same = same and known in (facts.known, replace(facts.vocabulary, end=False))
+        if same and hashes == _hashes((*inputs, *measure)):
+            return corpus_of(replace(facts, reading=reading), tokens)
+    return None
+
+
+def _what_is_read(reading: Reading) -> Reading:
+    """A reading without what it says of how the tokens are split."""
+    holdout = reading.holdout if reading.holdout_kind == "file" else None
+    return replace(reading, holdout=holdout, skip_unreadable=False, unit="char", vocab_size=None)
+
+
+def _facts_of(values: Mapping[str, Any]) -> Facts:
+    """What `Facts` became as JSON."""
+    made = {each.name: values[each.name] for each in fields(Facts)}
+    for name in ("sources", "measure"):
+        made[name] = tuple(SourceFile(**each) for each in made[name])
+    for name in ("vocabulary", "known"):
+        own = made[name]  # of characters, whose tuples of pieces JSON has as empty lists
+        made[name] = None if own is None else Vocabulary(**own | {"pieces": (), "merges": ()})
+    made |= {"reading": Reading(**made["reading"]), "notes": tuple(made["notes"])}
+    return Facts(**made)
+
+
+def _hashes(inputs: Sequence[Input]) -> list[str]:
+    found = []
+    for each in inputs:
+        with as_corpus_error(str(each)), open(each.path, "rb") as file:
+            found.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return found
+
+
+def _measure_of(reading: Reading) -> tuple[Input, ...]:
+    """The text that measures, if it is one of its own."""
+    if reading.holdout_kind != "file":
+        return ()
+    path = Path(str(reading.holdout))
+    return (Input(path, path.name, path.stat().st_size if path.is_file() else 0),)
+
+
+def _describe_order(collected: Collected, decision: str) -> str:
+    """What the documents are and why; of several files also which were read, in which order."""
+    sources = collected.sources
+    if len(sources) < 2:
+        return decision
+    names = describe_many([each.name for each in sources])
+    return f"{decision}; {len(sources):,} files in this order: {names}"
 
 
 _CURES = {
@@ -167,22 +308,25 @@ _CURES = {
 }
 
 
-def _decide(reading: Reading, characters: str, tokens: Tokens) -> tuple[Reading, str]:
+def _decide(reading: Reading, collected: Collected, store: TokenStore) -> tuple[Reading, str]:
     """The reading with its kind of documents, and why, in a sentence."""
     if reading.column is not None:
         of = f"the column {printable(reading.column)}"
         return replace(reading, documents="lines"), f"each value of {of} is a document"
     if reading.documents == "auto":
-        lines, why = judge_lines(tokens, characters)
+        lines, why = judge_lines(store.pieces(collected.cut), collected.characters)
         if lines:
             return replace(reading, documents="lines"), f"each line is a document: {why}"
-        return replace(reading, documents="none"), f"the text runs on, no list of lines: {why}"
+        runs = "the text runs on" + ", each file from a new line on" * (len(collected.sources) > 1)
+        return replace(reading, documents="none"), f"{runs}, no list of lines: {why}"
     what = {
         "none": "the text runs on",
         "lines": "each line is a document",
         "blank": "what stands between blank lines is a document",
         "files": "each file is a document",
     }[reading.documents]
+    if reading.documents == "none" and len(collected.sources) > 1:
+        what += ", each file from a new line on"
     return reading, f"{what}, as --documents says"
 
 
@@ -194,18 +338,18 @@ def split_again(corpus: Corpus, holdout: str) -> Corpus:
     """
     reading, tokens = replace(corpus.reading, holdout=holdout), corpus.tokens
     training, validation, reading = _split(
-        Path(corpus.name), reading, corpus.characters, corpus.vocabulary, tokens, len(tokens)
+        corpus.name, reading, corpus.characters, corpus.vocabulary, tokens, len(tokens)
     )
     return replace(corpus, training=training, validation=validation, reading=reading)
 
 
 def _split(
-    path: Path, reading: Reading, characters: int, vocabulary: Vocabulary, tokens: Tokens, cut: int
+    title: str, reading: Reading, characters: int, vocabulary: Vocabulary, tokens: Tokens, cut: int
 ) -> tuple[Part, Part, Reading]:
     """The parts to train on and to measure with, and the reading with what is held out.
 
     Args:
-        path: of the corpus, for messages.
+        title: of the corpus, for messages.
         reading: whose `documents` is decided.
         characters: of the file.
         vocabulary, tokens: of the corpus, and of the text that measures behind it.
@@ -222,7 +366,7 @@ def _split(
         ranges = document_ranges(tokens[:cut], end)
         other = document_ranges(tokens[cut - 1 :], end) + cut - 1
         if len(ranges) < 2:
-            raise _one_document(path, reading)
+            raise _one_document(title, reading)
         hashes = hash_ranges(tokens, ranges - np.array([0, 1]), vocabulary.characters)
         different = len(distinct(hashes))
     if reading.holdout is None:
@@ -241,22 +385,17 @@ def _split(
     training, validation = (Part(tokens, each, end is not None) for each in chosen)
     if kind != "none" and min(len(training), len(validation)) < 2:
         raise CorpusError(
-            f"--holdout {reading.holdout} would leave {training.characters:,} characters of {path} "
-            f"to train on and {validation.characters:,} to measure with; give a longer text, or "
-            "--holdout none"
+            f"--holdout {reading.holdout} would leave {training.characters:,} characters of "
+            f"{title} to train on and {validation.characters:,} to measure with; give a longer "
+            "text, or --holdout none"
         )
     return training, validation, reading
 
 
-def _one_document(path: Path, reading: Reading) -> CorpusError:
+def _one_document(title: str, reading: Reading) -> CorpusError:
     return CorpusError(
-        f"{path} is one document with --documents {reading.documents}; give --documents none"
+        f"{title} is one document with --documents {reading.documents}; give --documents none"
     )
-
-
-def corpus_name(path: Path) -> str:
-    """names.txt and names.txt.gz are both called names."""
-    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
 
 
 def choose_separator(corpus: Corpus) -> str:

@@ -1,72 +1,112 @@
 """Documents in a text of tokens: whether each line is one, and where each begins and ends."""
 
-import numpy as np
+from collections.abc import Iterable
+from itertools import chain
 
+import numpy as np
+from numpy.typing import NDArray
+
+from chargen_train.ids import in_pieces
 from chargen_train.split import Ranges, Tokens, distinct, hash_ranges
 
-_CHUNK = 1 << 20
+_COMPARED = 1 << 20  # lines at least, if there are so many, that tell whether they are different
 _LEAST, _LONGEST, _DIFFERENT = 50, 512, 0.9  # lines, their characters, the share of different ones
 
 
-def judge_lines(tokens: Tokens, characters: str) -> tuple[bool, str]:
+def judge_lines(pieces: Iterable[Tokens], characters: str) -> tuple[bool, str]:
     """Whether the lines of a text look like documents, and why, as the end of a sentence.
 
     They do where there are at least 50, none blank, at least 90% of them different, and none longer
     than 512 characters: a list of names or addresses is so, and prose, verse and programs are not.
+    Of a long list, the first lines tell whether they are different.
 
     Args:
-        tokens: of the text, ``[characters]``.
+        pieces: of the text in tokens, in their order, cut anywhere.
         characters: of the tokens.
     """
     line_end = characters.find("\n")
-    ends = np.append(_places(tokens, line_end), len(tokens))
-    if len(ends) > 1 and ends[-1] == ends[-2] + 1:  # nothing follows the last line end
-        ends = ends[:-1]
-    lines = np.stack([np.append(0, ends[:-1] + 1), ends], axis=1)  # [lines, 2]
-    sizes = lines[:, 1] - lines[:, 0]
-    if len(lines) < _LEAST:
-        return False, f"it has {len(lines):,} lines, and a list has at least {_LEAST}"
-    if blank := int((sizes == 0).sum()):
-        return False, f"{blank:,} of its {len(lines):,} lines are blank"
-    if sizes.max() > _LONGEST:
-        return False, f"one of its lines has {sizes.max():,} characters, more than {_LONGEST}"
-    share = len(distinct(hash_ranges(tokens, lines, characters))) / len(lines)
+    count = blank = longest = hashed = 0
+    hashes: list[NDArray[np.uint64]] = []
+    open_line, dropped = np.zeros(0, dtype=np.uint8), 0  # what of it there is, and is not, here
+    for piece in chain(pieces, [None]):
+        if piece is None:  # nothing follows the last line end, as a rule
+            text, ends = open_line, np.array([len(open_line)] * (len(open_line) + dropped > 0))
+        else:
+            text = np.concatenate([open_line, piece])
+            ends = np.flatnonzero(text == line_end)
+        if len(ends):
+            lines = np.stack([np.append(0, ends[:-1] + 1), ends], axis=1)  # [lines, 2]
+            sizes = lines[:, 1] - lines[:, 0]
+            sizes[0] += dropped
+            count, dropped = count + len(lines), 0
+            blank += int((sizes == 0).sum())
+            longest = max(longest, int(sizes.max()))
+            if not blank and longest <= _LONGEST and hashed < _COMPARED:
+                hashes.append(hash_ranges(text, lines, characters))
+                hashed += len(lines)
+            text = text[ends[-1] + 1 :]
+        dropped += max(0, len(text) - _LONGEST - 1)
+        open_line = text[: _LONGEST + 1]
+    if count < _LEAST:
+        return False, f"it has {count:,} lines, and a list has at least {_LEAST}"
+    if blank:
+        return False, f"{blank:,} of its {count:,} lines are blank"
+    if longest > _LONGEST:
+        return False, f"one of its lines has {longest:,} characters, more than {_LONGEST}"
+    share = len(distinct(np.concatenate(hashes))) / hashed
+    of = "its lines" if hashed == count else f"its first {hashed:,} lines"
     if share < _DIFFERENT:
-        return False, f"only {share:.0%} of its lines are different"
+        return False, f"only {share:.0%} of {of} are different"
+    of = "them" if hashed == count else f"the first {hashed:,}"
     return True, (
-        f"there are {len(lines):,}, none blank, {share:.0%} of them different, none longer than "
-        f"{sizes.max():,} characters"
+        f"there are {count:,}, none blank, {share:.0%} of {of} different, none longer than "
+        f"{longest:,} characters"
     )
 
 
-def end_documents(tokens: Tokens, separator: int, end: int) -> Tokens:
-    """A text with the end token before its first document and after each; no document is empty.
+class DocumentEnds:
+    """Makes separators ends: one before the first document and after each, no document empty.
 
     Args:
-        tokens: with separators between documents, ``[characters]``; they are changed.
-        separator: the token that stands there; those above it take a number less.
-        end: the end token, above all others.
+        end: the end token, which stands for the separators already.
+
+    Attributes:
+        count: ends so far.
     """
-    for begin in range(0, len(tokens), _CHUNK):
-        part = tokens[begin : begin + _CHUNK]
-        is_separator = part == separator
-        part[part > separator] -= 1
-        part[is_separator] = end
-    is_end = tokens == end
-    kept = ~is_end
-    kept[1:] |= ~is_end[:-1]  # the first separator after a document
-    kept[:1] = ~is_end[:1]
-    tokens = tokens[kept]
-    single = np.array([end], dtype=tokens.dtype)
-    is_open = len(tokens) > 0 and tokens[-1] != end
-    return np.concatenate([single, tokens, single] if is_open else [single, tokens])
+
+    def __init__(self, end: int) -> None:
+        self._end = end
+        self._after_end = False
+        self.count = 0
+
+    def feed(self, tokens: Tokens, closes: bool = False) -> Tokens:
+        """What the next tokens become.
+
+        Args:
+            tokens: ``[tokens]``, cut anywhere.
+            closes: whether a document that is open after them ends there.
+        """
+        single = np.array([self._end], dtype=tokens.dtype)
+        if not self.count:
+            tokens = np.concatenate([single, tokens])
+        if closes:
+            tokens = np.concatenate([tokens, single])
+        is_end = tokens == self._end
+        kept = ~is_end
+        kept[1:] |= ~is_end[:-1]  # the first separator after a document
+        kept[:1] |= not self._after_end
+        if len(tokens):
+            self._after_end = bool(is_end[-1])
+        tokens = tokens[kept]
+        self.count += int((tokens == self._end).sum())
+        return tokens
 
 
 def document_ranges(tokens: Tokens, end: int) -> Ranges:
     """Where each document begins and where it ends, its end token included, ``[documents, 2]``.
 
     Args:
-        tokens: as `end_documents` gives them.
+        tokens: as `DocumentEnds` gives them.
         end: the end token.
     """
     ends = _places(tokens, end) + 1
@@ -75,8 +115,5 @@ def document_ranges(tokens: Tokens, end: int) -> Ranges:
 
 def _places(tokens: Tokens, token: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Where `token` stands, ``[places]``."""
-    parts = [
-        begin + np.flatnonzero(tokens[begin : begin + _CHUNK] == token)
-        for begin in range(0, len(tokens), _CHUNK)
-    ]
+    parts = [begin + np.flatnonzero(piece == token) for begin, piece in in_pieces(tokens)]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from chargen_train.device import autocast
 from chargen_train.evaluate import as_tensor
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
+from chargen_train.split import Part
+from chargen_train.windows import Batch
 
 TEACHING_SHARE = 0.5  # of a run, for all teachers together
 SOFT_SHARE = 0.7  # of the student's loss
@@ -44,19 +45,19 @@ def describe_phase(recipe: Recipe, phase: int) -> str:
 
 
 class SoftTargets:
-    """The average prediction of `teachers` after each character of a text.
+    """The average prediction of `teachers` at each place of a text.
 
     `prepare` computes it a piece at a time, so that a run can be stopped in between.
 
     Args:
         teachers: on one device.
-        tokens: the text, ``[characters]``.
+        part: the text; a document is read from a zero state, running text in columns.
         bf16: whether they run under bfloat16 autocast.
     """
 
-    def __init__(
-        self, teachers: Sequence[CharGRU], tokens: NDArray[np.unsignedinteger], bf16: bool
-    ) -> None:
+    def __init__(self, teachers: Sequence[CharGRU], part: Part, bf16: bool) -> None:
+        tokens = np.roll(part[:], 1)  # what is read before each token
+        self._end = int(tokens[0]) if part.documents else None
         self._teachers = teachers
         self._bf16 = bf16
         self._device = teachers[0].output.weight.device
@@ -80,10 +81,11 @@ class SoftTargets:
         """Compute the next piece."""
         piece = slice(self._prepared, min(self._prepared + self._piece, self._length))
         token = as_tensor(self._columns[:, piece], self._device)  # [rows, time]
+        begins = None if self._end is None else token == self._end  # [rows, time]
         average: Tensor | None = None  # [rows, time, vocab_size]
         for index, teacher in enumerate(self._teachers):
             with autocast(self._device, self._bf16):
-                logits, hidden = teacher.eval()(token, self._hidden[index])
+                logits, hidden = teacher.eval()(token, self._hidden[index], begins)
             self._hidden[index] = hidden.float()
             prediction = logits.float().softmax(-1) / len(self._teachers)
             average = prediction if average is None else average.add_(prediction)
@@ -94,15 +96,16 @@ class SoftTargets:
         self._probabilities[:, piece] = (likeliest.values / mass).cpu().numpy()
         self._prepared = piece.stop
 
-    def loss(self, logits: Tensor, starts: NDArray[np.int64]) -> Tensor:
-        """Mean cross-entropy of the average prediction and `logits`, nats.
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of the average prediction and `logits`, nats, summed where one learns.
 
         Args:
             logits: float32 ``[batch, time, vocab_size]``.
-            starts: where in the text each row's window begins, ``[batch]``.
+            batch: whose targets they are for.
         """
-        at = starts[:, None] + np.arange(logits.shape[1])  # [batch, time]
-        row, step = np.divmod(at, self._length)
+        row, step = np.divmod(batch.places, self._length)  # [batch, time]
         tokens = as_tensor(self._tokens[row, step], self._device)  # [batch, time, kept]
         soft = torch.from_numpy(self._probabilities[row, step]).to(self._device, torch.float32)
-        return -(soft * logits.log_softmax(-1).gather(-1, tokens)).sum(-1).mean()
+        expected = (soft * logits.log_softmax(-1).gather(-1, tokens)).sum(-1)  # [batch, time]
+        learnt = batch.target >= 0
+        return -(expected * learnt).sum()

@@ -9,6 +9,7 @@ from chargen_ort.artifact import Artifact
 from chargen_ort.errors import OptionError, TrainingError
 from chargen_ort.records import Training
 from chargen_train.corpus import Corpus
+from chargen_train.earlier import Earlier
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
 
@@ -92,11 +93,19 @@ class Observer:
     The methods are called in the order in which they stand here, those of steps again and again.
     """
 
+    def on_reading(self, read: int, size: int) -> None:
+        """So many bytes of the corpus are read, of those that are known to come."""
+
     def on_begin(self, corpus: Corpus, recipe: Recipe) -> None:
         """The text is read and the settings are chosen; nothing is trained yet."""
 
-    def on_resume(self, step: int) -> None:
-        """The run goes on from the checkpoint that was saved after `step` steps."""
+    def on_resume(self, step: int, earlier: Earlier) -> None:
+        """The run goes on from the checkpoint that was saved after `step` steps.
+
+        Args:
+            step: that it goes on after.
+            earlier: what it had done when it was given more time.
+        """
 
     def on_progress(self, progress: Progress) -> None:
         """A step was taken."""
@@ -124,15 +133,20 @@ class Observers(Observer):
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
+    def on_reading(self, read: int, size: int) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.on_reading(read, size)
+
     def on_begin(self, corpus: Corpus, recipe: Recipe) -> None:
         """Tell each."""
         for observer in self._observers:
             observer.on_begin(corpus, recipe)
 
-    def on_resume(self, step: int) -> None:
+    def on_resume(self, step: int, earlier: Earlier) -> None:
         """Tell each."""
         for observer in self._observers:
-            observer.on_resume(step)
+            observer.on_resume(step, earlier)
 
     def on_progress(self, progress: Progress) -> None:
         """Tell each."""

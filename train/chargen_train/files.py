@@ -23,6 +23,27 @@ _LOCKED_BYTE = 1 << 30  # on Windows; far behind what the file holds, which othe
 _NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
+def output_path(out: str | Path | None, name: str, folder: Path) -> Path:
+    """The file to write for what `--out` says.
+
+    Args:
+        out: a file; or, with a slash at its end or if it exists, the folder of the file `name`;
+            None means the folder `folder`.
+        name: of the file, if `out` does not say it.
+        folder: that is meant if nothing is given.
+
+    Raises:
+        OptionError: `out` is empty.
+    """
+    if out is None:
+        return folder / name
+    if not os.fspath(out):
+        raise OptionError("--out is empty; give the name of a file or a folder, or leave it out")
+    path = Path(out)
+    is_folder = os.path.basename(out) in ("", ".", "..") or path.is_dir()
+    return path / name if is_folder else path
+
+
 def check_writable(path: Path) -> None:
     """Refuse, before hours of training, a path that cannot be written.
 
@@ -32,7 +53,7 @@ def check_writable(path: Path) -> None:
     refuse_special(path)
     with as_option_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(path):
+        with temporary(path):
             pass
 
 
@@ -81,39 +102,39 @@ def write_atomically(path: Path, data: bytes, previous: Path | None = None) -> N
     refuse_special(path)
     with as_option_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
-        with _temporary(path) as (file, temporary):
+        remove_stale(path)
+        with temporary(path) as (file, beside):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            if temporary.read_bytes() != data:
-                raise ArtifactError(f"{temporary} does not read back as written; check the disk")
+            if beside.read_bytes() != data:
+                raise ArtifactError(f"{beside} does not read back as written; check the disk")
             if sys.platform == "win32":  # there an open file cannot be renamed
                 file.close()
             if previous is not None and path.exists():
                 os.replace(path, previous)
-            os.replace(temporary, path)
+            os.replace(beside, path)
         _sync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+def temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file beside `path`, locked for as long as it is written, and removed afterwards."""
     while True:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_TEMPORARY_SUFFIX}")
-        with open(temporary, "xb") as file:
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_TEMPORARY_SUFFIX}")
+        with open(beside, "x+b") as file:
             # another run may have taken it for a stale one before it was locked
             if _lock_temporary(file.fileno()) and os.fstat(file.fileno()).st_nlink:
                 try:
-                    yield file, temporary
+                    yield file, beside
                 finally:
                     if sys.platform == "win32":
                         file.close()
-                    temporary.unlink(missing_ok=True)
+                    beside.unlink(missing_ok=True)
                 return
 
 
-def _remove_stale(path: Path) -> None:
+def remove_stale(path: Path) -> None:
     """Remove the temporary files of runs that were killed; those of running ones are locked."""
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY_SUFFIX}"):
         with contextlib.suppress(OSError), open(stale, "rb") as file:

@@ -2,7 +2,8 @@
 
 import copy
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,33 @@ from torch.nn import functional as F
 
 from chargen_ort.errors import TrainingError
 from chargen_train.device import autocast
-from chargen_train.distillation import SOFT_SHARE, SoftTargets
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
+from chargen_train.team import Team
 from chargen_train.windows import Batch
 
 _WARM_UP = 0.02  # of the model's time
 _BETAS = (0.9, 0.99)
+
+
+class Targets(Protocol):
+    """Predictions to learn from, one for each target of a batch."""
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of them and `logits` ``[batch, time, vocab_size]``, nats, summed."""
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What a model learns from besides the text.
+
+    Attributes:
+        targets: predictions.
+        share: of the loss, which the text has the rest of.
+    """
+
+    targets: Targets
+    share: float
 
 
 class Learner:
@@ -25,6 +46,7 @@ class Learner:
     Args:
         model: with its first weights, on the device to train on.
         recipe: says how it is trained.
+        team: the processes that train it.
 
     Attributes:
         model: what the steps change.
@@ -33,23 +55,32 @@ class Learner:
         steps: that it has taken.
     """
 
-    def __init__(self, model: CharGRU, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        model: CharGRU,
+        recipe: Recipe,
+        team: Team = Team(),  # noqa: B008 - frozen
+    ) -> None:
         self.model = model
+        self._team, rows = team, team.rows(recipe.batch_size)
+        if team.processes > 1:
+            model.shared = recipe.batch_size, rows
+        self._forward = team.wrap(model)
         self.average = copy.deepcopy(model)
         self.begun, self.steps = 0.0, 0
         self._recipe = recipe
         self._optimizer = _optimizer(model, recipe)
-        self._hidden = model.zero_hidden(recipe.batch_size)  # [batch, num_layers, hidden_size]
+        self._hidden = model.zero_hidden(rows.stop - rows.start)  # [batch, num_layers, hidden_size]
 
     def take_step(
-        self, batch: Batch, rate: float, soft_targets: SoftTargets | None, bf16: bool, step: int
+        self, batch: Batch, rate: float, teaching: Teaching | None, bf16: bool, step: int
     ) -> float:
         """Learn from one window of each row; returns its loss, nats a character.
 
         Args:
             batch: the windows.
             rate: of learning.
-            soft_targets: what teachers predict, to learn from as well.
+            teaching: what there is to learn from besides the text.
             bf16: whether the forward pass runs under bfloat16 autocast.
             step: of the run, for messages.
 
@@ -59,19 +90,19 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         with autocast(self._hidden.device, bf16):
-            logits, hidden = self.model(batch.token, self._hidden * batch.keep, batch.begins)
+            logits, hidden = self._forward(batch.token, self._hidden * batch.keep, batch.begins)
             logits = logits.float()  # [batch, time, vocab_size]
-            text_loss = F.cross_entropy(logits.flatten(0, 1), batch.target.flatten())
+            text_loss = self._text_loss(logits, batch)
             loss = text_loss
-            if soft_targets is not None:
-                soft_loss = soft_targets.loss(logits, batch.starts)
-                loss = (1 - SOFT_SHARE) * text_loss + SOFT_SHARE * soft_loss
+            if teaching is not None:
+                soft_loss = self._mean(teaching.targets.loss(logits, batch), batch)
+                loss = text_loss.lerp(soft_loss, teaching.share)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(
             self.model.parameters(), self._recipe.gradient_clip or math.inf, foreach=True
         )
-        found = text_loss.item()
+        found = self._team.total(text_loss.item()) / self._team.processes
         # looked at before the step: the weights of the last good one are still whole
         if not math.isfinite(found) or not math.isfinite(norm.item()):
             raise TrainingError(
@@ -93,8 +124,22 @@ class Learner:
             "average": self.average.state_dict(),
             # the groups of the optimizer follow from the recipe, its rate is set at every step
             "moments": self._optimizer.state_dict()["state"],
-            "hidden": self._hidden,
+            "hidden": self._team.whole(self._hidden, self._recipe.batch_size),
         }
+
+    def _text_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Mean loss of the predictions in the batch; the mean over all processes is that of all."""
+        logits, target = logits.flatten(0, 1), batch.target.flatten()
+        if self._team.processes == 1:
+            return F.cross_entropy(logits, target)
+        # as a sum, since a process may have nothing to learn from
+        return self._mean(F.cross_entropy(logits, target, reduction="sum"), batch)
+
+    def _mean(self, total: Tensor, batch: Batch) -> Tensor:
+        """A sum over a batch as what has the batch's mean for its mean over all processes."""
+        if self._team.processes == 1:
+            return total / (batch.target >= 0).sum()
+        return total * (self._team.processes / batch.predicted)
 
     def later_moments(self) -> dict[int, dict[str, Tensor]]:
         """The entry ``moments`` of a state as it is after the first step, but for its numbers."""
@@ -113,7 +158,8 @@ class Learner:
         moments = copy.deepcopy(state["moments"])  # else shared
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self._hidden = state["hidden"].to(self._hidden.device)
+        rows = self._team.rows(self._recipe.batch_size)
+        self._hidden = state["hidden"][rows].to(self._hidden.device)
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from chargen_ort.checks import printable
 from chargen_ort.vocabulary import Vocabulary
+from chargen_train.ids import give_back
 from chargen_train.split import Part
 
 _MOST_PAIRS = 1 << 22  # different ones that are counted; with more characters each counts alone
@@ -58,6 +59,7 @@ def _counts(part: Part, size: int, pairs: bool) -> NDArray[np.int64]:
         tokens = part[begin : begin + _PIECE].astype(np.int64)
         following = tokens[:-1] * size + tokens[1:] if pairs else tokens
         counts += np.bincount(following, minlength=len(counts))
+        give_back(part.tokens)
     return counts.reshape(rows, size)
 
 

@@ -58,6 +58,8 @@ class CharGRU(nn.Module):
         )
         self.output = nn.Linear(hidden_size, vocab_size)
         self._spaces = [Workspace() for _ in range(num_layers)]
+        # where several processes share a batch: how many rows it has, and which of them come here
+        self.shared: tuple[int, slice] | None = None
 
     @classmethod
     @torch.no_grad()
@@ -146,7 +148,11 @@ class CharGRU(nn.Module):
     def _locked_dropout(self, x: Tensor, probability: float) -> Tensor:
         if not self.training or not probability:
             return x
-        return x * F.dropout(torch.ones_like(x[:1]), probability)  # one mask for all steps
+        if self.shared is None:
+            return x * F.dropout(torch.ones_like(x[:1]), probability)  # one mask for all steps
+        # drawn for all rows, so that every process draws what one alone would
+        batch, rows = self.shared
+        return x * F.dropout(x.new_ones(1, batch, x.shape[2]), probability)[:, rows]
 
 
 def _drop_mask(weight: Tensor, probability: float) -> Tensor:

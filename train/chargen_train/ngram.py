@@ -25,7 +25,7 @@ _LEAST_DISCOUNT = 0.05  # so that no token is impossible, whatever the counts of
 
 
 @dataclass(frozen=True)
-class _Level:
+class Level:
     """The different n-grams of one length n, by rising key; one's place here is its id.
 
     Attributes:
@@ -34,12 +34,19 @@ class _Level:
         before: how many different tokens stand before it, where each beginning of a text counts as
             one of its own, ``[ngrams]``; not known of the longest.
         contexts: how many different first n - 1 tokens there are.
+        owners: the id of the first n - 1 tokens of each, ``[ngrams]``.
     """
 
     keys: NDArray[np.int64]
     counts: NDArray[np.int64]
     before: NDArray[np.int64] | None
     contexts: int
+    owners: NDArray[np.int64]
+
+    @property
+    def used(self) -> NDArray[np.int64]:
+        """The counts that the model of the longest n-grams uses of these, ``[ngrams]``."""
+        return self.counts if self.before is None else self.before
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class NGram:
     """
 
     vocab_size: int
-    levels: tuple[_Level, ...]
+    levels: tuple[Level, ...]
 
 
 def visible_before(
@@ -86,7 +93,7 @@ def count_ngrams(tokens: Tokens, visible: NDArray[np.int64], vocab_size: int, or
     """
     shift = len(tokens).bit_length()
     ids = np.zeros(len(tokens), dtype=np.int64)  # of the n-gram that ends at each token
-    levels: list[_Level] = []
+    levels: list[Level] = []
     contexts = 1
     for n in range(1, order + 1):
         at = np.flatnonzero(visible >= n - 1)
@@ -106,7 +113,7 @@ def count_ngrams(tokens: Tokens, visible: NDArray[np.int64], vocab_size: int, or
             before += np.bincount(ids[visible == n - 2], minlength=contexts)
             levels[-1] = replace(levels[-1], before=before)
         counts = np.diff(first, append=len(keys))
-        levels.append(_Level(keys[first], counts, None, contexts))
+        levels.append(Level(keys[first], counts, None, contexts, keys[first] // vocab_size))
         ids[at] = np.cumsum(is_new) - 1
         contexts = len(first)
     return NGram(vocab_size, tuple(levels))
@@ -139,15 +146,15 @@ def nats_by_order(
 
 def _mix(
     model: NGram,
-    level: _Level,
+    level: Level,
     counts: NDArray[np.int64],
     context: NDArray[np.int64],
     ids: NDArray[np.int64],
     lower: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """The probability of each token by `counts` of a level, and by the order below."""
-    owner = level.keys // model.vocab_size  # [ngrams]
-    discounts = _discounts(counts)[np.minimum(counts, 3)]  # [ngrams]
+    owner = level.owners
+    discounts = discounts_of(counts)[np.minimum(counts, 3)]  # [ngrams]
     total = np.bincount(owner, counts, level.contexts)
     freed = np.bincount(owner, discounts, level.contexts)
     known = (context >= 0) & (total[context] > 0)  # what ended the text has nothing after it
@@ -157,7 +164,7 @@ def _mix(
     return mixed
 
 
-def _discounts(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def discounts_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """What counts of 0, 1, 2, and 3 or more lose, ``[4]``."""
     one, two, three, four = (int(np.count_nonzero(counts == n)) for n in (1, 2, 3, 4))
     if not one or not two:  # a few n-grams, all of them frequent

@@ -1,20 +1,24 @@
 """How a corpus is read: what its documents are, and what of it is held out."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 from typing import Literal, get_args
 
 from chargen_ort.checks import printable, whole_number
-from chargen_ort.documents import DOCUMENT_KINDS, cut_documents
+from chargen_ort.documents import DOCUMENT_KINDS
 from chargen_ort.errors import OptionError
 from chargen_ort.records import MAX_TOKENS
 from chargen_ort.text import TextReader
 from chargen_ort.vocabulary import UNITS, Unit
 from chargen_train.columns import Column
+from chargen_train.inputs import check_encoding
 
 HoldoutKind = Literal["tail", "spread", "none", "file"]
 _END = "\0"  # ends a document while it is read; no text has this character
+_BLANK_LINES = re.compile(r"\n\s*\n")
+_MOST_RARE = 10**9
 _CHUNK = 1 << 16  # characters of documents that are given on at a time, at least
 
 
@@ -28,6 +32,9 @@ class Reading:
             reads the whole file.
         holdout: what measures the model: the ``tail``, parts ``spread`` over the corpus, ``none``
             of it, or the path of another text. None spreads, where the corpus is long enough.
+        encoding: of all texts, a name that Python knows; None is UTF-8, or what a mark says.
+        min_count: a character that the text to train on has less often is read as unknown.
+        skip_unreadable: leave out files that are no texts.
         unit: what a token is, see `chargen_ort.Vocabulary`.
         vocab_size: tokens in all, of word and bpe; None leaves it to `chargen_train.units`.
 
@@ -38,6 +45,9 @@ class Reading:
     documents: Literal["auto", "none", "lines", "blank", "files"] = "auto"
     column: str | None = None
     holdout: str | None = None
+    encoding: str | None = None
+    min_count: int = 1
+    skip_unreadable: bool = False
     unit: Unit = "char"
     vocab_size: int | None = None
 
@@ -63,6 +73,12 @@ class Reading:
         for name in ("column", "holdout"):
             if getattr(self, name) == "":
                 raise OptionError(f"--{name} is empty; give a name, or leave it out")
+        whole_number("min_count", self.min_count, 1, _MOST_RARE)
+        if self.encoding is not None and not check_encoding(self.encoding):
+            raise OptionError(
+                f"--encoding {printable(self.encoding, 60)!r} is no encoding of text that Python "
+                "knows; give a name such as cp1252, utf-16 or shift_jis"
+            )
 
     @property
     def holdout_kind(self) -> HoldoutKind:
@@ -79,37 +95,35 @@ class Reading:
 
 
 class Source:
-    """The text of a file as it is made into tokens, in pieces, once.
+    """The text of one file as it is made into tokens, in pieces, once.
 
     Lines stay as they are. Of other documents, each has the separator after it.
 
     Args:
         reader: of the file.
         reading: how it is read.
-        path: of the file, for messages.
+        name: of the file, for messages.
 
     Attributes:
         characters: code points of the file that were read.
-        given: characters that were given on.
+        in_lines: whether the text stays as it is, so that another one begins on a line of its own.
     """
 
-    def __init__(self, reader: TextReader, reading: Reading, path: Path) -> None:
-        self.characters = self.given = 0
+    def __init__(self, reader: TextReader, reading: Reading, name: str) -> None:
+        self.characters = 0
         self._reader, self._reading = reader, reading
+        self.in_lines = reading.column is None and reading.documents not in ("blank", "files")
         self._column: Column | None = None
         if reading.column is not None:
-            self._column = Column(self._pieces(), reading.column, str(path))
+            self._column = Column(self._pieces(), reading.column, name)
 
     def __iter__(self) -> Iterator[str]:
-        kind = self._reading.documents
         pieces = self._pieces()
         if self._column is not None:
-            pieces = _with_ends(self._column)
-        elif kind in ("blank", "files"):
-            pieces = _with_ends(cut_documents(pieces, kind))
-        for piece in pieces:
-            self.given += len(piece)
-            yield piece
+            return _with_ends(self._column)
+        if self._reading.documents == "blank":
+            return end_at_blank_lines(pieces)
+        return chain(pieces, (_END,)) if self._reading.documents == "files" else pieces
 
     def _pieces(self) -> Iterator[str]:
         for piece in self._reader:
@@ -122,6 +136,21 @@ class Source:
         missing = self._column.missing if self._column is not None else 0
         left_out = (f"left out {missing:,} lines that are too short to have the column",)
         return (*self._reader.notes, *(left_out if missing else ()))
+
+
+def end_at_blank_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """A text with `_END` in place of blank lines and what ends the line before, and at its end.
+
+    The documents are those of `chargen_ort.documents.cut_documents`, which holds each as a whole.
+    """
+    held = "\n\n"  # white space whose meaning depends on what follows; at first a blank line
+    for piece in pieces:
+        text = held + piece
+        kept = text.rstrip()
+        held = text[len(kept) :]
+        yield _BLANK_LINES.sub(_END, kept)
+    # of what is left, only what stands on the last line of text belongs to it
+    yield held.split("\n")[0] + _END
 
 
 def _with_ends(documents: Iterable[str]) -> Iterator[str]:

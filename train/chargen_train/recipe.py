@@ -29,6 +29,8 @@ class Recipe:
             from anywhere, each from a zero state.
         teachers: models that are trained one after the other before the one that is kept, which
             then learns from them; see `chargen_train.distillation`.
+        ngram_share: of the loss, at first: what an n-gram predicts, instead of the text; it falls
+            to 0 while a model is trained. See `chargen_train.ngram_targets`.
         reset: probability that a row's carried state is set to zero before a window, so that the
             model also learns to begin a text.
         steps, epochs, minutes: how long, exactly one of them.
@@ -51,6 +53,7 @@ class Recipe:
     windows: Literal["stateful", "random"] = "stateful"
     reset: float = 0.15  # every text that a user begins starts from a zero state
     teachers: int = 0
+    ngram_share: float = 0.0
     steps: int | None = None
     epochs: float | None = None
     minutes: float | None = None
@@ -85,6 +88,7 @@ class Overrides(TypedDict, total=False):
     windows: Literal["stateful", "random"] | None
     reset: float | None
     teachers: int | None
+    ngram_share: float | None
     steps: int | None
     epochs: float | None
     minutes: float | None
@@ -105,11 +109,14 @@ LIMITS: dict[str, tuple[float, float]] = {
     "average": (0.0, 0.99999),
     "reset": (0.0, 1.0),
     "teachers": (0, 32),
+    "ngram_share": (0.0, 1.0),
     "steps": (1, 10**9),
     "epochs": (1e-3, 1e6),
     "minutes": (0.01, 100_000.0),
     "seed": (0, 2**63 - 1),
 }
+
+LENGTHS = ("steps", "epochs", "minutes")
 
 LESSON = Recipe(
     hidden_size=32,
@@ -176,6 +183,9 @@ _TAUGHT = (500_000, 5_000_000)  # characters; measured at a million, and memory 
 _TAUGHT_DROPOUT = 0.05  # soft targets leave little to be learnt by heart
 _EPOCHS_A_TEACHER = 7.5  # enough for a good one
 _MAX_TEACHERS = 8
+# characters of a text whose counts teach, and tokens: of fewer there is nothing to count, of more
+# characters the counts teach nothing that the text does not, of more tokens too few are kept
+_COUNTS_TEACH = (2_000, 2_000_000), 512
 # windows of documents have their mean length, but at least so many steps, as many small steps win;
 # where steps bound the run they stay as they are, else its text would be read less often
 _SHORTEST = 16
@@ -221,8 +231,8 @@ def choose_recipe(
     preset: str | None = None,
     measure_speed: Callable[[Recipe], float] = typical_speed,
     documents: int = 0,
+    vocab_size: int = 64,
     tokens: int | None = None,
-    vocab_size: int = 0,
     **overrides: Unpack[Overrides],
 ) -> Recipe:
     """The recipe for a corpus and a time.
@@ -235,8 +245,8 @@ def choose_recipe(
         preset: a name in `PRESETS`.
         measure_speed: gives the characters a second that are trained here; called if it matters.
         documents: how many the characters are of; 0 is running text.
-        tokens: that the characters are; None is one each.
         vocab_size: how many different tokens there are.
+        tokens: that the characters are; None is one each.
         overrides: fields of `Recipe` that are fixed; None leaves one to the recipe.
 
     Raises:
@@ -247,10 +257,11 @@ def choose_recipe(
     recipe = PRESETS[preset] if preset else next(r for size, r in _BY_SIZE if characters <= size)
     given = given_settings(overrides)
     tokens = characters if tokens is None else tokens
+    counted, most = _COUNTS_TEACH
+    if not preset and counted[0] < characters <= counted[1] and vocab_size <= most:
+        recipe = replace(recipe, ngram_share=1.0)
     if vocab_size > _MANY_TOKENS and tokens < characters and not preset:
         recipe = replace(recipe, embedding_dim=max(recipe.embedding_dim, _WIDE_EMBEDDING))
-    if documents and given.get("teachers"):
-        raise OptionError("teachers are for running text; leave them out, or --documents none")
     if documents and recipe.steps is None:
         time = min(recipe.seq_length, max(_SHORTEST, tokens // documents))
         # of short windows twice as many: as good after 15 seconds, and more characters a second
@@ -270,6 +281,15 @@ def choose_recipe(
     return replace(recipe, **(suitable | given))
 
 
+def describe_length(recipe: Recipe) -> str:
+    """How long a run is, in words."""
+    if recipe.minutes is not None:
+        return f"{recipe.minutes:g} min"
+    if recipe.epochs is not None:
+        return f"{recipe.epochs:g} epochs"
+    return f"{recipe.steps:,} steps"
+
+
 def given_settings(overrides: Overrides) -> dict[str, Any]:
     """The overrides that are given, by name; those that are None are left to the recipe."""
     return {name: value for name, value in overrides.items() if value is not None}
@@ -281,11 +301,11 @@ def _replace(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     if unknown:
         raise OptionError(f"no such setting: {', '.join(sorted(unknown))}")
     # the recipe's own length is of one kind, and the user's may be of another
-    lengths = given.keys() & {"steps", "epochs", "minutes"}
+    lengths = given.keys() & set(LENGTHS)
     if len(lengths) > 1:
         raise OptionError(f"give only one of {' and '.join(sorted(lengths))}")
     if lengths:
-        given = {"steps": None, "epochs": None, "minutes": None} | given
+        given = dict.fromkeys(LENGTHS) | given
     return replace(recipe, **given)
 
 

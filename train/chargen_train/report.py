@@ -191,10 +191,11 @@ def _samples(metrics: Sequence[Json]) -> str:
         )
         measured = f", {line['bits_per_char']:.3f} bits/char" if "bits_per_char" in line else ""
         phase = f", {escape(_phase(line))}" if _phase(line) else ""
+        whole = f"part {line['part']}" if "part" in line else "the run"
         is_open = " open" if line in (lines[-1], lines[0]) else ""
         parts.append(
             f"<details{is_open}><summary>step {line['step']:,} "
-            f'<span class="soft">({line["fraction"]:.0%} of the run{measured}{phase})</span>'
+            f'<span class="soft">({line["fraction"]:.0%} of {whole}{measured}{phase})</span>'
             f"</summary>"
             f'<div class="samples">{columns}</div></details>'
         )

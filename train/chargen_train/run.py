@@ -7,42 +7,35 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from chargen_ort.checks import printable
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import Base, Training
+from chargen_ort.records import Base
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import autocast, load_random, random_state
-from chargen_train.distillation import SoftTargets, describe_phase, phase_end
+from chargen_train.distillation import SOFT_SHARE, SoftTargets, describe_phase, phase_end
+from chargen_train.earlier import Earlier
 from chargen_train.evaluate import (
-    Losses,
     mean_loss,
-    measure_losses,
     sample_texts,
 )
 from chargen_train.events import (
     SAMPLE_TEMPERATURES,
     Evaluation,
     Progress,
-    TrainedModel,
 )
-from chargen_train.history import describe_corpus, describe_losses
-from chargen_train.learner import Best, Learner, scheduled_rate
+from chargen_train.learner import Best, Learner, Teaching, scheduled_rate
 from chargen_train.model import CharGRU, initialise
+from chargen_train.ngram_targets import NGramTargets
 from chargen_train.planning import (
     EVALUATION_SHARE,
-    MAX_VALIDATION,
     SAMPLE_LENGTH,
     Plan,
     evaluation_count,
 )
 from chargen_train.recipe import Recipe
+from chargen_train.team import Team
 from chargen_train.windows import batches_of
-
-_WORSE = 0.05  # nats: a last loss so far above the best is worth a word
-_FEW_STEPS = 50  # in fewer a model learns next to nothing
 
 State = dict[str, Any]  # of a run or a part of it: numbers, tensors, and lists and dicts of them
 
@@ -57,6 +50,7 @@ class Counters:
         validation: mean loss when the averaged weights were last measured, nats a character; None
             before the first evaluation.
         measured_step: the step when the weights were last measured; None before.
+        processes: that took part, at most at once.
     """
 
     step: int = 0
@@ -64,6 +58,7 @@ class Counters:
     loss: float = math.nan
     validation: float | None = None
     measured_step: int | None = None
+    processes: int = 1
 
 
 def build_model(corpus: Corpus, recipe: Recipe) -> CharGRU:
@@ -95,6 +90,8 @@ class Run:
         corpus, recipe, plan: what is done.
         clock: gives seconds.
         base: that the model's weights were taken from.
+        earlier: what the run had done when it was given more time; that of its recipe comes after.
+        team: the processes that take part; the clock is that of the leader.
     """
 
     def __init__(
@@ -105,18 +102,23 @@ class Run:
         plan: Plan,
         clock: Callable[[], float] = time.monotonic,
         base: Base | None = None,
+        earlier: Earlier = Earlier(),  # noqa: B008 - frozen
+        team: Team = Team(),  # noqa: B008 - frozen
     ) -> None:
         self.corpus = corpus
         self.recipe = recipe
         self.plan = plan
         self.base = base
+        self.earlier = earlier
+        self.team = team
         self.device = torch.device(plan.device)
         self.windows = batches_of(corpus.training, recipe, self.device)
-        self.counters = Counters()
-        self.learner = Learner(model, recipe)
+        self.counters = Counters(processes=team.processes)
+        self.learner = Learner(model, recipe, team)
         self.teachers: list[CharGRU] = []
         self.best = Best()
         self.soft_targets: SoftTargets | None = None
+        self.ngram_targets: NGramTargets | None = None
         measuring = corpus.validation
         if not len(measuring):
             measuring = corpus.training.head(plan.measured)
@@ -136,7 +138,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Used up since the first step, by the clock of this moment."""
+        """Used up of the recipe's time, by the clock of this moment."""
         return self._clock() - self.begun
 
     def start(self, begun: float, used: float | None, export_seconds: float = 0.0) -> None:
@@ -144,10 +146,11 @@ class Run:
 
         Args:
             begun: when the work as a whole began; what it took until now is part of the minutes.
-            used: seconds that the steps of a resumed run had used up; None is a new run.
+            used: seconds that the steps of a resumed run had used up; None where none was taken.
             export_seconds: that are left for the export when `finish` must have ended.
         """
-        self._now = self.started = self._clock()
+        self._now = self.started = self.team.agree(self._clock())
+        begun = self.team.agree(begun)
         self.started_step = self.step
         self.begun = self.started if used is None else begun - used
         if self.recipe.minutes is None:
@@ -162,8 +165,8 @@ class Run:
 
         Every run takes at least one step, so that there is something to export.
         """
-        self._now = self._clock()
-        return self.step > 0 and self.fraction() >= 1
+        self._now = self.team.agree(self._clock())
+        return self.step > self.earlier.steps and self.fraction() >= 1
 
     def prepare(self) -> bool:
         """Do a piece of what must come before the next step; returns whether nothing is left.
@@ -181,15 +184,21 @@ class Run:
                 self._measure()
             self.teachers.append(self.learner.average.eval())
             model = build_model(self.corpus, self.recipe).to(self.device)
-            self.learner = Learner(model, self.recipe)
+            self.learner = Learner(model, self.recipe, self.team)
         if self.teachers and len(self.teachers) == self.recipe.teachers:
             if self.soft_targets is None:
-                self.soft_targets = SoftTargets(
-                    self.teachers, self.corpus.training[:], self.plan.bf16
-                )
+                self.soft_targets = SoftTargets(self.teachers, self.corpus.training, self.plan.bf16)
             if not self.soft_targets.ready:
                 self.soft_targets.prepare()
                 return False
+        elif self.recipe.ngram_share and not self.earlier.parts:
+            if self.ngram_targets is None:
+                vocab_size = len(self.corpus.vocabulary)
+                self.ngram_targets = NGramTargets(self.corpus.training, vocab_size)
+            if not self.ngram_targets.ready:
+                self.ngram_targets.prepare()
+                if not self.ngram_targets.ready:
+                    return False
         if self.learner.steps == 0:
             self.learner.begun = self.fraction()
         return True
@@ -208,6 +217,7 @@ class Run:
     def load(self, state: State) -> None:
         """Go on where `state` was taken, which is of the same text and recipe."""
         self.counters = Counters(**state["counters"])
+        self.counters.processes = max(self.counters.processes, self.team.processes)
         self.windows.load(state["windows"])
         self.learner.load(state["learner"])
         for weights in state["teachers"]:
@@ -217,9 +227,9 @@ class Run:
         load_random(state["random"], self.device)
 
     def fraction(self) -> float:
-        """How much of the run is done: by steps, or by the clock as this turn has read it."""
+        """How much of the recipe's time is used up: in steps, or by what this turn's clock said."""
         if self.steps is not None:
-            return self.step / self.steps
+            return (self.step - self.earlier.steps) / self.steps
         assert self.recipe.minutes is not None
         available = self.recipe.minutes * 60 - self.plan.reserve
         return (self._now - self.begun) / max(0.1, available)  # a reserve may leave nothing
@@ -237,11 +247,25 @@ class Run:
             TrainingError: the loss or the gradient is not finite; no weight was changed.
         """
         batch = self.windows.next()
-        self.learning_rate = scheduled_rate(self.recipe, self._phase_fraction())
+        if self.team.processes > 1:
+            batch = batch.part(self.team.rows(self.recipe.batch_size))
+        fraction = self._phase_fraction()
+        self.learning_rate = scheduled_rate(self.recipe, fraction)
         self.counters.loss = self.learner.take_step(
-            batch, self.learning_rate, self.soft_targets, self.plan.bf16, self.step
+            batch, self.learning_rate, self._teaching(fraction), self.plan.bf16, self.step
         )
         self.counters.step += 1
+
+    def _teaching(self, fraction: float) -> Teaching | None:
+        """What the model being trained learns from besides the text, at a fraction of its time.
+
+        What an n-gram knows it soon knows better: so the n-gram's share falls to nothing.
+        """
+        if self.soft_targets is not None:
+            return Teaching(self.soft_targets, SOFT_SHARE)
+        if self.ngram_targets is not None and fraction < 1:
+            return Teaching(self.ngram_targets, self.recipe.ngram_share * (1 - fraction))
+        return None
 
     def evaluation_due(self) -> bool:
         """Whether it is time to measure and to sample.
@@ -255,7 +279,8 @@ class Run:
             return True
         # the next one is expected to take as long as the last
         expected = sum(self._measuring) + self._measuring[-1]
-        return expected <= EVALUATION_SHARE * (self._now - self.started)
+        is_due = expected <= EVALUATION_SHARE * (self._now - self.started)
+        return self.team.agree(is_due) > 0
 
     def evaluate(self) -> Evaluation:
         """Measure the averaged weights, and keep them if they are the best so far."""
@@ -267,6 +292,8 @@ class Run:
         ]
         start = choose_separator(self.corpus)
         vocabulary = self.corpus.vocabulary
+        if not self.team.leads:
+            return Evaluation(loss, {})
         texts = sample_texts(self.learner.average, vocabulary, start, SAMPLE_LENGTH, options)
         self._measuring.append(self._clock() - begun)
         return Evaluation(loss, dict(zip(SAMPLE_TEMPERATURES, texts, strict=True)))
@@ -288,7 +315,8 @@ class Run:
         """
         # the averaged weights, as they vary less from step to step and predict better
         with autocast(self.device, self.plan.bf16):
-            loss = mean_loss(self.learner.average, self._measured)
+            loss = mean_loss(self.learner.average, self._measured) if self.team.leads else 0.0
+        loss = self.team.agree(loss)
         self.best.offer(self.learner.average, loss, self.step)
         self.counters.validation, self.counters.measured_step = loss, self.step
         return loss if len(self.corpus.validation) else None
@@ -312,80 +340,21 @@ class Run:
             best=self.best.loss if held_out else None,
             best_step=self.best.step,
             chars_per_second=tokens / per_character / max(1e-9, now - self.started),
-            seconds=now - self.begun,
+            seconds=self.earlier.seconds + now - self.begun,
             seconds_left=(now - self.begun) * (1 - fraction) / max(1e-9, fraction),
             learning_rate=self.learning_rate,
             evaluation=evaluation,
             phase=describe_phase(self.recipe, len(self.teachers)),
         )
 
-    def finish(self) -> TrainedModel:
-        """The best weights, measured in float32 on the held-out part as far as time allows."""
-        best = (
-            copy.deepcopy(self.best.model or self.learner.average).to("cpu", torch.float32).eval()
-        )
-        losses = None
-        if len(self.corpus.validation):
-            passages = self.corpus.validation.passages().head(MAX_VALIDATION)
-            losses = measure_losses(best, passages, self._time_is_up)
-        notes = self._notes()
-        return TrainedModel(best, _summary(self, losses, notes), notes)
+    @property
+    def now(self) -> float:
+        """What the clock said in this turn."""
+        return self._now
 
-    def _time_is_up(self) -> bool:
+    def time_is_up(self) -> bool:
+        """Whether nothing but the export has time left."""
         return self.deadline is not None and self._clock() >= self.deadline
-
-    def _notes(self) -> tuple[str, ...]:
-        """What went badly, in sentences."""
-        notes = list(self.corpus.warnings)
-        read = self.step / self.windows.per_epoch
-        if self.step < _FEW_STEPS or read < 1:
-            steps = "1 step" if self.step == 1 else f"{self.step:,} steps"
-            cure = "more --epochs"
-            if self.recipe.minutes is not None:
-                cure = "more --minutes, a smaller --hidden-size, or a less busy machine"
-            notes.append(
-                f"training took only {steps} and read the corpus {read:.2g} times, too little to "
-                f"learn much; give it {cure}"
-            )
-        best, last = self.best, self.counters.validation
-        if best.loss is not None and last is not None:
-            exported = f"the weights of step {best.step:,} are exported"
-            if best.step <= self.step - self.learner.steps:
-                notes.append(
-                    f"{exported}, those of a teacher: in its time the model that was trained after "
-                    "it did not become better"
-                )
-            elif last > best.loss + _WORSE:
-                notes.append(
-                    f"{exported}, whose loss was {best.loss:.4f} nats a character; that of "
-                    f"the last step was {last:.4f}"
-                )
-        return tuple(notes)
-
-
-def _summary(run: Run, losses: Losses | None, notes: tuple[str, ...]) -> Training:
-    recipe = run.recipe
-    settings = {k: v for k, v in asdict(recipe).items() if v is not None}
-    del settings["device"], settings["seed"]
-    if run.corpus.reading.column is not None:
-        settings["column"] = printable(run.corpus.reading.column)
-    validation, quantiles = None, None
-    if losses is not None:
-        validation, quantiles = describe_losses(run.corpus, losses)
-    return replace(
-        describe_corpus(run.corpus),
-        validation=validation,
-        base=run.base,
-        score_quantiles=quantiles,
-        steps=run.step,
-        exported_step=run.step if run.best.model is None else run.best.step,
-        epochs=run.step / run.windows.per_epoch,
-        device=run.device.type,
-        seed=recipe.seed,
-        notes=notes,
-        settings=settings,
-        versions={"torch": torch.__version__, "numpy": np.__version__},
-    )
 
 
 def _steps(recipe: Recipe, per_epoch: float) -> int | None:

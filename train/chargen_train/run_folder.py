@@ -1,8 +1,9 @@
 """The run folder: what a training run leaves beside its artifact.
 
 `config.json` holds the settings and, in the end, the results; `metrics.jsonl` one JSON object a
-line; `checkpoint.pt` and `checkpoint.previous.pt` what is needed to go on. While a run uses the
-folder, it holds the lock of `run.lock` there.
+line; `checkpoint.pt` and `checkpoint.previous.pt` what is needed to go on; `corpus.ids` the tokens
+of a large corpus, until the run is finished. While a run uses the folder, it holds the lock of
+`run.lock` there.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from chargen_ort.artifact import Artifact
 from chargen_ort.errors import OptionError
 from chargen_train.checkpoint import Checkpoint, is_checkpoint, previous_of
 from chargen_train.corpus import Corpus
+from chargen_train.earlier import Earlier, recorded_settings
 from chargen_train.evaluate import bits_per_char
 from chargen_train.events import Observer, Progress
 from chargen_train.files import as_option_error, write_atomically
@@ -47,7 +49,8 @@ class RunFolder:
         self.artifact = artifact
         self.path = artifact.with_name(artifact.name.removesuffix(".onnx") + ".run")
         self._losses: list[float] = []
-        self._recorded = 0.0  # fraction of the run at the last line
+        self._recorded = 0.0  # fraction of the run, or of its part, at the last line
+        self._part = 1  # of a run that was given more time, the second, and so on
         self._lock: FolderLock | None = None
 
     @property
@@ -66,6 +69,11 @@ class RunFolder:
         return self.path / "checkpoint.pt"
 
     @property
+    def ids(self) -> Path:
+        """The tokens of a large corpus, while the run is not finished; see `TokenStore`."""
+        return self.path / "corpus.ids"
+
+    @property
     def report(self) -> Path:
         """The page for people."""
         return self.path / "report.html"
@@ -74,7 +82,7 @@ class RunFolder:
     def files(self) -> tuple[Path, ...]:
         """All files that a run writes here."""
         saved = self.checkpoint, previous_of(self.checkpoint)
-        return self.config, self.metrics, self.report, *saved
+        return self.config, self.metrics, self.report, self.ids, *saved
 
     @property
     def unfinished(self) -> bool:
@@ -90,6 +98,14 @@ class RunFolder:
         if not config.get("finished") or not isinstance(corpus, dict):
             return None
         return str(corpus.get("name")), str(corpus.get("sha256"))
+
+    @property
+    def trained_steps(self) -> int | None:
+        """The steps of the run here if its training has ended; None if it has not."""
+        config = self.read_config()
+        facts = config.get("training") if config.get("finished") else config.get("trained")
+        steps = facts.get("steps") if isinstance(facts, dict) else None
+        return steps if type(steps) is int else None
 
     def refuse_foreign(self) -> None:
         """Refuse a folder with files in it that are no run's, as a run would remove some of them.
@@ -153,7 +169,7 @@ class RunFolder:
             OptionError: the folder cannot be written.
         """
         note = self._set_aside()
-        for old in (self.metrics, self.report, self.checkpoint, previous_of(self.checkpoint)):
+        for old in self.files[1:]:
             with contextlib.suppress(OSError):
                 old.unlink()
         self._write_config(self._describe(corpus, recipe))
@@ -165,11 +181,13 @@ class RunFolder:
         Raises:
             OptionError: the folder cannot be written.
         """
-        self._write_config(self._describe(corpus, checkpoint.recipe))
+        earlier = checkpoint.earlier
+        self._write_config(self._describe(corpus, checkpoint.recipe, earlier))
         kept = [line for line in self.read_metrics() if line["step"] <= checkpoint.step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(self.metrics, text.encode())
-        self._recorded = kept[-1]["fraction"] if kept else 0.0
+        here = [line["fraction"] for line in kept if line["step"] > earlier.steps]
+        self._recorded, self._part = here[-1] if here else 0.0, earlier.parts + 1
 
     def record(self, progress: Progress) -> bool:
         """Add a line to the metrics if one is due; returns whether.
@@ -191,6 +209,8 @@ class RunFolder:
         }
         if progress.phase:
             line["phase"] = progress.phase
+        if self._part > 1:
+            line["part"] = self._part
         if evaluation is not None:
             if evaluation.validation is not None:
                 line["validation"] = evaluation.validation
@@ -214,6 +234,16 @@ class RunFolder:
             "artifact_bytes": len(artifact.data),
         }
         self._write_config(self.read_config() | {"finished": True} | results)
+        with contextlib.suppress(OSError):  # as large as the corpus, and quickly made again
+            self.ids.unlink()
+
+    def note_trained(self, steps: int) -> None:
+        """Note that the training has ended after so many steps; there is no artifact yet.
+
+        Raises:
+            OptionError: the folder cannot be written.
+        """
+        self._write_config(self.read_config() | {"trained": {"steps": steps}})
 
     def read_config(self) -> dict[str, Any]:
         """What `config.json` holds; empty if it is missing or not a JSON object."""
@@ -237,7 +267,12 @@ class RunFolder:
                         lines.append(line)
         return lines
 
-    def _describe(self, corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
+    def _describe(
+        self,
+        corpus: Corpus,
+        recipe: Recipe,
+        earlier: Earlier = Earlier(),  # noqa: B008 - frozen
+    ) -> dict[str, Any]:
         text = corpus.in_characters
         return {
             "chargen": __version__,
@@ -246,6 +281,7 @@ class RunFolder:
             "corpus": {
                 "name": corpus.name,
                 "sha256": corpus.sha256,
+                "files": [asdict(each) for each in corpus.sources],
                 "characters": len(corpus),
                 "training_characters": corpus.training.characters,
                 "held_out_characters": corpus.validation.characters,
@@ -253,9 +289,9 @@ class RunFolder:
                 "reading": asdict(corpus.reading),
                 "vocabulary": text.vocabulary.characters,
                 "begins": text.beginning(200),
-                "counts": text.counts().tolist(),
+                "counts": text.counts.tolist(),
             },
-            "settings": asdict(recipe),
+            "settings": recorded_settings(recipe, earlier),
             "versions": {"torch": torch.__version__, "numpy": np.__version__},
         }
 
@@ -341,6 +377,8 @@ def _is_line(value: object) -> bool:
     if not all(type(number) in (int, float) for number in numbers):
         return False
     if not isinstance(value.get("phase", ""), str) or not 0 <= value["fraction"] <= 1:
+        return False
+    if type(value.get("part", 1)) is not int:
         return False
     samples = value.get("samples", {})
     if not isinstance(samples, dict) or not all(isinstance(v, str) for v in samples.values()):

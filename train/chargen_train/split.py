@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen_train.ids import Tokens as Tokens
+from chargen_train.ids import give_back
+
 HELD_OUT = 0.1  # of the documents, or of the characters of running text
 BLOCKS = 20  # that running text is held out in
 WINDOW = 256  # characters, each window from a zero state: the protocol P1
 _AREA = 1 << 14  # tokens, padding included, that are read side by side
 _HASHED = 1 << 20  # tokens of a document at most that its hash is of, and of some at a time
 
-Tokens = NDArray[np.unsignedinteger]
 Ranges = NDArray[np.int64]  # [ranges, 2], where each begins and ends
 
 
@@ -114,11 +116,12 @@ class Part:
         return cls(tokens, np.array([[0, len(tokens)]]))
 
     @cached_property
-    def _edges(self) -> NDArray[np.int64]:
+    def edges(self) -> NDArray[np.int64]:
+        """Where in the part each range begins, and its end, ``[ranges + 1]``."""
         return np.concatenate([[0], np.cumsum(self.ranges[:, 1] - self.ranges[:, 0])])
 
     def __len__(self) -> int:
-        return int(self._edges[-1])
+        return int(self.edges[-1])
 
     @cached_property
     def width(self) -> int:
@@ -135,10 +138,10 @@ class Part:
 
     def head(self, length: int) -> "Part":
         """Its first tokens, and the rest of the document in which they end."""
-        count = int(np.searchsorted(self._edges, length))
+        count = int(np.searchsorted(self.edges, length))
         ranges = self.ranges[: max(1, count)].copy()
         if not self.documents:
-            over = max(0, int(self._edges[len(ranges)]) - length)
+            over = max(0, int(self.edges[len(ranges)]) - length)
             ranges[-1, 1] -= over
         return Part(self.tokens, ranges, self.documents, self.widths)
 
@@ -146,20 +149,39 @@ class Part:
         begin, end, _ = part.indices(len(self))
         if begin >= end:
             return self.tokens[:0]
-        first = int(np.searchsorted(self._edges, begin, side="right")) - 1
-        if end <= self._edges[first + 1]:
-            shift = int(self.ranges[first, 0] - self._edges[first])
+        first = int(np.searchsorted(self.edges, begin, side="right")) - 1
+        if end <= self.edges[first + 1]:
+            shift = int(self.ranges[first, 0] - self.edges[first])
             return self.tokens[begin + shift : end + shift]  # a view
         return self.take(np.arange(begin, end))
 
     def take(self, places: NDArray[np.int64]) -> Tokens:
         """The tokens at any places of it, in the shape of `places`; they wrap around."""
         places = places % len(self)
-        shift = self.ranges[:, 0] - self._edges[:-1]
-        return self.tokens[places + shift[np.searchsorted(self._edges, places, side="right") - 1]]
+        shift = self.ranges[:, 0] - self.edges[:-1]
+        return self.tokens[places + shift[np.searchsorted(self.edges, places, side="right") - 1]]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)
+
+    def measured(self, predicted: int) -> "Part":
+        """A part of its own, with the tokens of about so many predictions of its `passages` alone.
+
+        Those are the same as far as they go. The tokens are copied, in their order.
+        """
+        ranges = self.ranges
+        if self.documents:
+            count = int(np.searchsorted(self.edges, predicted, side="left"))
+            ranges = ranges[: max(1, count)]
+        else:
+            each = 1 + WINDOW * (1 + predicted // (WINDOW * len(ranges)))
+            ranges = np.stack([ranges[:, 0], np.minimum(ranges[:, 1], ranges[:, 0] + each)], axis=1)
+        before = int(self.documents)  # the end token that is read before each
+        parts = [self.tokens[begin - before : end] for begin, end in ranges.tolist()]
+        ends = np.cumsum([len(part) for part in parts])
+        begins = ends - (ranges[:, 1] - ranges[:, 0])
+        moved = np.stack([begins, ends], axis=1)
+        return Part(np.concatenate(parts), moved, self.documents, self.widths)
 
     def passages(self, window: int = WINDOW) -> Passages:
         """Its documents; or the windows of its ranges, the first of each range before the others.
@@ -246,6 +268,7 @@ def hash_ranges(tokens: Tokens, ranges: Ranges, characters: str) -> NDArray[np.u
         sizes = ranges[begin:end, 1] - ranges[begin:end, 0]
         hashes[begin:end] = _mixed(own + sizes.astype(np.uint64))
         begin = end
+        give_back(tokens)
     return hashes
 
 

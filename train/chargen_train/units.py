@@ -6,9 +6,10 @@ edge of a part: so all units train on the same text and are measured by the same
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,11 @@ from chargen_ort.errors import OptionError
 from chargen_ort.pieces import split_runs
 from chargen_ort.records import MAX_TOKENS
 from chargen_ort.vocabulary import BYTES, Unit, Vocabulary
-from chargen_train.corpus import Corpus
+from chargen_train.collecting import Tell
+from chargen_train.corpus import Corpus, load_corpus
 from chargen_train.cutting import document_ranges
+from chargen_train.ids import TokenStore, give_back, in_pieces
+from chargen_train.reading import Reading
 from chargen_train.split import Part, Ranges
 
 _LEARNT = 1 << 25  # characters that words and pieces are learnt from at most, spread over the text
@@ -27,6 +31,34 @@ _PIECES = {"bpe": (512, 256), "word": (4096, 2048)}  # tokens by default, and pi
 _FEWEST_WORDS = 5  # times that a word stands in the text: fewer teach its embedding nothing …
 _FEWEST_PAIRS = 2  # … and of a pair that is joined
 _SPACES = 0.02  # share of the characters below which a text has no words to speak of
+
+
+def load_in_unit(
+    paths: Path | Sequence[Path],
+    reading: Reading,
+    store: TokenStore | None = None,
+    known: Vocabulary | None = None,
+    tell: Tell = lambda read, size: None,
+) -> Corpus:
+    """The corpus in the unit that it is read in; its pieces are those of `known`, or learnt.
+
+    Args:
+        paths, store, tell: see `load_corpus`; the store takes the characters.
+        reading: how the files are read, and the unit.
+        known: whose characters, policy and pieces the vocabulary has.
+
+    Raises:
+        CorpusError, OptionError: see `load_corpus` and `in_unit`.
+    """
+    corpus = load_corpus(paths, reading, store, characters_of(known), tell)
+    return in_unit(corpus, reading.unit, reading.vocab_size, known)
+
+
+def characters_of(vocabulary: Vocabulary | None) -> Vocabulary | None:
+    """A vocabulary without its pieces; None of bytes, which leave the characters open."""
+    if vocabulary is None or vocabulary.unit == "byte":
+        return None
+    return Vocabulary(vocabulary.characters, vocabulary.unknown, vocabulary.replacement)
 
 
 def in_unit(
@@ -50,8 +82,9 @@ def in_unit(
     own, warnings = corpus.vocabulary, corpus.warnings
     if unit == "byte":
         vocabulary = Vocabulary(BYTES, end=own.end, unit="byte")
-    elif known is not None:
-        vocabulary = widened(replace(known, end=own.end), own.characters)
+    elif known is not None and known.unit == unit:
+        vocabulary = replace(known, end=own.end, unknown=own.unknown, replacement=own.replacement)
+        vocabulary = widened(vocabulary, own.characters)
     else:
         size = _checked_size(corpus, unit, vocab_size)
         learn = _learn_words if unit == "word" else _learn_pieces
@@ -77,18 +110,20 @@ def widened(vocabulary: Vocabulary, characters: str) -> Vocabulary:
 
 
 def encoded(corpus: Corpus, vocabulary: Vocabulary) -> Corpus:
-    """A corpus of characters with the tokens of another vocabulary, whose characters it has.
+    """A corpus of characters with the tokens of another vocabulary, and its policy for others.
 
-    Hardly more is held than the tokens, of the smallest type that fits.
+    Hardly more is held than the tokens, of the smallest type that fits, in memory.
     """
     data, dtype = bytearray(), np.min_scalar_type(len(vocabulary) - 1)  # grows in place
     edges: list[int] = []
+    counts = np.zeros(len(vocabulary), dtype=np.int64)
     pieces = _encoded_documents if corpus.vocabulary.end else _encoded_parts
     for piece in pieces(corpus, vocabulary):
         if piece is None:
             edges.append(len(data) // dtype.itemsize)
         else:
             data += piece.astype(dtype).data
+            counts += np.bincount(piece, minlength=len(counts))
     tokens: NDArray[np.unsignedinteger] = np.frombuffer(data, dtype)
     place = _places(corpus, vocabulary, tokens, edges)
     sizes = vocabulary.sizes.copy()
@@ -104,6 +139,7 @@ def encoded(corpus: Corpus, vocabulary: Vocabulary) -> Corpus:
         tokens=tokens,
         training=moved(corpus.training),
         validation=moved(corpus.validation),
+        counts=counts,
         spelled=corpus,
     )
 
@@ -144,9 +180,10 @@ def _encoded_parts(corpus: Corpus, vocabulary: Vocabulary) -> Iterator[NDArray[n
         held = ""
         for at in range(begin, end, _CHUNK):
             text = held + own.decode(corpus.tokens[at : min(at + _CHUNK, end)])
-            tokens, held = vocabulary.encode_open(text, "error")
+            tokens, held = vocabulary.encode_open(text)
             yield tokens
-        yield vocabulary.encode(held, "error")
+            give_back(corpus.tokens)
+        yield vocabulary.encode(held)
     yield None
 
 
@@ -155,9 +192,9 @@ def _encoded_documents(
 ) -> Iterator[NDArray[np.int64] | None]:
     """The tokens of documents, with the end token before the first and after each."""
     end, held = np.array([vocabulary.end_token]), ""
-    for at in range(0, len(corpus.tokens), _CHUNK):
-        *whole, held = (held + _with_ends(corpus, corpus.tokens[at : at + _CHUNK])).split("\0")
-        parts = [each for text in whole for each in (vocabulary.encode(text, "error"), end)]
+    for _, piece in in_pieces(corpus.tokens, _CHUNK):
+        *whole, held = (held + _with_ends(corpus, piece)).split("\0")
+        parts = [each for text in whole for each in (vocabulary.encode(text), end)]
         yield np.concatenate(parts) if parts else end[:0]
 
 
@@ -173,10 +210,11 @@ def _learning_text(corpus: Corpus) -> Iterator[str]:
     step = max(_CHUNK, len(part) // (_LEARNT // _CHUNK))
     for begin in range(0, len(part), step):
         yield from _with_ends(corpus, part[begin : begin + _CHUNK]).split("\0")
+        give_back(part.tokens)
 
 
 def _share_of_spaces(corpus: Corpus) -> float:
-    counts = corpus.counts()
+    counts = corpus.counts
     place = corpus.vocabulary.characters.find(" ")
     return float(counts[place] / counts.sum()) if place >= 0 else 0.0
 

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from chargen_ort.errors import OptionError
 from chargen_train.evaluate import as_tensor
+from chargen_train.ids import give_back
 from chargen_train.recipe import Recipe
 from chargen_train.split import Part, Tokens
+
+_GIVEN_BACK = 32  # batches: of each row the system may have read 64 kB around what was asked for
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,29 @@ class Batch:
     Attributes:
         token, target: int64 ``[batch, time]``; a target of -100 is not learnt from.
         keep: ``[batch, 1, 1]``, 0 where a row begins anew, else 1.
-        starts: where in the text each row's window begins, ``[batch]``.
+        places: where in the part each target stands, ``[batch, time]``.
         begins: bool ``[batch, time]``, where a document begins; None is nowhere.
+        predicted: targets that are learnt from in the rows of all processes; 0 where one has them
+            all.
     """
 
     token: Tensor
     target: Tensor
     keep: Tensor
-    starts: NDArray[np.int64]
+    places: NDArray[np.int64]
     begins: Tensor | None = None
+    predicted: int = 0
+
+    def part(self, rows: slice) -> "Batch":
+        """Some of its rows."""
+        return Batch(
+            self.token[rows],
+            self.target[rows],
+            self.keep[rows],
+            self.places[rows],
+            None if self.begins is None else self.begins[rows],
+            int((self.target != -100).sum()),
+        )
 
 
 class BatchSource(Protocol):
@@ -79,7 +96,7 @@ class Windows:
         # one window less than would fit, where that leaves any, gives the offset room to move
         fitting = (len(tokens) - 1) // (self._batch * self._time)
         self._per_pass = max(1, fitting - 1)
-        self._index = 0
+        self._index = self._read = 0
         self._offset = 0  # where this pass begins
 
     @property
@@ -133,10 +150,20 @@ class Windows:
         self._rng.bit_generator.state = state["generator"]
 
     def _batch_at(self, starts: NDArray[np.int64], keep: NDArray[np.float32]) -> Batch:
+        self._read = _give_back_at_times(self._tokens, self._read)
         window = np.stack([self._tokens[s : s + self._time + 1] for s in starts])
         tokens = as_tensor(window, self._device)  # [batch, time + 1]
         rows = torch.from_numpy(keep).to(self._device)[:, None, None]  # [batch, 1, 1]
-        return Batch(tokens[:, :-1], tokens[:, 1:], rows, starts)
+        places = starts[:, None] + np.arange(1, self._time + 1)  # [batch, time]
+        return Batch(tokens[:, :-1], tokens[:, 1:], rows, places)
+
+
+def _give_back_at_times(tokens: Part | Tokens, read: int) -> int:
+    """Give back, now and then, the memory of what was read; returns how many batches that was."""
+    if read < _GIVEN_BACK:
+        return read + 1
+    give_back(tokens.tokens if isinstance(tokens, Part) else tokens)
+    return 0
 
 
 class DocumentWindows:
@@ -152,13 +179,20 @@ class DocumentWindows:
         self._batch, self._time = recipe.batch_size, recipe.seq_length
         self._seed, self._device = recipe.seed, device
         self._per_pass = max(1, len(part) // (self._batch * self._time))
-        self._index = 0
-        self._text = self._joined(0)
+        self._index = self._read = 0
+        self._begin(0)
 
-    def _joined(self, epoch: int) -> Part:
-        """The documents in the order of an epoch, which follows from its number and the seed."""
+    def _begin(self, epoch: int) -> None:
+        """Take the documents in the order of an epoch, from its number and the seed."""
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._part.ranges))
-        return Part(self._part.tokens, self._part.ranges[order], documents=True)
+        self._text = Part(self._part.tokens, self._part.ranges[order], documents=True)
+        self._moved = self._part.edges[order] - self._text.edges[:-1]  # [documents]
+
+    def _places(self, joined: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in the part stands what stands at `joined` in the text of this epoch."""
+        joined = joined % len(self._part)
+        document = np.searchsorted(self._text.edges, joined, side="right") - 1
+        return joined + self._moved[document]
 
     @property
     def per_epoch(self) -> float:
@@ -167,17 +201,18 @@ class DocumentWindows:
 
     @property
     def lost(self) -> float:
-        """Share of the steps of the first epoch that are read and not learnt from."""
+        """Share of the steps of this epoch that are read and not learnt from."""
         starts = np.arange(self._batch) * (self._per_pass * self._time)
-        tokens = self._joined(0).take(np.add.outer(starts, np.arange(-1, self._time - 1)))
+        tokens = self._text.take(np.add.outer(starts, np.arange(-1, self._time - 1)))
         before = np.cumsum(tokens == self._end, axis=1) == 0
         return float(before.sum()) / (self._batch * self._per_pass * self._time)
 
     def next(self) -> Batch:
         """The next window of each column."""
+        self._read = _give_back_at_times(self._part, self._read)
         epoch, window = divmod(self._index, self._per_pass)
         if window == 0:
-            self._text = self._joined(epoch)
+            self._begin(epoch)
         starts = np.arange(self._batch) * (self._per_pass * self._time) + window * self._time
         # from the end token on that stands before the first document, as it does behind the last
         tokens = self._text.take(np.add.outer(starts, np.arange(-1, self._time)))
@@ -185,13 +220,14 @@ class DocumentWindows:
         targets = tokens[:, 1:].astype(np.int64)
         if window == 0:
             targets[np.cumsum(begins, axis=1) == 0] = -100
+        places = self._places(np.add.outer(starts, np.arange(self._time)))
         self._index += 1
         device = self._device
         return Batch(
             as_tensor(tokens[:, :-1], device),
             as_tensor(targets, device),
             torch.full((self._batch, 1, 1), float(window > 0), device=device),
-            starts,
+            places,
             torch.from_numpy(begins).to(device),
         )
 
@@ -202,4 +238,4 @@ class DocumentWindows:
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken, on the same text with the same recipe."""
         self._index = state["index"]
-        self._text = self._joined(self._index // self._per_pass)
+        self._begin(self._index // self._per_pass)

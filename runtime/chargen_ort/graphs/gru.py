@@ -25,7 +25,7 @@ _DOC = "A GRU language model: as many steps as it is fed."
 
 def fp32_graph(sizes: Sizes) -> Graph:
     """The graph with its weights in single precision."""
-    return step_graph(sizes, _DOC, _nodes(sizes), _tensors(sizes, FLOAT, ""))
+    return step_graph(sizes, _DOC, gru_nodes(sizes), gru_tensors(sizes, "fp32"))
 
 
 def fp16_graph(sizes: Sizes) -> Graph:
@@ -33,14 +33,19 @@ def fp16_graph(sizes: Sizes) -> Graph:
 
     ONNX Runtime carries the casts out once, on load.
     """
-    tensors = _tensors(sizes, FLOAT16, HALF)
+    tensors = gru_tensors(sizes, "fp16")
+    return step_graph(sizes, _DOC, [*cast_nodes(tensors), *gru_nodes(sizes)], tensors)
+
+
+def cast_nodes(tensors: list[Tensor]) -> list[Node]:
+    """From the weights in half precision to those that `gru_nodes` takes."""
     names = [tensor.name.removesuffix(HALF) for tensor in tensors if tensor.kind == FLOAT16]
     doc, to_float = "stored in half precision", {"to": FLOAT}
-    casts = [Node(f"{n}_cast", "Cast", (n + HALF,), (n,), to_float, doc) for n in names]
-    return step_graph(sizes, _DOC, [*casts, *_nodes(sizes)], tensors)
+    return [Node(f"{n}_cast", "Cast", (n + HALF,), (n,), to_float, doc) for n in names]
 
 
-def _nodes(sizes: Sizes) -> list[Node]:
+def gru_nodes(sizes: Sizes) -> list[Node]:
+    """The step, with its weights in single precision."""
     swap, fed = {"perm": (1, 0, 2)}, ("embedding", TOKEN)
     doc, by_layer_doc = "[time, batch, embedding_dim]", "[num_layers, batch, hidden_size]"
     nodes = [
@@ -83,8 +88,9 @@ def _nodes(sizes: Sizes) -> list[Node]:
     ]
 
 
-def _tensors(sizes: Sizes, kind: int, suffix: str) -> list[Tensor]:
+def gru_tensors(sizes: Sizes, precision: str) -> list[Tensor]:
     """The weights, and the axis of the GRU's one direction."""
+    kind, suffix = (FLOAT16, HALF) if precision == "fp16" else (FLOAT, "")
     hidden = sizes.hidden_size
     tensors = [
         Tensor(f"embedding{suffix}", kind, (sizes.vocab_size, sizes.embedding_dim)),

@@ -4,6 +4,8 @@ ONNX has no quantised GRU, so the cell is written out and the loop over time is 
 weights in its body. `chargen_export.int8` says how the numbers are chosen.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from chargen_ort.errors import ArtifactError
@@ -43,6 +45,14 @@ def int8_graph(sizes: Sizes) -> Graph:
             f"the table of int8 has vocabulary x 3 hidden = {vocab_size * 3 * hidden_size} "
             f"numbers; the limit is {MAX_TABLE}"
         )
+    nodes = [*table_nodes(), *step_nodes(sizes, body_tensors(sizes))]
+    doc = "A GRU language model in int8: as many steps as it is fed."
+    return step_graph(sizes, doc, nodes, table_tensors(sizes))
+
+
+def step_nodes(sizes: Sizes, tensors: Sequence[Tensor]) -> list[Node]:
+    """From `TOKEN` and `HIDDEN` to `LOGITS` and `NEXT_HIDDEN`, with `tensors` in the body."""
+    vocab_size, hidden_size = sizes.vocab_size, sizes.hidden_size
     state = ("batch", sizes.num_layers, hidden_size)
     inputs = (
         Value("state", FLOAT, state),
@@ -53,22 +63,19 @@ def int8_graph(sizes: Sizes) -> Graph:
         "one_step",
         "One step of every row.",
         tuple(body_nodes(sizes.num_layers)),
-        tuple(body_tensors(sizes)),
+        tuple(tensors),
         inputs,
         (Value("next_state", FLOAT, state), logits),
     )
     options: dict[str, Attribute] = {"body": body, "num_scan_inputs": 1}
     fed, made = (HIDDEN, "input_by_time"), (NEXT_HIDDEN, "logits_by_time")
-    nodes = [
-        *table_nodes(),
+    return [
         Node("time_first", "Transpose", (TOKEN,), ("token_by_time",), {"perm": (1, 0)}),
         # outside of the body, which thus needs no value but its inputs: OpenVINO asks for that
         named_node("Gather", ("table", "token_by_time"), fed[1]),
         Node("steps", "Scan", fed, made, options, "one step after the other"),
         Node("batch_first", "Transpose", made[1:], (LOGITS,), {"perm": (1, 0, 2)}),
     ]
-    doc = "A GRU language model in int8: as many steps as it is fed."
-    return step_graph(sizes, doc, nodes, table_tensors(sizes))
 
 
 def table_nodes() -> list[Node]:
@@ -183,7 +190,16 @@ def body_nodes(num_layers: int) -> list[Node]:
         x = quantised(states[-1])
     if many:
         add("Concat", tuple(states), "next_state", axis=1)
-    scores = rescaled(product(x, "output_weight"), "output_scale", "output_products")
-    scores = add("Add", (scores, "output_bias"), "scores")
-    add("Squeeze", (scores, "time_axis"), "step_logits")
-    return nodes
+    return [*nodes, *projection_nodes(x)]
+
+
+def projection_nodes(quantised: str) -> list[Node]:
+    """From the last layer's state, quantised ``[batch, 1, hidden_size]``, to `step_logits`."""
+    sums, numbers = "output_weight_sums", "output_products_integers"
+    return [
+        named_node("MatMulInteger", (quantised, "output_weight", "activation_zero"), sums),
+        named_node("Cast", (sums,), numbers, to=FLOAT),
+        named_node("Mul", (numbers, "output_scale"), "output_products"),
+        named_node("Add", ("output_products", "output_bias"), "scores"),
+        named_node("Squeeze", ("scores", "time_axis"), "step_logits"),
+    ]

@@ -15,14 +15,16 @@ TOKEN, HIDDEN, LOGITS, NEXT_HIDDEN = "token", "hidden", "logits", "next_hidden"
 _LARGE = 1 << 20  # bytes
 
 # TensorProto.DataType
-FLOAT, UINT8, INT8, INT64, FLOAT16, DOUBLE = 1, 2, 3, 7, 10, 11
+FLOAT, UINT8, INT8, INT64, BOOL, FLOAT16, DOUBLE, UINT64 = 1, 2, 3, 7, 9, 10, 11, 13
 DTYPES: Mapping[int, np.dtype[np.generic]] = {
     FLOAT: np.dtype("<f4"),
     UINT8: np.dtype("u1"),
     INT8: np.dtype("i1"),
     INT64: np.dtype("<i8"),
+    BOOL: np.dtype("?"),
     FLOAT16: np.dtype("<f2"),
     DOUBLE: np.dtype("<f8"),
+    UINT64: np.dtype("<u8"),
 }
 
 
@@ -78,7 +80,10 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph, or the body of a node that has one: nodes and tensors in order."""
+    """A graph, or the body of a node that has one: nodes and tensors in order.
+
+    `opset` counts where the graph is a whole file's.
+    """
 
     name: str
     doc: str
@@ -86,6 +91,7 @@ class Graph:
     tensors: tuple[Tensor, ...]
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
+    opset: int = OPSET
 
     def with_bodies(self) -> "list[Graph]":
         """The graph itself and those in its nodes."""
@@ -94,7 +100,7 @@ class Graph:
         return sum(bodies, [self])
 
 
-Attribute = int | tuple[int, ...] | Graph
+Attribute = int | str | tuple[int, ...] | Graph
 
 
 def placed(tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

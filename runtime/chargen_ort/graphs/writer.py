@@ -5,7 +5,7 @@ steps in one run cost far less than as many runs. The step of int8 is the file's
 and fp16 is written out in `chargen_ort.graphs.cells`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chargen_ort.graphs.cells import (
     cell_nodes,
@@ -20,6 +20,7 @@ from chargen_ort.graphs.cells import (
 )
 from chargen_ort.graphs.int8 import body_nodes, body_tensors, table_nodes, table_tensors
 from chargen_ort.graphs.spec import (
+    BOOL,
     DOUBLE,
     FLOAT,
     HIDDEN,
@@ -37,6 +38,10 @@ from chargen_ort.graphs.spec import (
 
 INVERSE_TEMPERATURE, UNIFORMS = "inverse_temperature", "uniforms"
 NEXT_LOGITS, TOKENS = "next_logits", "tokens"
+# of a writer that is confined: where each row stands in its language, and the language
+NODE, NEXT_NODE = "node", "next_node"
+BLOCKED, CHILDREN, CLASSES, CLASS_COUNT = "blocked", "children", "classes", "class_count"
+LOWEST = -3e38  # a score that is never drawn; infinity would make sums of nothing
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class _Step:
     outer_tensors: list[Tensor]
 
 
-def writer_graph(sizes: Sizes, precision: str, greedy: bool) -> Graph:
+def writer_graph(sizes: Sizes, precision: str, greedy: bool, confined: bool = False) -> Graph:
     """The graph that writes as many tokens a row as it gets uniforms.
 
     Its inputs are `HIDDEN` float32 ``[batch, num_layers, hidden_size]``, `LOGITS` float32
@@ -74,6 +79,11 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool) -> Graph:
         sizes: of the model.
         precision: how the file keeps its weights.
         greedy: take the likeliest token, the lowest among equals, whatever the uniforms.
+        confined: draw none of the tokens that are blocked where a row stands, and walk on by the
+            one that is drawn. It then has inputs more, `NODE` int64 ``[batch]`` and the tables of
+            `chargen_ort.patterns`: `BLOCKED` bool ``[nodes, vocab_size]``, `CHILDREN` int64
+            ``[nodes * classes]``, `CLASSES` int64 ``[vocab_size]``, and `CLASS_COUNT` int64
+            ``[1]``; and the output `NEXT_NODE`.
     """
     step = _int8_step(sizes) if precision == "int8" else _float_step(sizes)
     inside, beside = placed(step.tensors)
@@ -81,12 +91,24 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool) -> Graph:
     body = Graph(
         "one_character",
         "Draws a token in every row and reads it.",
-        (*_draw_nodes(greedy), *step.nodes),
-        (*_draw_tensors(sizes, greedy), *inside),
-        (*step.old, Value("last_logits", FLOAT, logits), Value("uniform", DOUBLE, ("batch", 1))),
-        (*step.new, Value("step_logits", FLOAT, logits), Value("current", INT64, ("batch",))),
+        (*_draw_nodes(greedy, confined), *(_WALK if confined else ()), *step.nodes),
+        (*_draw_tensors(sizes, greedy, confined), *inside),
+        (
+            *([Value("old_node", INT64, ("batch",))] if confined else []),
+            *step.old,
+            Value("last_logits", FLOAT, logits),
+            Value("uniform", DOUBLE, ("batch", 1)),
+        ),
+        (
+            *([Value("new_node", INT64, ("batch",))] if confined else []),
+            *step.new,
+            Value("step_logits", FLOAT, logits),
+            Value("current", INT64, ("batch",)),
+        ),
     )
-    fed, made = (*step.fed, LOGITS, UNIFORMS), (*step.made, NEXT_LOGITS, TOKENS)
+    nodes = ((NODE,), (NEXT_NODE,)) if confined else ((), ())
+    fed = (*nodes[0], *step.fed, LOGITS, UNIFORMS)
+    made = (*nodes[1], *step.made, NEXT_LOGITS, TOKENS)
     scan = Node("write", "Scan", fed, made, {"body": body, "num_scan_inputs": 1})
     hidden = ("batch", sizes.num_layers, sizes.hidden_size)
     inputs = Value(HIDDEN, FLOAT, hidden), Value(LOGITS, FLOAT, logits)
@@ -100,20 +122,54 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool) -> Graph:
         "A GRU language model that writes.",
         (*step.before, scan, *step.after),
         (*beside, *step.outer_tensors),
-        inputs + options,
-        (*outputs, Value(TOKENS, INT64, ("time", "batch"))),
+        (*inputs, *options, *(_language(sizes) if confined else ())),
+        (
+            *outputs,
+            Value(TOKENS, INT64, ("time", "batch")),
+            *([Value(NEXT_NODE, INT64, ("batch",))] if confined else []),
+        ),
     )
 
 
-def _draw_tensors(sizes: Sizes, greedy: bool) -> list[Tensor]:
+def _language(sizes: Sizes) -> tuple[Value, ...]:
+    return (
+        Value(NODE, INT64, ("batch",)),
+        Value(BLOCKED, BOOL, ("nodes", sizes.vocab_size)),
+        Value(CHILDREN, INT64, ("places",)),
+        Value(CLASSES, INT64, (sizes.vocab_size,)),
+        Value(CLASS_COUNT, INT64, (1,)),
+    )
+
+
+# from ``current`` and ``old_node`` to ``new_node``
+_WALK = (
+    named_node("Gather", (CLASSES, "current"), "kind"),
+    named_node("Mul", ("old_node", CLASS_COUNT), "first_place"),
+    named_node("Add", ("first_place", "kind"), "walked"),
+    named_node("Gather", (CHILDREN, "walked"), "new_node"),
+)
+
+
+def _draw_tensors(sizes: Sizes, greedy: bool, confined: bool) -> list[Tensor]:
+    if confined:
+        lowest = Tensor("lowest", FLOAT, (), (LOWEST,))
+        return [lowest, *_draw_tensors(sizes, greedy, confined=False)]
     if greedy:
         return []
     last = Tensor("last_token", INT64, (1,), (sizes.vocab_size - 1,))
     return [Tensor("token_axis", INT64, (), (1,)), last]
 
 
-def _draw_nodes(greedy: bool) -> list[Node]:
+def _draw_nodes(greedy: bool, confined: bool = False) -> list[Node]:
     """From ``last_logits`` to ``current``."""
+    if confined:
+        rest = _draw_nodes(greedy)
+        return [
+            named_node("Gather", (BLOCKED, "old_node"), "blocked_here"),
+            named_node("Where", ("blocked_here", "lowest", "last_logits"), "open_logits"),
+            replace(rest[0], inputs=("open_logits", *rest[0].inputs[1:])),
+            *rest[1:],
+        ]
     if greedy:
         return [named_node("ArgMax", ("last_logits",), "current", axis=1, keepdims=0)]
     return [

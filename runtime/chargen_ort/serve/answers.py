@@ -48,10 +48,12 @@ class Choices:
             if self._asked.echo:
                 text, logprobs = self._echo(index)
                 yield self._part(index, text, logprobs if scored else None)
-        offset = self._sent[index] or 0
-        logprobs = _logprobs(self._texts, list(piece.text), piece.scores, offset)
+        own: Logprobs | None = None
+        if scored:
+            offset = self._sent[index] or 0
+            own = _logprobs(self._texts, list(piece.text), piece.scores, offset)
         ended = _REASONS.get(piece.ended or "", piece.ended)
-        yield self._part(index, piece.text, logprobs if scored else None, ended)
+        yield self._part(index, piece.text, own, ended)
 
     def _part(
         self, index: int, text: str, logprobs: Logprobs | None, ended: str | None = None

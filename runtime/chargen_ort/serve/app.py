@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chargen_ort.checks import printable
 from chargen_ort.serve.completions import Completions
 from chargen_ort.serve.openapi import describe_api
 from chargen_ort.serve.requests import Refusal
@@ -24,6 +25,7 @@ from chargen_ort.serve.service import Service
 from chargen_ort.terminal import report
 
 _OPEN = "/health"  # needs no key
+_MOST_SHOWN = 200  # characters of a path
 _GONE = "499"  # the client left before an answer began
 
 
@@ -36,7 +38,8 @@ def make_app(service: Service, key: str | None = None, origins: Sequence[str] = 
         origins: pages from elsewhere that may talk to it.
     """
     routes, completions = Routes(service), Completions(service)
-    api = describe_api(completions.fields, routes.score_fields, routes.tokenize_fields)
+    fields = (routes.score_fields, routes.tokenize_fields, routes.detokenize_fields)
+    api = describe_api(completions.fields, *fields)
 
     async def openapi(request: Request) -> Response:
         return JSONResponse(api)
@@ -61,9 +64,12 @@ def make_app(service: Service, key: str | None = None, origins: Sequence[str] = 
             Route("/openapi.json", openapi),
             Route("/v1/models", routes.models),
             Route("/v1/models/{name}", routes.model),
+            Route("/v1/models/{name}/card", routes.card),
             Route("/v1/completions", completions, methods=["POST"]),
             Route("/score", routes.score, methods=["POST"]),
             Route("/tokenize", routes.tokenize, methods=["POST"]),
+            Route("/detokenize", routes.detokenize, methods=["POST"]),
+            Route("/tokenizer_info", routes.tokenizer_info),
         ],
         middleware=[*([cors] if origins else []), Middleware(Gate, service=service, key=key)],
         exception_handlers={
@@ -146,7 +152,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 async def _refuse_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    known = {404: "there is no such route", 405: "the route does not take this method"}
+    path = printable(request.url.path[:_MOST_SHOWN])
+    known = {404: f"there is no route {path}", 405: f"{path} does not take this method"}
     message = f"{known.get(error.status_code, error.detail)}; see /openapi.json"
     headers = {**(error.headers or {}), "Connection": "close"}
     return _answer(Refusal(error.status_code, message, None, None, headers))

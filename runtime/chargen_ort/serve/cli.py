@@ -1,19 +1,23 @@
 """The command chargen-ort serve: options and printing."""
 
+import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from chargen_ort.checks import printable
+from chargen_ort.checks import printable, whole_number
 from chargen_ort.errors import OptionError
 from chargen_ort.models import choose_model
 from chargen_ort.terminal import command, report
 
 _NAME = "chargen-ort serve"
 _NEEDED = ("starlette", "uvicorn", "prometheus_client")
-_MEGABYTE = 1 << 20
+_MEGABYTE, _MOST_MEMORY = 1 << 20, 1 << 20
+_MOST_KEY = 4096  # bytes
+_ORIGIN = re.compile(r"https?://[^/\s]+")
 _NETWORK, _LIMITS = "Network", "Limits"
 
 _Models = Annotated[
@@ -115,12 +119,12 @@ def serve(
             length=max_length,
             timeout=timeout,
             grace=grace,
-            memory=memory * _MEGABYTE,
+            memory=whole_number("memory", memory, 1, _MOST_MEMORY) * _MEGABYTE,
         )
         named = context.parent.params.get("model") if context.parent else None
         paths = _paths([*([Path(named)] if named else []), *(models or [])])
         key = None if api_key_file is None else _read_key(api_key_file)
-        for line in run(paths, limits, host, port, key, cors or ()):
+        for line in run(paths, limits, host, port, key, _origins(cors or ())):
             report(line)
 
 
@@ -143,9 +147,21 @@ def _read_key(path: Path) -> str:
     """The key in a file: one line of printable ASCII."""
     shown = printable(str(path))
     try:
-        key = path.read_bytes()[:4096].strip()
+        with open(path, "rb") as file:
+            found = file.read(_MOST_KEY + 1)
     except OSError as error:
         raise OptionError(f"cannot read the key file {shown}: {error.strerror}") from None
-    if not key.isascii() or not key or not all(33 <= byte <= 126 for byte in key):
-        raise OptionError(f"{shown} must hold one key of printable ASCII without spaces")
+    key = found.strip()
+    if not key or len(found) > _MOST_KEY or not all(33 <= byte <= 126 for byte in key):
+        what = f"one key of printable ASCII without spaces, {_MOST_KEY:,} bytes at most"
+        raise OptionError(f"{shown} must hold {what}")
     return key.decode()
+
+
+def _origins(named: Sequence[str]) -> Sequence[str]:
+    """Origins as browsers send them, so that none is named in vain."""
+    for origin in named:
+        if not _ORIGIN.fullmatch(origin):
+            shown = printable(origin)
+            raise OptionError(f"cors is {shown}; give scheme and host, as https://example.com")
+    return named

@@ -22,6 +22,7 @@ from chargen_ort.serve.requests import (
     Completion,
     Refusal,
     TextOrTokens,
+    check_tokens,
     completion_fields,
     read_completion,
 )
@@ -29,6 +30,7 @@ from chargen_ort.serve.service import Service, read_body
 from chargen_ort.serve.texts import FEW_UNREAD, Piece, Prompt, Wanted, Writing
 
 _MOST_AT_ONCE = 250_000  # characters, and scores of characters, of an answer in one piece
+_MOST_SHARED = 256  # characters of a prompt that is kept for requests to come
 _EVENTS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -88,6 +90,11 @@ class Job:
                 raise Refusal(500, piece.failure, "failed")
         return found
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether no more pieces come."""
+        return not self._open and not self._pieces
+
     def took(self, index: int, count: int) -> None:
         """The client has taken so many more characters."""
         text = self._texts[index]
@@ -135,10 +142,11 @@ class Completions:
         asked = read_completion(self.fields, body, max(_MOST_AT_ONCE, service.limits.length))
         async with service.models.use(asked.model) as model:
             options = _options(model.generator, asked)
-            prompts = _prompts(model.generator, asked)
+            prompts = _prompts(model, asked, options.controlled)
             service.check_room(len(prompts), asked.stream)
             job = Job(service, model)
-            job.submit(_texts(job, asked, options, prompts, service.limits.timeout))
+            texts = _texts(job, asked, options, prompts, service.limits.timeout)
+            job.submit(await asyncio.to_thread(_confined, texts) if options.controlled else texts)
             watcher = asyncio.create_task(job.watch(receive))
             head = Head(f"cmpl-{token_hex(12)}", int(time.time()), model.name, options.seed or 0)
             choices = Choices(model.generator.config.tokens, asked, prompts)
@@ -164,7 +172,10 @@ def _options(generator: CharGenerator, asked: Completion) -> SamplingOptions:
         options = generator.options(**({"seed": fresh_seed()} | asked.sampling))
     except OptionError as error:
         raise Refusal(400, str(error), "invalid_value", "stop") from None
-    _check_tokens(generator, asked.logit_bias, "logit_bias")
+    if options.exact:  # by the model's own setting
+        message = "exact is the model's setting, and is not done here; serve another model"
+        raise Refusal(400, message, "invalid_value", "exact")
+    check_tokens(generator.vocabulary, asked.logit_bias, "logit_bias")
     if asked.logprobs is not None and generator.config.unit != "char":
         message = (
             f"logprobs are for models of characters, and this model's unit is "
@@ -174,33 +185,32 @@ def _options(generator: CharGenerator, asked: Completion) -> SamplingOptions:
     return options
 
 
-def _check_tokens(generator: CharGenerator, tokens: Iterable[int], name: str) -> None:
-    most = len(generator.vocabulary) - 1
-    if not all(0 <= token <= most for token in tokens):
-        message = f"{name} has a token that the model does not; give 0 to {most}"
-        raise Refusal(400, message, "invalid_value", name)
-
-
-def _prompts(generator: CharGenerator, asked: Completion) -> list[Prompt]:
+def _prompts(model: OpenModel, asked: Completion, confined: bool) -> list[Prompt]:
     """The prompt of each choice; choices that go on from the same one share it."""
     top = asked.logprobs if asked.echo else None
     prompts = []
     for given in asked.prompts:
-        prompt = Prompt(generator.engine, *_encode(generator, asked, given, top))
+
+        def read(given: TextOrTokens = given) -> Prompt:
+            tokens, rest = _encode(model.generator, asked, given, confined)
+            return Prompt(model.generator.engine, tokens, top, rest)
+
+        shared = top is None and len(given) <= _MOST_SHARED
+        shared = shared and not (confined and model.generator.vocabulary.has_pieces)
+        prompt = model.shared_prompt((given, asked.unknown), read) if shared else read()
         prompts += [prompt] * asked.n
     return prompts
 
 
 def _encode(
-    generator: CharGenerator, asked: Completion, given: TextOrTokens, top: int | None
-) -> tuple[NDArray[np.int64], int | None, str]:
-    """What `Prompt` takes; of tokens no run is taken back."""
+    generator: CharGenerator, asked: Completion, given: TextOrTokens, confined: bool
+) -> tuple[NDArray[np.int64], str]:
+    """The tokens of a prompt and the run that is taken back; none is where tokens are given."""
     if not isinstance(given, str):
-        _check_tokens(generator, given, "prompt")
-        return np.array(given, dtype=np.int64), top, ""
+        check_tokens(generator.vocabulary, given, "prompt")
+        return np.array(given, dtype=np.int64), ""
     try:
-        tokens, rest = generator.vocabulary.encode_open(given, asked.unknown)
-        return tokens, top, rest
+        return generator.vocabulary.encode_open(given, asked.unknown, confined)
     except UnknownCharacterError as error:
         raise Refusal(400, str(error), "unknown_character", "prompt") from None
 
@@ -232,6 +242,18 @@ def _texts(
         yield Writing(prompt, wanted, deadline, deliver)
 
 
+def _confined(texts: Iterable[Writing]) -> list[Writing]:
+    """Texts whose language takes a while to make.
+
+    Raises:
+        Refusal: a pattern that is none, or no text goes on so.
+    """
+    try:
+        return list(texts)
+    except OptionError as error:
+        raise Refusal(400, str(error), "invalid_value", "pattern") from None
+
+
 async def _whole(job: Job, head: Head, choices: Choices) -> dict[str, object]:
     """The answer with all of the texts, each of which comes in one piece."""
     made: dict[int, dict[str, object]] = {}
@@ -243,23 +265,29 @@ async def _whole(job: Job, head: Head, choices: Choices) -> dict[str, object]:
 
 
 async def _stream(job: Job, head: Head, choices: Choices, usage: bool, send: Send) -> None:
-    """The answer as server-sent events."""
-    begin = head.to_json() | ({"usage": None} if usage else {})
+    """The answer as server-sent events; those that come together are sent together."""
+    begin = json.dumps(head.to_json() | ({"usage": None} if usage else {}))[:-1]
 
-    async def event(data: str, more: bool = True) -> None:
-        body = f"data: {data}\n\n".encode()
+    async def send_events(events: list[str], more: bool = True) -> None:
+        body = "".join(f"data: {event}\n\n" for event in events).encode()
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
     await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
+    last: list[str] = []
     try:
         while found := await job.pieces():
+            parts = [part for index, piece in found for part in choices.parts(index, piece)]
+            events = [f'{begin}, "choices": [{json.dumps(part)}]}}' for part in parts]
+            if job.has_ended:
+                last = events
+                break
+            await send_events(events)
             for index, piece in found:
-                for part in choices.parts(index, piece):
-                    await event(json.dumps({**begin, "choices": [part]}))
                 job.took(index, len(piece.text))
     except Refusal as refusal:
-        await event(refusal.to_bytes().decode())
+        last = [refusal.to_bytes().decode()]
     else:
         if usage:
-            await event(json.dumps({**begin, "choices": [], "usage": choices.usage()}))
-    await event("[DONE]", more=False)
+            facts = {**head.to_json(), "choices": [], "usage": choices.usage()}
+            last.append(json.dumps(facts))
+    await send_events([*last, "[DONE]"], more=False)

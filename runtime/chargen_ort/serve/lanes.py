@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.engine import Engine, Stepper
+from chargen_ort.graphs.writer import LOWEST
+from chargen_ort.patterns import DONE, OUT
 from chargen_ort.sampling import Draws, Sampler
 from chargen_ort.serve.texts import Scores, Writing, join_scores, score_tokens
 from chargen_ort.vocabulary import Vocabulary
@@ -212,6 +214,7 @@ class StepLane:
         begun = time.monotonic()
         drawn: list[NDArray[np.int64]] = []
         scores: list[list[Scores]] = [[] for _ in texts]
+        ends: dict[Writing, int] = {}  # the steps before a text that is confined has ended
         most = min(_STEPS_AT_ONCE, *[text.expected for text in texts])
         while not drawn or (len(drawn) < most and time.monotonic() - begun < _SECONDS_AT_ONCE):
             logits = stepper.logits  # [batch, vocab_size]
@@ -221,16 +224,19 @@ class StepLane:
                 if text.wanted.top is not None:
                     row, token = logits[place, None], tokens[place, None]
                     scores[place].append(score_tokens(row, token, text.wanted.top))
+                if text.place is not None and text not in ends and not _move(text, tokens[place]):
+                    ends[text] = len(drawn)
             stepper.step(tokens)
             drawn.append(tokens)
         tokens, vocabulary = np.stack(drawn, axis=1), self._engine.vocabulary  # [batch, steps]
         if vocabulary.unit == "char":
             written = _texts(vocabulary, tokens)
-            for text, (own, ends), found in zip(texts, written, scores, strict=True):
-                text.take(own, join_scores(found) if found else None, ends)
+            for text, (own, ended), found in zip(texts, written, scores, strict=True):
+                own = own[: ends.get(text)]
+                text.take(own, join_scores(found) if found else None, ended or text in ends)
         else:
             for text, row in zip(texts, tokens.tolist(), strict=True):
-                text.take_tokens(row, vocabulary.end_token)
+                text.take_tokens(row[: ends.get(text)], vocabulary.end_token, text in ends)
         if any(text.ended for text in texts):
             self._keep([text for text in texts if not text.ended])
         return len(texts)
@@ -244,6 +250,8 @@ def _draw(text: Writing, bias: NDArray[np.float32] | None, logits: NDArray[np.fl
     if bias is not None:
         less = wanted.presence * (counts > 0) + wanted.frequency * counts
         logits = (logits + bias - less).astype(np.float32)
+    if text.place is not None and not text.place.blocked.all():
+        logits = np.where(text.place.blocked, LOWEST, logits)
     token = sampler.choose_one(logits)
     sampler.column += 1
     seen = sampler.seen(0)
@@ -251,3 +259,17 @@ def _draw(text: Writing, bias: NDArray[np.float32] | None, logits: NDArray[np.fl
         seen[token] = True
     counts[token] += 1
     return token
+
+
+def _move(text: Writing, token: int) -> bool:
+    """Go on in the language of a text that is confined; False where it has ended before `token`."""
+    place = text.place
+    if place is None:
+        raise AssertionError("a text moves in its language before it is confined")
+    if place.control.end is None and place.closed:
+        return False
+    child = place.child(int(token))
+    if child == OUT:
+        return False
+    place.move(int(token), child)
+    return child != DONE

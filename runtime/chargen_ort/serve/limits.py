@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from chargen_ort.checks import number, whole_number
 
 _MOST = 1 << 40
+_OPTIONS = {name: f"max_{name}" for name in ("concurrent", "waiting", "streams", "length")}
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("concurrent", "streams", "connections", "body", "headers", "memory"):
-            whole_number(name, getattr(self, name), 1, _MOST)
+            whole_number(_OPTIONS.get(name, name), getattr(self, name), 1, _MOST)
         for name in ("waiting", "length", "prompt"):
-            whole_number(name, getattr(self, name), 0, _MOST)
+            whole_number(_OPTIONS.get(name, name), getattr(self, name), 0, _MOST)
         for name in ("patience", "timeout", "grace"):
             number(name, getattr(self, name), 0.001, 1e9, "seconds, 0.001 to 1e+09")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from chargen_ort._version import __version__
-from chargen_ort.serve.requests import Field
+from chargen_ort.serve.fields import Field
 
 Fields = Mapping[str, Field]
 Json = dict[str, object]
@@ -26,22 +26,25 @@ _GETS = {
     "/": "A page that writes with this server.",
     "/health": "The process lives; needs no key.",
     "/ready": "Requests are taken.",
+    "/tokenizer_info": "What stands before a text of the first model.",
     "/metrics": "Counts, for Prometheus.",
     "/v1/models": "The models.",
     "/v1/models/{name}": "One of them.",
+    "/v1/models/{name}/card": "What is in its file, as chargen-ort info --json tells it.",
 }
 
 
-def describe_api(completion: Fields, score: Fields, tokenize: Fields) -> Json:
+def describe_api(completion: Fields, score: Fields, tokenize: Fields, detokenize: Fields) -> Json:
     """The whole description.
 
     Args:
-        completion, score, tokenize: the fields of the bodies of these routes.
+        completion, score, tokenize, detokenize: the fields of the bodies of these routes.
     """
     posts = {
         "/v1/completions": ("Write on from prompts.", completion),
         "/score": ("How likely the model finds texts, in nats.", score),
         "/tokenize": ("The tokens of a text.", tokenize),
+        "/detokenize": ("The text of tokens.", detokenize),
     }
     paths: Json = {path: {"get": _get(path, summary)} for path, summary in _GETS.items()}
     paths |= {path: {"post": _post(*facts)} for path, facts in posts.items()}

@@ -2,17 +2,23 @@
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from chargen_ort.checks import printable
 from chargen_ort.errors import ChargenError, OptionError
 from chargen_ort.generator import CharGenerator
 from chargen_ort.serve.batcher import Batcher, Deliveries
-from chargen_ort.serve.requests import Refusal
+from chargen_ort.serve.requests import Refusal, TextOrTokens
+from chargen_ort.serve.texts import Prompt
+from chargen_ort.vocabulary import UnknownPolicy
 
+PromptKey = tuple[TextOrTokens, UnknownPolicy | None]
+
+_MOST_PROMPTS = 128
 _TIMES_ITS_FILE = 6  # what an open model takes: its bytes, its session and the one that writes
 
 
@@ -32,11 +38,23 @@ class OpenModel:
     batcher: Batcher
     users: int = 0
     used: float = 0
+    _prompts: OrderedDict[PromptKey, Prompt] = field(default_factory=OrderedDict)
 
     @property
     def memory(self) -> int:
         """About how many bytes it takes."""
         return _TIMES_ITS_FILE * len(self.generator.artifact.data)
+
+    def shared_prompt(self, key: PromptKey, read: Callable[[], Prompt]) -> Prompt:
+        """The prompt that went by this key lately, or else what `read` gives.
+
+        Many requests begin in the same way, and what they begin with is read once.
+        """
+        prompt = self._prompts.pop(key, None) or read()
+        self._prompts[key] = prompt
+        if len(self._prompts) > _MOST_PROMPTS:
+            self._prompts.popitem(last=False)
+        return prompt
 
 
 class Pool:

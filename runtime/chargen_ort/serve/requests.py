@@ -4,22 +4,33 @@ A row of a table is a field. From it follow its check, its message, and what /op
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from chargen_ort.checks import instance, number, shown_value, whole_number
+from chargen_ort.checks import number, shown_value
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import (
+    CONTROL_TABLE,
+    MAX_PATTERN,
     MAX_STOP_LENGTH,
     MAX_STOPS,
     TABLE,
-    Row,
     SamplingOverrides,
     check_stops,
 )
+from chargen_ort.serve.fields import (
+    Field,
+    flag_field,
+    number_field,
+    read_flag,
+    refused_field,
+    row_field,
+    text_field,
+    whole_field,
+)
 from chargen_ort.strict import load_object
-from chargen_ort.vocabulary import UNKNOWN_POLICIES, UnknownPolicy, check_policy
+from chargen_ort.vocabulary import UNKNOWN_POLICIES, UnknownPolicy, Vocabulary, check_policy
 
 DEFAULT_LENGTH = 16  # the interface's
 MOST_CHOICES = 128
@@ -73,66 +84,6 @@ class Refusal(Exception):  # noqa: N818 - what is refused is the client's
 _INVALID = "invalid_request_error"
 
 
-@dataclass(frozen=True)
-class Field:
-    """A field of a body.
-
-    Attributes:
-        help: what it is, a whole sentence.
-        schema: its JSON Schema, without what it may be instead: null, for its default.
-        read: checks a value and returns it.
-    """
-
-    help: str
-    schema: Mapping[str, object]
-    read: Callable[[str, object], object]
-
-
-def _whole(text: str, low: int, high: int) -> Field:
-    def read(name: str, value: object) -> object:
-        return whole_number(name, value, low, high)
-
-    return Field(text, {"type": "integer", "minimum": low, "maximum": high}, read)
-
-
-def _number(text: str, most: float) -> Field:
-    def read(name: str, value: object) -> object:
-        return number(name, value, -most, most)
-
-    return Field(text, {"type": "number", "minimum": -most, "maximum": most}, read)
-
-
-def _row(row: Row) -> Field:
-    return Field(row.help, row.schema, row.check)
-
-
-def _flag(text: str) -> Field:
-    return Field(text, {"type": "boolean"}, _read_flag)
-
-
-def _read_flag(name: str, value: object) -> object:
-    if not isinstance(value, bool):
-        raise OptionError(f"{name} is {shown_value(value)}; give true or false")
-    return value
-
-
-def _text(help_text: str, most: int) -> Field:
-    def read(name: str, value: object) -> object:
-        instance(name, value, str)
-        if len(str(value)) > most:
-            raise OptionError(f"{name} has {len(str(value)):,} characters; give at most {most:,}")
-        return value
-
-    return Field(help_text, {"type": "string", "maxLength": most}, read)
-
-
-def _refused(name: str, schema: Mapping[str, object]) -> Field:
-    def read(_: str, value: object) -> object:
-        raise OptionError(f"{name} is not done here; leave it out")
-
-    return Field("Not done here: anything but null is refused.", schema, read)
-
-
 def _prompt(most: int) -> Field:
     numbers = {"type": "array", "items": {"type": "integer", "minimum": 0}}
     lists = {"type": "array", "items": {"anyOf": [{"type": "string"}, numbers]}}
@@ -177,7 +128,7 @@ def _read_stream_options(name: str, value: object) -> object:
     for key in value:
         if key not in ("include_usage", "include_obfuscation"):
             raise OptionError(f"{name} has a key that is not known: {shown_value(key)}")
-        _read_flag(f"{name}.{key}", value[key])
+        read_flag(f"{name}.{key}", value[key])
     return bool(value.get("include_usage"))
 
 
@@ -185,12 +136,29 @@ _STOP_TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_LENGTH}
 _STOPS: Mapping[str, object] = {
     "anyOf": [_STOP_TEXT, {"type": "array", "maxItems": MAX_STOPS, "items": _STOP_TEXT}]
 }
-_MODEL = _text("The model's name; /v1/models lists them. Null is the first.", _MOST_NAME)
+_MODEL = text_field("The model's name; /v1/models lists them. Null is the first.", _MOST_NAME)
 _UNKNOWN = Field(
     "What to do with characters that the model does not know; null is the model's own setting.",
     {"enum": list(UNKNOWN_POLICIES)},
     lambda name, value: check_policy(value),
 )
+
+
+# each is a field of SamplingOptions and goes there as it is; a number comes from its table
+SAMPLING: Mapping[str, Field] = {
+    **{name: row_field(row) for name, row in {**TABLE, **CONTROL_TABLE}.items()},
+    "stop": Field(
+        "Texts that end the output; they are not part of it.",
+        _STOPS,
+        lambda name, value: check_stops(value),
+    ),
+    "pattern": text_field("A regular expression that prompt and output match.", MAX_PATTERN),
+    "ban": Field(
+        "Texts that prompt and output do not have.",
+        _STOPS,
+        lambda name, value: check_stops(value, "ban", "banned"),
+    ),
+}
 
 
 def completion_fields(length: int, prompt: int) -> dict[str, Field]:
@@ -200,7 +168,6 @@ def completion_fields(length: int, prompt: int) -> dict[str, Field]:
         length: characters that may be asked for.
         prompt: characters of all prompts together.
     """
-    sampling = {name: _row(row) for name, row in TABLE.items()}
     stream_options = {
         "type": "object",
         "properties": {"include_usage": {"type": "boolean"}},
@@ -208,17 +175,12 @@ def completion_fields(length: int, prompt: int) -> dict[str, Field]:
     return {
         "model": _MODEL,
         "prompt": _prompt(prompt),
-        "max_tokens": _whole(f"Characters to write; null is {DEFAULT_LENGTH}.", 0, length),
-        "n": _whole("Texts for each prompt.", 1, MOST_CHOICES),
-        "best_of": _whole("As many as n: no text is chosen among more.", 1, MOST_CHOICES),
-        "echo": _flag("Begin each text with its prompt."),
-        "logprobs": _whole("Score each character, and so many of the likeliest.", 0, MOST_TOP),
-        "stop": Field(
-            "Texts that end the output; they are not part of it.",
-            _STOPS,
-            lambda name, value: check_stops(value),
-        ),
-        "stream": _flag("Send the text as it is written, as server-sent events."),
+        "max_tokens": whole_field(f"Characters to write; null is {DEFAULT_LENGTH}.", 0, length),
+        "n": whole_field("Texts for each prompt.", 1, MOST_CHOICES),
+        "best_of": whole_field("As many as n: no text is chosen among more.", 1, MOST_CHOICES),
+        "echo": flag_field("Begin each text with its prompt."),
+        "logprobs": whole_field("Score each character, and so many of the likeliest.", 0, MOST_TOP),
+        "stream": flag_field("Send the text as it is written, as server-sent events."),
         "stream_options": Field(
             "With include_usage the last event tells the usage.",
             stream_options,
@@ -229,17 +191,17 @@ def completion_fields(length: int, prompt: int) -> dict[str, Field]:
             {"type": "object", "additionalProperties": {"type": "number"}},
             _read_bias,
         ),
-        "presence_penalty": _number(
+        "presence_penalty": number_field(
             "Taken from the score of each character that was written.", _MOST_PENALTY
         ),
-        "frequency_penalty": _number(
+        "frequency_penalty": number_field(
             "Taken from it for each time that the character was written.", _MOST_PENALTY
         ),
-        **sampling,
+        **SAMPLING,
         "unknown": _UNKNOWN,
-        "user": _text("Taken, and not looked at.", _MOST_NAME),
-        "suffix": _refused("suffix", {"type": "null"}),
-        "pattern": _refused("pattern", {"type": "null"}),
+        "user": text_field("Taken, and not looked at.", _MOST_NAME),
+        "suffix": refused_field("suffix", {"type": "null"}),
+        "exact": refused_field("exact", {"type": "null"}),
     }
 
 
@@ -258,10 +220,10 @@ def score_fields(prompt: int) -> dict[str, Field]:
     texts = {"type": "array", "minItems": 1, "items": {"type": "string"}}
     return {
         "model": _MODEL,
-        "text": _text("A text; each character but its first is scored.", prompt),
+        "text": text_field("A text; each character but its first is scored.", prompt),
         "texts": Field("Texts of their own; each character is scored.", texts, read_texts),
-        "end": _flag("Score the line end after each of the texts too."),
-        "per_character": _flag("Tell the log probability of each character."),
+        "end": flag_field("Score the line end after each of the texts too."),
+        "per_character": flag_field("Tell the log probability of each character."),
         "unknown": _UNKNOWN,
     }
 
@@ -270,9 +232,24 @@ def tokenize_fields(prompt: int) -> dict[str, Field]:
     """Those of POST /tokenize; `prompt` is how many characters a text may have."""
     return {
         "model": _MODEL,
-        "prompt": _text("A text.", prompt),
+        "prompt": text_field("A text.", prompt),
         "unknown": _UNKNOWN,
+        "add_special_tokens": flag_field("Taken, and not looked at."),
     }
+
+
+def detokenize_fields(prompt: int) -> dict[str, Field]:
+    """Those of POST /detokenize; `prompt` is how many tokens a text may have."""
+
+    def read(name: str, value: object) -> object:
+        if not isinstance(value, list) or not all(type(token) is int for token in value):
+            raise OptionError(f"{name} is {shown_value(value)}; give a list of tokens")
+        if len(value) > prompt:
+            raise OptionError(f"{name} has {len(value):,} tokens; give at most {prompt:,}")
+        return value
+
+    numbers = {"type": "array", "maxItems": prompt, "items": {"type": "integer", "minimum": 0}}
+    return {"model": _MODEL, "tokens": Field("The tokens of a text.", numbers, read)}
 
 
 def read_fields(fields: Mapping[str, Field], body: bytes) -> dict[str, Any]:
@@ -298,6 +275,18 @@ def read_fields(fields: Mapping[str, Field], body: bytes) -> dict[str, Any]:
             except OptionError as error:
                 raise Refusal(400, str(error), "invalid_value", name) from None
     return values
+
+
+def check_tokens(vocabulary: Vocabulary, tokens: Iterable[int], name: str) -> None:
+    """Refuse tokens that a model does not have; `name` is the field's.
+
+    Raises:
+        Refusal: there is one.
+    """
+    most = len(vocabulary) - 1
+    if not all(0 <= token <= most for token in tokens):
+        message = f"{name} has a token that the model does not; give 0 to {most}"
+        raise Refusal(400, message, "invalid_value", name)
 
 
 @dataclass(frozen=True)
@@ -347,7 +336,7 @@ def read_completion(fields: Mapping[str, Field], body: bytes, most: int) -> Comp
     if size > most and not values.get("stream"):
         message = f"the texts and scores of an answer come to {size:,}; ask for {most:,} at most"
         raise Refusal(400, f"{message}, or set stream to true", "invalid_value", "max_tokens")
-    chosen = {name: values[name] for name in (*TABLE, "stop") if name in values}
+    chosen = {name: values[name] for name in SAMPLING if name in values}
     return Completion(
         model=values.get("model"),
         prompts=tuple(prompts),

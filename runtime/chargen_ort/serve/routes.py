@@ -1,13 +1,9 @@
 """The routes beside the completions: models, scores, tokens, and how the server is."""
 
 import asyncio
-import base64
-import hashlib
-import re
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -16,12 +12,19 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from chargen_ort.errors import OptionError, UnknownCharacterError
 from chargen_ort.generator import CharGenerator
-from chargen_ort.reports import score_figures
+from chargen_ort.lines import score_figures
+from chargen_ort.page import served_page
+from chargen_ort.reports import model_facts
 from chargen_ort.scoring import Score
-from chargen_ort.serve.requests import Refusal, read_fields, score_fields, tokenize_fields
+from chargen_ort.serve.requests import (
+    Refusal,
+    check_tokens,
+    detokenize_fields,
+    read_fields,
+    score_fields,
+    tokenize_fields,
+)
 from chargen_ort.serve.service import Service, read_body
-
-_PAGE = Path(__file__).with_name("page.html")
 
 
 class Routes:
@@ -31,19 +34,22 @@ class Routes:
         service: the state of the server.
 
     Attributes:
-        score_fields, tokenize_fields: of their bodies.
+        score_fields, tokenize_fields, detokenize_fields: of their bodies.
     """
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self.score_fields = score_fields(service.limits.prompt)
         self.tokenize_fields = tokenize_fields(service.limits.prompt)
+        self.detokenize_fields = detokenize_fields(service.limits.prompt)
         self._scoring = asyncio.Semaphore(1)  # one core is for what is written
-        self._page = _PAGE.read_text(encoding="utf-8")
+        self._page = served_page()
 
     async def page(self, request: Request) -> Response:
         """GET /: a page that writes with this server."""
-        return HTMLResponse(self._page, headers={"Content-Security-Policy": _policy(self._page)})
+        # the page has a policy of its own, which cannot forbid others to frame it
+        headers = {"Content-Security-Policy": "frame-ancestors 'none'"}
+        return HTMLResponse(self._page, headers=headers)
 
     async def health(self, request: Request) -> Response:
         """GET /health: the process lives."""
@@ -70,6 +76,11 @@ class Routes:
         name = request.path_params["name"]
         return JSONResponse(self._model(self._service.models.known(name)))
 
+    async def card(self, request: Request) -> Response:
+        """GET /v1/models/{name}/card: what is in its file, as `chargen-ort info --json` has it."""
+        async with self._service.models.use(request.path_params["name"]) as model:
+            return JSONResponse(model_facts(model.generator.artifact))
+
     def _model(self, name: str) -> dict[str, object]:
         pool = self._service.models
         created = int(pool.paths[name].stat().st_mtime) if pool.paths[name].exists() else 0
@@ -88,8 +99,30 @@ class Routes:
                 tokens = encode(values["prompt"], values.get("unknown")).tolist()
             except UnknownCharacterError as error:
                 raise Refusal(400, str(error), "unknown_character", "prompt") from None
+            if not values["prompt"] and model.generator.config.end:
+                tokens = [model.generator.config.separator_token]  # whose text is empty
         most = self._service.limits.prompt
         return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": most})
+
+    async def detokenize(self, request: Request) -> Response:
+        """POST /detokenize: the text of tokens."""
+        body = await read_body(self._service, request.scope, request.receive)
+        values = read_fields(self.detokenize_fields, body)
+        if "tokens" not in values:
+            raise Refusal(400, "tokens is missing; give a list", "invalid_value", "tokens")
+        async with self._service.models.use(values.get("model")) as model:
+            check_tokens(model.generator.vocabulary, values["tokens"], "tokens")
+            texts = model.generator.config.tokens
+        return JSONResponse({"prompt": "".join(texts[token] for token in values["tokens"])})
+
+    async def tokenizer_info(self, request: Request) -> Response:
+        """GET /tokenizer_info: what stands before a text of the first model.
+
+        No text is said to end one: a model that ends its texts needs no stop string for it.
+        """
+        async with self._service.models.use(None) as model:
+            begin = model.generator.config.separator
+        return JSONResponse({"bos_token": begin, "eos_token": None, "chat_template": None})
 
     async def score(self, request: Request) -> Response:
         """POST /score: how likely the model finds texts."""
@@ -104,7 +137,8 @@ class Routes:
                 try:
                     scores = await _in_thread(lambda: _scores(model.generator, values))
                 except (OptionError, UnknownCharacterError) as error:
-                    raise Refusal(400, str(error), "invalid_value", "text") from None
+                    param = "text" if "text" in values else "texts"
+                    raise Refusal(400, str(error), "invalid_value", param) from None
         each = values.get("per_character", False)
         facts = {"model": model.name, "scores": [_figures(score, each) for score in scores]}
         return JSONResponse(facts)
@@ -148,13 +182,3 @@ def _figures(score: Score, each: bool) -> dict[str, object]:
     if each and score.log_probabilities is not None:
         figures["log_probabilities"] = score.log_probabilities.tolist()
     return figures
-
-
-def _policy(page: str) -> str:
-    """What the page may load: its own script and style, and the server's answers."""
-    parts = ["default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'"]
-    for kind in ("script", "style"):
-        found = re.findall(rf"<{kind}>(.*?)</{kind}>", page, re.DOTALL)
-        hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in found]
-        parts.append(" ".join([f"{kind}-src", *[f"'sha256-{each.decode()}'" for each in hashes]]))
-    return "; ".join(parts)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import os
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,10 @@ def open_socket(host: str, port: int) -> socket.socket:
     except UnicodeError:
         raise OptionError(f"cannot listen on {shown}; give the name of a host") from None
     except OSError as error:
-        reason = (error.strerror or "it is refused").lower()
+        if isinstance(error, socket.gaierror) or not error.errno:
+            reason = (error.strerror or "it is refused").lower()
+        else:  # without what Python adds, which says the address again
+            reason = os.strerror(error.errno).lower()
         raise OptionError(
             f"cannot listen on {shown}: {reason}; name another --port or --host"
         ) from None

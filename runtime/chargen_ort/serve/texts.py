@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from chargen_ort.options import SamplingOptions
 from chargen_ort.sampling import Sampler, StopFinder
 from chargen_ort.stream import Ended
 from chargen_ort.writer import RowState, is_plain
+
+if TYPE_CHECKING:
+    from chargen_ort.places import Place
 
 MOST_UNREAD = 4096  # characters that wait for a slow reader before its text stands still
 FEW_UNREAD = 1024  # and so many when it goes on
@@ -93,7 +97,8 @@ class Wanted:
 
     def is_plain(self, vocab_size: int) -> bool:
         """Whether temperature alone decides, so that many steps go in one run."""
-        return not self.adjusted and is_plain(self.options, vocab_size)
+        free = not self.adjusted and not self.options.controlled
+        return free and is_plain(self.options, vocab_size)
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,21 @@ class Prompt:
         self._position += len(piece)
 
 
+def confine(prompt: Prompt, wanted: Wanted) -> "Place | None":
+    """The place of a text that is confined, before its first draw; None for others.
+
+    Raises:
+        OptionError: a pattern that is none, or no text of the language goes on from the prompt.
+    """
+    if not wanted.options.controlled:
+        return None
+    from chargen_ort.places import Place  # here, because few texts are confined
+
+    control, tokens = prompt.engine.control(wanted.options), prompt.tokens.tolist()
+    begun = int(control.lengths[tokens].sum()) if tokens else 0
+    return Place(control, tokens, begun, begun + wanted.length)
+
+
 class Writing:
     """A text in the making. The batcher's thread has it, but for what is said to be the client's.
 
@@ -195,6 +215,7 @@ class Writing:
         state: where it stands while it is in no lane; None before its prompt was read.
         sampler: of its row, in a lane that goes step by step; `counts` how often it has written
             each token, int64 ``[vocab_size]``, where that matters.
+        place: where it stands in the language that it is confined to; None where it is not.
         written: how many tokens it has drawn.
         healed: those of them that cover the run that was taken back from its prompt.
         turn: how many it may draw before it makes room for others that wait.
@@ -211,6 +232,7 @@ class Writing:
         self.state: RowState | None = None
         self.sampler: Sampler | None = None
         self.counts: NDArray[np.int64] | None = None
+        self.place = confine(prompt, wanted)
         self.written = self.turn = self.read = self._sent = self._made = 0
         self.healed: list[int] = []
         self._decoder = prompt.engine.vocabulary.decoder()
@@ -231,8 +253,8 @@ class Writing:
     @property
     def expected(self) -> int:
         """How many it is likely to draw yet."""
-        by_character = self.prompt.engine.vocabulary.unit == "char"
-        if self._finder is None and not self.prompt.may_end and by_character:
+        sure = self.place is None and self.prompt.engine.vocabulary.unit == "char"
+        if self._finder is None and not self.prompt.may_end and sure:
             return self.left
         return min(self.left, max(_SHORT, self.written))
 
@@ -260,8 +282,14 @@ class Writing:
         self.healed, self.written = healed.tokens, len(healed.tokens)
         self._take_characters(healed.text)
 
-    def take_tokens(self, tokens: list[int], end: int | None) -> None:
-        """Hear of the tokens that were drawn next, of any unit, some perhaps beyond the end."""
+    def take_tokens(self, tokens: list[int], end: int | None, ends: bool = False) -> None:
+        """Hear of the tokens that were drawn next, of any unit, some perhaps beyond the end.
+
+        Args:
+            tokens: that were drawn.
+            end: the token by which the model ends a text.
+            ends: the text has ended after them, by another token.
+        """
         for token in tokens:
             if self.ended is not None:
                 return
@@ -271,6 +299,9 @@ class Writing:
                 self._close("end")
             else:
                 self._take_characters(self._decoder.feed((token,)))
+        if ends and self.ended is None:
+            self.written += 1
+            self._close("end")
 
     def _take_characters(self, text: str) -> None:
         """Hear of the next characters."""

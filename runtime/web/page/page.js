@@ -34,6 +34,7 @@ let next = []; // what may follow the last place
 /** @type {number | null} */
 let cursor = null; // the place that is looked at; null is behind the last
 let opened = false;
+const served = document.body.dataset.served !== undefined; // by a server, which has the models
 let running = false;
 let between = "\n"; // what stands for the end of a text before the next one
 
@@ -64,18 +65,21 @@ async function begin() {
   const code = await new Response(unpacked).text();
   worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   worker.onmessage = hear;
-  await openModel(decode("model").buffer, document.title);
+  if (!served) return openModel(decode("model").buffer, document.title);
+  const names = await ask("models", document.baseURI);
+  element("models").replaceChildren(...names.map((/** @type {string} */ name) => new Option(name)));
+  await openModel(names[0], names[0]);
 }
 
-/** @type {(bytes: ArrayBuffer, name: string) => Promise<void>} */
-async function openModel(bytes, name) {
-  const card = await ask("open", bytes);
+/** @type {(model: ArrayBuffer | string, name: string) => Promise<void>} the bytes, or a server's name */
+async function openModel(model, name) {
+  const card = await ask("open", model);
   element("title").textContent = document.title = name;
   const { config, training, size } = card;
   const names = training.corpora.map((/** @type {any} */ corpus) => corpus.name).join(", ");
   element("about").textContent =
     `A language model of ${count(Math.round(size / 1000))} kB that learnt to write from ${names}, ` +
-    `${count(training.characters)} characters. It runs here, on your device.`;
+    `${count(training.characters)} characters. It runs ${served ? "on this server" : "here, on your device"}.`;
   for (const [id, value] of [
     ["temperature", config.sampling.temperature],
     ["top-p", config.sampling.top_p],
@@ -112,9 +116,10 @@ function facts({ config, training, parity, properties, sha256, difference }) {
     good.push(
       `an n-gram there: ${bits(baseline.nats_per_char)} (${baseline.method}, order ${baseline.order})`,
     );
+  const searched = samples?.searched < 1 ? `the ${share(samples.searched)} looked through of ` : "";
   const own =
     samples &&
-    `${share(samples.share_in_corpus)} of ${count(samples.count)} stand in the corpus, ${share(samples.share_of_doubles)} repeat an earlier one`;
+    `${share(samples.share_in_corpus)} of ${count(samples.count)} stand in ${searched}the corpus, ${share(samples.share_of_doubles)} repeat an earlier one`;
   const times = Number(training.epochs).toPrecision(3);
   const proof = [
     `${gap(parity.largest_logits_difference)} from ${parity.against} over ${count(parity.steps)} steps`,
@@ -139,7 +144,7 @@ function facts({ config, training, parity, properties, sha256, difference }) {
     ],
     ["How far its logits are", ...proof],
     ...(properties.license ? [["Licence", properties.license]] : []),
-    ["Seal, checked here", sha256],
+    [served ? "Seal" : "Seal, checked here", sha256],
   ];
 }
 
@@ -305,6 +310,9 @@ async function openFile(file) {
   }
 }
 
+/** @param {string} name */
+const openServed = (name) => openModel(name, name).catch((error) => complain(error.message));
+
 /** Where a key of the view moves the cursor. @type {{[key: string]: (at: number) => number}} */
 const KEYS = {
   ArrowLeft: (at) => at - 1,
@@ -352,6 +360,7 @@ function listen() {
     const at = Math.max(0, move(cursor ?? places.length));
     moveTo(at >= places.length ? null : at);
   });
+  if (served) return on("models", "change", ({ target }) => openServed(target.value));
   on("file", "change", ({ target }) => openFile(target.files[0]).then(() => (target.value = "")));
   document.addEventListener(
     "dragover",

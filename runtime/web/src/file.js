@@ -201,6 +201,9 @@ function checkKeys(metadata, sha256) {
   const missing = LIMITS.keys.filter((/** @type {string} */ key) => !metadata.has(key));
   if (missing.length)
     throw new ArtifactError(`the metadata lacks ${missing.join(", ")}; export it with train-export`);
+  if (metadata.has("chargen.graph")) {
+    throw new ArtifactError("the file is a sampler, for other programs; give the model that it was made of");
+  }
   const keys = [...metadata.keys()];
   const unknown = keys.find((key) => !LIMITS.keys.includes(key));
   if (unknown !== undefined)

@@ -212,10 +212,15 @@ export function trainingProblem({
     return `validation: bits_per_char is ${validation.bits_per_char}, but there are ${validation.nats_per_char} nats; ${again}`;
   }
   if (score_quantiles) {
-    const { levels, nats_per_char } = score_quantiles;
+    const { levels, nats_per_char, by_length, oddness } = score_quantiles;
     if (levels.length !== nats_per_char.length)
       return `score_quantiles: ${levels.length} levels and ${nats_per_char.length} nats_per_char`;
-    for (const numbers of [levels, nats_per_char]) {
+    if (oddness.length !== (by_length.length ? levels.length : 0))
+      return `score_quantiles: ${by_length.length} by_length and ${oddness.length} oddness`;
+    const lengths = by_length.map((/** @type {Json} */ each) => each.characters);
+    if (lengths.some((/** @type {number} */ each, /** @type {number} */ place) => each <= lengths[place - 1]))
+      return "score_quantiles: by_length does not rise";
+    for (const numbers of [levels, nats_per_char, oddness]) {
       if (
         numbers.some((/** @type {number} */ each, /** @type {number} */ place) => each < numbers[place - 1])
       )

@@ -20,11 +20,16 @@ class StopSignals(Observer):
     While a run asks `should_stop` after each step, a signal waits for that. Before the first
     question and after `on_last_step` it raises `InterruptedByError` where it finds the program.
 
+    Args:
+        insist: whether a second signal ends the program at once. Not where another program passes
+            on each that it gets itself.
+
     Attributes:
         received: number of the signal that came, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, insist: bool = True) -> None:
+        self._insist = insist
         self.received: int | None = None
         self._waits = False
         self._before: dict[int, object] = {}
@@ -61,6 +66,8 @@ class StopSignals(Observer):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if not self._insist:
+                return
             with contextlib.suppress(OSError, ValueError):
                 if sys.stderr is not None and sys.stderr.isatty():
                     os.write(2, b"\x1b[?25h\n")  # the live display hides the cursor

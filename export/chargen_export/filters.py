@@ -1,0 +1,56 @@
+"""The filter of a corpus beside its model, by which chargen-ort --new knows its documents."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from chargen_ort.artifact import Artifact
+from chargen_ort.errors import OptionError
+from chargen_ort.novelty import MAGIC, DocumentFilter, filter_path
+from chargen_train.corpus import Corpus
+from chargen_train.files import as_option_error, refuse_special, write_atomically
+
+
+def check_filter(corpus: Corpus, model: Path) -> None:
+    """Refuse, before hours of training, a filter that could not be written.
+
+    Raises:
+        OptionError: the corpus is running text, or there is a file that is no filter.
+    """
+    if not corpus.vocabulary.end:
+        raise OptionError(
+            "a filter is of documents, and this corpus is running text; leave out --with-filter, "
+            "or say with --documents what its documents are"
+        )
+    path = filter_path(model)
+    refuse_special(path)
+    with as_option_error(path):
+        if path.exists():
+            with path.open("rb") as file:
+                if file.read(len(MAGIC)) != MAGIC:
+                    raise OptionError(
+                        f"cannot write {path}: there is a file that train-export did not write; "
+                        "move it away, or choose another --out"
+                    )
+
+
+def write_filter(corpus: Corpus, artifact: Artifact, model: Path) -> Path:
+    """Write the filter of a corpus beside a model of it; returns its path.
+
+    Raises:
+        OptionError: it cannot be written; see `check_filter`.
+    """
+    check_filter(corpus, model)
+    found = DocumentFilter(corpus.document_count)
+    found.add(_documents(corpus))
+    path = filter_path(model)
+    write_atomically(path, found.to_bytes(artifact.training.corpora))
+    return path
+
+
+def _documents(corpus: Corpus) -> Iterator[str]:
+    parts = [corpus.training]
+    if corpus.reading.holdout_kind != "file":
+        parts.append(corpus.validation)
+    for part in parts:
+        for begin, end in part.ranges.tolist():  # the end token is the last of each
+            yield corpus.vocabulary.decode(corpus.tokens[begin : end - 1])

@@ -1,0 +1,185 @@
+"""Texts that are new: filters of a corpus, --unique, --new, --not-in, and Faker's values."""
+
+import functools
+import random
+
+import pytest
+from faker import Faker
+
+import chargen_ort.faker
+from chargen_ort import CharGenerator, OptionError
+from chargen_ort.novelty import DocumentFilter, filter_path, read_filter
+from chargen_ort.records import CorpusFacts
+from tests.conftest import (
+    ALPHABET,
+    TRAINING,
+    artifact_bytes,
+    assert_refused,
+    random_model,
+    run_here,
+)
+
+FEW = "abc"
+
+
+@pytest.fixture(scope="module")
+def names_path(tmp_path_factory):
+    """A model of random weights, and a filter that takes some of its texts for its corpus."""
+    path = tmp_path_factory.mktemp("names") / "names.onnx"
+    model = random_model(len(FEW) + 1, scale=1.5)
+    path.write_bytes(artifact_bytes(model, FEW, end=True))
+    found = DocumentFilter(len(corpus(path)))
+    found.add(corpus(path))
+    filter_path(path).write_bytes(found.to_bytes(TRAINING.corpora))
+    return path
+
+
+@functools.cache
+def corpus(path):
+    """What stands for the documents that the model has learnt."""
+    return frozenset(CharGenerator.load(path).generate_batch([""] * 60, 20, seed=5))
+
+
+def write(path, *options):
+    return run_here("chargen-ort", "--model", path, "--seed", 1, *options)
+
+
+def test_a_filter_knows_each_document_and_hardly_another():
+    documents = [f"document {number}" for number in range(20_000)]
+    found = DocumentFilter(len(documents))
+    found.add(documents)
+    assert all(text in found for text in documents[::20])
+    others = [f"other {number}" for number in range(200_000)]
+    places = found._places(others)
+    held = (found._bits[places >> 3] >> (places & 7).astype("u1")) & 1
+    assert held.all(axis=1).sum() <= 3  # 0.2 are to be expected of one in a million
+    assert "other 1" not in found
+    assert 8 * len(found._bits) / len(documents) < 29.1
+
+
+def test_new_texts_are_none_of_the_corpus_and_unique_ones_are_different(names_path):
+    plain = write(names_path, "--num", 300).stdout.split("\n")[:-1]
+    assert set(plain) & corpus(names_path)  # so that the test can fail
+    assert len(set(plain)) < len(plain)
+    found = write(names_path, "--num", 60, "--new", "--unique").stdout.split("\n")[:-1]
+    assert len(set(found)) == len(found) == 60
+    assert not set(found) & corpus(names_path)
+    seen: dict[str, None] = {}  # those of more texts of the same seed, in their order
+    for text in write(names_path, "--num", 2000).stdout.split("\n")[:-1]:
+        if text not in corpus(names_path):
+            seen.setdefault(text)
+    assert list(seen)[:60] == found
+
+
+def test_a_start_is_part_of_the_text_that_is_looked_for(names_path):
+    options = ("--start", "ba", "--num", 20, "--unique", "--new")
+    found = write(names_path, *options).stdout.split("\n")[:-1]
+    assert not set(found) & corpus(names_path)
+    assert len(set(found)) == 20
+
+
+def test_no_text_is_a_line_of_a_file(names_path, tmp_path):
+    known = write(names_path, "--num", 10).stdout
+    (tmp_path / "known.txt").write_text(known)
+    found = write(names_path, "--num", 40, "--not-in", tmp_path / "known.txt").stdout
+    assert not set(found.split()) & set(known.split())
+
+
+def test_where_there_are_no_more_texts_the_command_ends_with_one_line(names_path, monkeypatch):
+    monkeypatch.setattr("chargen_ort.novelty.MOST_IN_VAIN", 100)
+    result = write(names_path, "--num", 9, "--unique", "--pattern", "[bc]a")
+    assert result.returncode == 1
+    assert sorted(result.stdout.split()) == ["ba", "ca"]
+    assert result.stderr.splitlines()[1:] == [
+        "chargen-ort: 2 of 9 texts were written: none of 100 more was new; ask for fewer, raise "
+        "--temperature, or let the texts be longer"
+    ]
+
+
+def test_a_filter_is_of_the_corpus_of_its_model(names_path, tmp_path):
+    other = tmp_path / "other.onnx"
+    other.write_bytes(artifact_bytes(random_model(len(ALPHABET) + 1), ALPHABET, end=True))
+    assert_refused(write(other, "--new"), "which is not there", "--with-filter", "--not-in")
+    good = filter_path(names_path).read_bytes()
+    for data, message in (
+        (good[:-1], "is damaged"),
+        (good[:-1] + b"x", "is damaged"),
+        (b"something else", "is no filter"),
+        (good.replace(b'"documents":', b'"documents":1'), "is damaged"),
+    ):
+        filter_path(other).write_bytes(data)
+        assert_refused(write(other, "--new"), message)
+    facts = CorpusFacts(name="x", sha256="1" * 64, characters=2)
+    filter_path(other).write_bytes(DocumentFilter(1).to_bytes([facts]))
+    assert_refused(write(other, "--new"), "is of another corpus than the model")
+
+
+def test_train_export_writes_a_filter_of_all_documents(tmp_path):
+    names = [f"{a}{b}{c}" for a in "bdkl" for b in "aeiou" for c in "nmrt"]  # 80 of them
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    options = ("--documents", "lines", "--preset", "lesson", "--with-filter", "--holdout", "spread")
+    result = run_here(
+        "train-export", tmp_path / "names.txt", "--out", tmp_path / "names.onnx", *options
+    )
+    assert result.returncode == 0, result.stderr
+    training = CharGenerator.load(tmp_path / "names.onnx").artifact.training
+    found = read_filter(tmp_path / "names.onnx", training)
+    assert found.documents == 80
+    assert all(name in found for name in names)
+    assert "ban\nbam" not in found
+    assert "b" not in found
+
+
+def test_a_filter_is_not_written_of_running_text_nor_over_another_file(tmp_path):
+    (tmp_path / "text.txt").write_text("it was the best of times, it was the worst of times; " * 9)
+    options = ("--out", tmp_path / "text.onnx", "--preset", "lesson", "--with-filter")
+    result = run_here("train-export", tmp_path / "text.txt", *options)
+    assert_refused(result, "a filter is of documents", "--documents")
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+    (tmp_path / "text.onnx.filter").write_text("mine")
+    (tmp_path / "text.txt").write_text("ab\ncd\n" * 40)
+    result = run_here("train-export", tmp_path / "text.txt", "--documents", "lines", *options)
+    assert_refused(result, "text.onnx.filter", "did not write")
+    assert (tmp_path / "text.onnx.filter").read_text() == "mine"
+
+
+@pytest.fixture
+def fake(names_path):
+    found = Faker()
+    found.add_provider(chargen_ort.faker.provider(names_path, pattern="[abc]{2,5}"))
+    return found
+
+
+def test_values_follow_fakers_seed_whatever_else_is_drawn(fake):
+    Faker.seed(7)
+    alone = [fake.chargen() for _ in range(60)]
+    Faker.seed(7)
+    assert [fake.chargen() for _ in range(60)] == alone
+    assert len(set(alone)) > 20
+    choose = random.Random(1)
+    mixed = []
+    for _ in range(2):
+        Faker.seed(8)
+        choose.seed(1)
+        mixed.append([])
+        for _ in range(60):
+            if choose.random() < 0.3:
+                mixed[-1].append(fake.pyint())
+            mixed[-1].append(fake.chargen())
+    assert mixed[0] == mixed[1]
+    Faker.seed(7)
+    assert fake.chargen() == alone[0]
+    assert len({fake.unique.chargen() for _ in range(20)}) == 20
+
+
+def test_a_value_begins_with_its_start_and_takes_options_of_its_own(fake):
+    assert all(fake.chargen("b").startswith("b") for _ in range(9))
+    assert {fake.chargen("b", temperature=0) for _ in range(9)} == {
+        fake.chargen("b", temperature=0)
+    }
+    with pytest.raises(OptionError, match="temperature is -1"):
+        fake.chargen(temperature=-1)
+    with pytest.raises(OptionError, match="top_k"):
+        chargen_ort.faker.provider(
+            CharGenerator.from_bytes(artifact_bytes(random_model())), top_k=-1
+        )

@@ -1,0 +1,94 @@
+"""What comes out of a run: its best weights, how good they are, and what went badly."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from chargen_ort.checks import printable
+from chargen_ort.records import Training
+from chargen_train.earlier import recorded_settings
+from chargen_train.evaluate import Losses, measure_losses
+from chargen_train.events import TrainedModel
+from chargen_train.history import describe_corpus, describe_losses
+from chargen_train.planning import MAX_VALIDATION
+from chargen_train.run import Run
+
+_WORSE = 0.05  # nats: a last loss so far above the best is worth a word
+_FEW_STEPS = 50  # in fewer a model learns next to nothing
+
+
+def finish(run: Run) -> TrainedModel:
+    """The best weights, measured in float32 on the held-out part as far as time allows."""
+    best = copy.deepcopy(run.best.model or run.learner.average).to("cpu", torch.float32).eval()
+    losses = None
+    if len(run.corpus.validation) and run.team.leads:
+        passages = run.corpus.validation.passages().head(MAX_VALIDATION)
+        losses = measure_losses(best, passages, run.time_is_up)
+    notes = _notes(run)
+    return TrainedModel(best, _summary(run, losses, notes), notes)
+
+
+def _notes(run: Run) -> tuple[str, ...]:
+    """What went badly, in sentences."""
+    notes = list(run.corpus.warnings)
+    read = run.step / run.windows.per_epoch
+    if run.step < _FEW_STEPS or read < 1:
+        steps = "1 step" if run.step == 1 else f"{run.step:,} steps"
+        cure = "more --epochs"
+        if run.recipe.minutes is not None:
+            cure = "more --minutes, a smaller --hidden-size, or a less busy machine"
+        notes.append(
+            f"training took only {steps} and read the corpus {read:.2g} times, too little to "
+            f"learn much; give it {cure}"
+        )
+    best, last = run.best, run.counters.validation
+    if best.loss is not None and last is not None:
+        exported = f"the weights of step {best.step:,} are exported"
+        if run.earlier.parts and best.step <= run.earlier.steps:
+            notes.append(
+                f"{exported}, which the run had before it was given more time; in that time they "
+                "did not become better"
+            )
+        elif best.step <= run.step - run.learner.steps:
+            notes.append(
+                f"{exported}, those of a teacher: in its time the model that was trained after "
+                "it did not become better"
+            )
+        elif last > best.loss + _WORSE:
+            notes.append(
+                f"{exported}, whose loss was {best.loss:.4f} nats a character; that of "
+                f"the last step was {last:.4f}"
+            )
+    return tuple(notes)
+
+
+def _summary(run: Run, losses: Losses | None, notes: tuple[str, ...]) -> Training:
+    recipe = run.recipe
+    settings = {k: v for k, v in recorded_settings(recipe, run.earlier).items() if v is not None}
+    del settings["device"], settings["seed"]
+    reading = run.corpus.reading
+    for name in ("column", "encoding"):
+        if (value := getattr(reading, name)) is not None:
+            settings[name] = printable(value)
+    if reading.min_count > 1:
+        settings["min_count"] = reading.min_count
+    validation, quantiles = None, None
+    if losses is not None:
+        validation, quantiles = describe_losses(run.corpus, losses)
+    return replace(
+        describe_corpus(run.corpus),
+        validation=validation,
+        base=run.base,
+        score_quantiles=quantiles,
+        steps=run.step,
+        exported_step=run.step if run.best.model is None else run.best.step,
+        epochs=run.step / run.windows.per_epoch,
+        processes=run.counters.processes,
+        device=run.device.type,
+        seed=recipe.seed,
+        notes=notes,
+        settings=settings,
+        versions={"torch": torch.__version__, "numpy": np.__version__},
+    )
