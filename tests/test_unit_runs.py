@@ -2,15 +2,21 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from chargen_export.pipeline import train_and_export
 from chargen_export.verify import verify_against_checkpoint
 from chargen_ort import CharGenerator
+from chargen_train import ids, together
+from chargen_train.checkpoint import load_checkpoint
 from chargen_train.corpus import load_corpus
+from chargen_train.events import TrainingStoppedError
+from chargen_train.ids import TokenStore
 from chargen_train.reading import Reading
-from chargen_train.units import in_unit
-from tests.conftest import SMALL, assert_refused, run_here, train_export
+from chargen_train.run_folder import RunFolder
+from chargen_train.units import in_unit, load_in_unit
+from tests.conftest import SMALL, assert_refused, observing, run_here, train_export
 
 NAMES = [f"{a}{b}{c}" for a in ("an", "mar", "jó") for b in ("na", "li", "el") for c in "aeiouy"]
 PROSE = "It was the best of times – it was the worst of times.\n" * 30
@@ -152,3 +158,75 @@ def test_a_text_without_spaces_has_no_words_to_speak_of(tmp_path):
     warnings = [line for line in result.stderr.splitlines() if "hardly a space" in line]
     assert warnings
     assert "--unit bpe suits it better" in result.stderr
+
+
+@pytest.mark.parametrize("unit", ["byte", "word", "bpe"])
+@pytest.mark.parametrize("documents", ["none", "lines"])
+def test_characters_in_a_file_become_the_tokens_that_those_in_memory_do(
+    tmp_path, monkeypatch, unit, documents
+):
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for path in paths:
+        path.write_text(TEXTS[documents] + "q" * (path.stem == "b"))
+    reading = Reading(documents, holdout="spread", min_count=2, unit=unit)
+    whole = load_in_unit(paths, reading)
+    monkeypatch.setattr(ids, "IN_MEMORY", 0)
+    monkeypatch.setattr(ids, "PIECE", 64)
+    monkeypatch.setattr("chargen_train.units._CHUNK", 64)
+    with TokenStore() as store:
+        other = load_in_unit(paths, reading, store, whole.vocabulary)
+        assert store.in_file
+        assert np.array_equal(other.tokens, whole.tokens)
+    assert other.vocabulary == whole.vocabulary
+    assert other.counts.tolist() == np.bincount(whole.tokens, minlength=len(whole.counts)).tolist()
+    assert ("\ufffd" in whole.vocabulary.characters) == (unit != "byte")
+
+
+@pytest.mark.parametrize(("unit", "has_base"), [("bpe", False), ("word", True), ("char", True)])
+def test_a_stopped_run_finds_the_characters_that_it_has_left(tmp_path, monkeypatch, unit, has_base):
+    text, out = tmp_path / "text.txt", tmp_path / "m.onnx"
+    text.write_text(PROSE)
+    base, reading = None, Reading("none", min_count=2, unit=unit)
+    if has_base:
+        (tmp_path / "more.txt").write_text("the zoo of the six times\n" * 20)
+        known = Reading("none", unit=unit)
+        _, base = train_and_export(tmp_path / "more.txt", reading=known, **TRAINED)
+    monkeypatch.setattr(ids, "IN_MEMORY", 0)
+    after = iter([False, True])
+    with pytest.raises(TrainingStoppedError):
+        train_and_export(
+            text, out, None, observing(should_stop=lambda: next(after)), reading=reading,
+            base_path=base, steps=3,
+        )  # fmt: skip
+    vocabulary = load_checkpoint(RunFolder(out).checkpoint).vocabulary
+
+    def collect(*arguments):
+        raise AssertionError("the text was read again")
+
+    monkeypatch.setattr("chargen_train.corpus.collect", collect)
+    artifact, _ = train_and_export(text, out, resume=True, base_path=base)
+    assert artifact.config.vocabulary == vocabulary
+    assert artifact.config.unit == unit
+
+
+def test_pieces_are_trained_together_and_exported_with_what_is_rare(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(PROSE + "zß\n" + PROSE)
+    options = ["--unit", "bpe", "--vocab-size", "90", "--min-count", "2", "--epochs", "0.2"]
+    sizes = ["--hidden-size", "16", "--num-layers", "1", "--holdout", "tail"]
+    assert together.main(["text.txt", *options, *sizes, "--documents", "none"]) == 0
+    saved = "artifacts/text.run/checkpoint.pt"
+    made = run_here(
+        "train-export", "convert", saved, "--text", "text.txt", "--out", "m.onnx",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    # the gate reads what is rare as the model has learnt it
+    smaller = run_here(
+        "train-export", "convert", "m.onnx", "--text", "text.txt", "--precision", "fp16",
+        "--out", "again.onnx",
+    )  # fmt: skip
+    assert smaller.returncode == 0, smaller.stderr
+    vocabulary = CharGenerator.load("again.onnx").vocabulary
+    assert len(vocabulary) <= 90
+    assert vocabulary.unknown == "replace"
+    assert vocabulary.pieces

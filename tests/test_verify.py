@@ -16,7 +16,7 @@ from chargen_ort.artifact import metadata_bytes, seal
 from chargen_ort.records import Config
 from chargen_ort.verify import verify_artifact, verify_vectors
 from chargen_train.corpus import load_corpus
-from chargen_train.run import describe_corpus
+from chargen_train.history import describe_corpus
 from tests.conftest import (
     ALPHABET,
     HELLO,
