@@ -14,33 +14,9 @@ from chargen_ort.batch import write_texts
 from chargen_ort.pieces import MAX_RUN, join_pairs, split_runs
 from chargen_ort.reports import written_objects
 from chargen_ort.scoring import score_continuations
-from chargen_ort.vocabulary import BYTES
 from tests.conftest import artifact_bytes, random_model
 from tests.tools.serving import serving
-
-LETTERS = "abcdelorst .,\n"
-# "the", " the", "ther", " other" and their like, by merges
-PIECES = ("he", "th", "the", " the", "er", "ther", "or", "st", ".\n", "  ")
-
-
-def bpe(end: bool = False, **others: object) -> Vocabulary:
-    characters = LETTERS + "h"
-    texts = [*characters, *PIECES]
-    at = {text: token for token, text in enumerate(texts)}
-    pairs = [("h", "e"), ("t", "h"), ("t", "he"), (" ", "the"), ("e", "r"), ("th", "er"),
-             ("o", "r"), ("s", "t"), (".", "\n"), (" ", " ")]  # fmt: skip
-    merges = tuple(at[each] for pair in pairs for each in pair)
-    return Vocabulary(characters, end=end, unit="bpe", pieces=PIECES, merges=merges, **others)
-
-
-def word(end: bool = False) -> Vocabulary:
-    pieces = ("the", " the", " other", " rest", ".\n", " best")
-    return Vocabulary(LETTERS + "h", end=end, unit="word", pieces=pieces)
-
-
-def byte(end: bool = False) -> Vocabulary:
-    return Vocabulary(BYTES, end=end, unit="byte")
-
+from tests.tools.units import LETTERS, bpe, byte, word
 
 UNITS = {"bpe": bpe, "word": word, "byte": byte}
 CASES = [(unit, end) for unit in UNITS for end in (False, True)]

@@ -261,7 +261,7 @@ class TextState:
         self._fed = False
         self._decoder.restart()
         if self._place is not None:
-            self._ended_tokens = list(self._place.tokens)
+            self._ended_tokens = [each for each in self._place.tokens if each != self._end]
             self._place.restart()
 
     def confine(self, start: NDArray[np.int64], length: int | None) -> None:
@@ -305,7 +305,7 @@ class TextState:
         return log_weight(self._engine, self._options, before, drawn, length, ends)
 
     def tokens_after(self, count: int, ended: bool) -> list[int]:
-        """The tokens but the first `count` of a text that is confined; of one that has ended too.
+        """The tokens but the first `count` of a text that is confined, without an end token.
 
         With `ended`, of the last text that has ended.
         """
