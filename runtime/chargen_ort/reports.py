@@ -126,7 +126,8 @@ def text_score(
         total = math.fsum(each.total for each in parts)
         characters = sum(each.characters for each in parts)
         tokens = None if parts[0].tokens is None else sum(each.tokens or 0 for each in parts)
-        score = Score(total, characters, None, sum(each.unknown for each in parts), tokens)
+        unknown_ones = sum(each.unknown for each in parts)
+        score = Score(total, characters, None, unknown_ones, tokens=tokens)
         count, kind = {"documents": len(texts)}, "documents"
     percentiles = [each.percentile for each in parts if each.percentile is not None]
     median = statistics.median(percentiles) if percentiles else None

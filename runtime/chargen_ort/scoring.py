@@ -49,9 +49,9 @@ class Score:
             ``[tokens]``; None if not kept.
         unknown: how many of them the model does not know. Each counts as likely as the character
             that the model finds least likely at that place.
-        tokens: how many tokens were scored; None where each is a character.
         text: what was scored, to show it; None if not kept.
         calibration: how odd such a score is; None where the model's file says nothing of its like.
+        tokens: how many tokens were scored; None where each is a character.
         sizes: how many characters each token is, int64 ``[tokens]``, to show them; of bytes, those
             are one that begin a character. None where each is a character, or if not kept.
     """
@@ -60,9 +60,9 @@ class Score:
     characters: int
     log_probabilities: NDArray[np.float64] | None = None
     unknown: int = 0
-    tokens: int | None = None
     text: str | None = field(default=None, repr=False, compare=False)
     calibration: Calibration | None = field(default=None, repr=False, compare=False)
+    tokens: int | None = None
     sizes: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -196,7 +196,7 @@ class _Reader:
         characters = len(text) + (self.ending is not None)
         tokens = None if self.by_character else len(own)
         total, known = math.fsum(own.tolist()), self.calibration
-        return Score(total, characters, own, unknown, tokens, text, known, sizes)
+        return Score(total, characters, own, unknown, text, known, tokens, sizes)
 
 
 def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int, end: bool = False) -> _Reader:
@@ -277,9 +277,9 @@ def score_text(
         scored_ones,
         np.concatenate(kept) if per_character else None,
         missing,
-        None if by_character else tokens,
         text if per_character else None,
         known if alike and by_character else None,
+        None if by_character else tokens,
         None if by_character or not per_character else _sizes(reader, text)[1:],
     )
 
