@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -102,8 +103,12 @@ def run_here(
     An exception that the command does not turn into a line is raised.
     """
     app = {"train-export": export_cli.app, "chargen-ort": runtime_cli.app}[command]
-    with contextlib.chdir(cwd or Path.cwd()):
-        result = CliRunner().invoke(app, list(map(str, arguments)), prog_name=command)
+    pipe = signal.getsignal(signal.SIGPIPE)  # which a command has end it; the tests are not to end
+    try:
+        with contextlib.chdir(cwd or Path.cwd()):
+            result = CliRunner().invoke(app, list(map(str, arguments)), prog_name=command)
+    finally:
+        signal.signal(signal.SIGPIPE, pipe)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
