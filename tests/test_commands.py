@@ -64,7 +64,7 @@ def test_train_export_takes_the_settings_it_lists(corpus, tmp_path):
     ("name", "content", "message"),
     [
         ("missing.txt", None, "no such file: missing.txt"),
-        ("", None, "is a directory"),
+        ("", None, "it is in the folder ., which this command reads"),
         ("empty.txt", b"", "is empty; a corpus needs at least 2 characters"),
         ("one.txt", b"a", "one character long"),
         ("latin.txt", "ol\xe9".encode("latin1"), "byte 0xe9 at offset 2"),
