@@ -11,6 +11,7 @@ import pytest
 from chargen_ort import CharGenerator, OptionError
 from chargen_ort.batch import write_texts
 from tests.conftest import artifact_bytes, random_model, run_here
+from tests.tools.quantiles import with_quantiles
 from tests.tools.serving import serving
 from tests.tools.units import bpe, byte, word
 
@@ -203,3 +204,34 @@ def test_lines_are_shaded_whatever_the_unit(tmp_path, unit):
         "the rest",
         "other",
     ]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_document_is_held_against_held_out_ones_by_its_characters(unit):
+    plain = model_of(unit, end=True)
+    texts = plain.generate_batch([""] * 300, 40, seed=1)
+    scores = plain.score_batch(texts)
+    weights = random_model(len(plain.vocabulary), seed=3, scale=1.0)
+    data = with_quantiles(weights, scores, vocabulary=plain.vocabulary)
+    found = [each.percentile for each in CharGenerator.from_bytes(data).score_batch(texts)]
+    # they are the very texts that it is told by, so their percentiles lie evenly
+    assert np.median(found) == pytest.approx(50, abs=5)
+    assert np.quantile(found, 0.9) == pytest.approx(90, abs=5)
+
+
+def test_windows_of_running_text_are_odd_only_by_characters(tmp_path):
+    plain = model_of("bpe", end=False)
+    text = plain.generate("", 200, seed=1)
+    weights = random_model(len(plain.vocabulary), seed=3, scale=1.0)
+    data = with_quantiles(
+        weights, [plain.score(text)] * 9, documents=False, vocabulary=plain.vocabulary
+    )
+    model = CharGenerator.from_bytes(data)
+    assert model.score(text).percentile is None
+    (tmp_path / "model.onnx").write_bytes(data)
+    (tmp_path / "text.txt").write_text(text)
+    command = ["chargen-ort", "--model", tmp_path / "model.onnx", "score", tmp_path / "text.txt"]
+    assert "percentile" not in run_here(*command, "--window", 199).stdout
+    refused = run_here(*command, "--above", 50)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "of models of characters, and this model's unit is bpe" in refused.stderr
