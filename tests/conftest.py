@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -102,8 +103,12 @@ def run_here(
     An exception that the command does not turn into a line is raised.
     """
     app = {"train-export": export_cli.app, "chargen-ort": runtime_cli.app}[command]
-    with contextlib.chdir(cwd or Path.cwd()):
-        result = CliRunner().invoke(app, list(map(str, arguments)), prog_name=command)
+    pipe = signal.getsignal(signal.SIGPIPE)  # which a command has end it; the tests are not to end
+    try:
+        with contextlib.chdir(cwd or Path.cwd()):
+            result = CliRunner().invoke(app, list(map(str, arguments)), prog_name=command)
+    finally:
+        signal.signal(signal.SIGPIPE, pipe)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
@@ -150,10 +155,13 @@ def artifact_bytes(
     unknown: UnknownPolicy = "error",
     end: bool = False,
     training: Training = TRAINING,
+    vocabulary: Vocabulary | None = None,
 ) -> bytes:
     """A sealed artifact of `model`, by default with a history in which nothing happened."""
+    vocabulary = vocabulary or Vocabulary(characters, unknown, end=end)
+    end = vocabulary.end
     config = Config.of(
-        Vocabulary(characters, unknown, end=end),
+        vocabulary,
         model.embedding_dim,
         model.hidden_size,
         model.num_layers,

@@ -218,7 +218,7 @@ def test_teachers_and_a_base_of_another_unit_are_refused(folder, monkeypatch):
     monkeypatch.setattr(Config, "contradiction", lambda self: "")
     other = dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, unit="byte"))
     monkeypatch.setattr("chargen_train.base.read_artifact", lambda path: other)
-    with pytest.raises(OptionError, match="whose unit is byte, with characters; give a model"):
+    with pytest.raises(OptionError, match="whose unit is byte, with --unit char; give"):
         load_base(folder / "base.onnx")
 
 

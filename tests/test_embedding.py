@@ -27,7 +27,7 @@ from chargen_ort.artifact import seal
 from chargen_ort.engine import Engine, Stepper, open_session, run_steps
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.sampling import Sampler, StopFinder
-from chargen_ort.state import MAGIC
+from chargen_ort.snapshots import MAGIC
 from chargen_ort.stream import hold_back
 from tests.conftest import ALPHABET, artifact_bytes, random_model
 

@@ -237,7 +237,7 @@ def test_a_compressed_archive_is_refused(saved, tmp_path):
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
-        (["facts", "vocabulary", "characters"], CHARACTERS[::-1], "characters that are not the"),
+        (["facts", "vocabulary", "characters"], CHARACTERS[::-1], "tokens that are not the"),
         (["state", "windows", "offset"], 10**6, "from 1,000,000 on, which the text of"),
         (["facts", "recipe", "seq_length"], 4096, "windows of 4096 characters at once"),
         (

@@ -17,7 +17,7 @@ from chargen_ort.models import DEMO_MODEL
 ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "chargen_ort": {"numpy", "onnxruntime", "typer", "chargen_ort"},
-    "chargen_train": {"numpy", "torch", "chargen_ort", "chargen_train"},
+    "chargen_train": {"numpy", "torch", "tokenizers", "chargen_ort", "chargen_train"},
     "chargen_export": {
         "numpy", "torch", "onnx", "typer", "rich", "chargen_ort", "chargen_train", "chargen_export",
     },

@@ -48,7 +48,9 @@ def tiny_pieces(monkeypatch):
     """Everything is done in pieces of a few bytes and tokens, and lies in a file."""
 
     def set_sizes(size, in_memory=0):
-        monkeypatch.setattr(text.TextReader.__init__, "__defaults__", (None, size, b"", None, False))
+        monkeypatch.setattr(
+            text.TextReader.__init__, "__defaults__", (None, size, b"", None, False)
+        )
         monkeypatch.setattr(ids, "PIECE", size)
         monkeypatch.setattr(collecting, "PIECE", size)
         monkeypatch.setattr(ids, "IN_MEMORY", in_memory)

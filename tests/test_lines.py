@@ -15,36 +15,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargen_ort import CharGenerator, Training, lines
+from chargen_ort import CharGenerator, lines
 from chargen_ort.lines import LineOptions, SomeLines, score_some, some_at_once
 from chargen_ort.workers import WorkerError, score_in_order
-from chargen_train.evaluate import Losses
-from chargen_train.history import describe_spread
 from tests.conftest import (
     ALPHABET,
     BIN,
-    TRAINING,
     artifact_bytes,
     random_model,
     run,
     run_here,
 )
+from tests.tools.quantiles import with_quantiles
 
 ALL = LineOptions()
-
-
-def with_quantiles(model, scores, documents=True, **facts):
-    """A file that says that held-out texts have these scores."""
-    nats, characters = (
-        np.array([getattr(s, name) for s in scores]) for name in ("total", "characters")
-    )
-    quantiles = describe_spread(Losses(-nats, characters), documents)
-    training = Training(**(vars_of(TRAINING) | {"score_quantiles": quantiles}))
-    return artifact_bytes(model, training=training, **facts)
-
-
-def vars_of(record):
-    return {name: getattr(record, name) for name in record.to_json()}
 
 
 def written(generator, count, seed):

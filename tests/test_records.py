@@ -79,7 +79,12 @@ GATE = {
 }
 ALL_OF_TRAINING = TRAINING.to_json() | {
     "baseline": {"method": "Witten-Bell", "order": 3, "nats_per_char": 1.7},
-    "samples": {"count": 1000, "share_in_corpus": 0.1, "share_of_doubles": 0.02},
+    "samples": {
+        "count": 1000,
+        "share_in_corpus": 0.1,
+        "share_of_doubles": 0.02,
+        "searched": 0.5,
+    },
     "score_quantiles": {
         "window": None,
         "count": 50,
@@ -180,9 +185,18 @@ def test_what_does_not_fit_is_refused_by_name(changes, message):
         record_of(Training, ALL_OF_TRAINING | changes, "chargen.training")
 
 
-@pytest.mark.parametrize("changes", [{"unit": "bpe"}, {"merges": [0, 1]}])
-def test_other_units_need_a_newer_version(changes):
-    with pytest.raises(ArtifactError, match="that needs a newer chargen-ort: pip install"):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"merges": [0, 1]}, "with the unit char there are no pieces"),
+        ({"unit": "byte"}, "the tokens are the 256 bytes"),
+        ({"unit": "bpe", "tokens": [*ALPHABET, "ab"]}, r"tokens\[29\] is made by no merge"),
+        ({"unit": "word", "tokens": ["ab", *ALPHABET]}, "has 1 characters and comes after"),
+        ({"unit": "word", "tokens": [*ALPHABET, ""]}, "has 0 characters and comes after"),
+    ],
+)
+def test_tokens_and_merges_are_those_of_the_unit(changes, message):
+    with pytest.raises(ArtifactError, match=message):
         record_of(Config, CONFIG.to_json() | changes, "chargen.config")
 
 

@@ -204,7 +204,7 @@ def test_too_little_memory_is_one_line(folder, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("chargen_export.pipeline.load_corpus", fail)
+    monkeypatch.setattr("chargen_export.pipeline.load_in_unit", fail)
     assert_one_line(train_export("c.txt"), 1, "there is not enough memory; give a smaller")
 
 
@@ -212,7 +212,7 @@ def test_another_error_of_pytorch_is_not_hidden(folder, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr("chargen_export.pipeline.load_corpus", fail)
+    monkeypatch.setattr("chargen_export.pipeline.load_in_unit", fail)
     assert isinstance(train_export("c.txt").exception, RuntimeError)
 
 

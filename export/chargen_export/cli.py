@@ -135,6 +135,23 @@ _Holdout = Annotated[
         rich_help_panel=_TEXT,
     ),
 ]
+_Unit = Annotated[
+    Literal["char", "byte", "word", "bpe"] | None,
+    typer.Option(
+        help="What the model reads and writes at a time: a character; a byte of UTF-8; a frequent "
+        "word, where others are spelled; or a piece of a word, learnt from the text. Pieces write "
+        "fastest. The default is char.",
+        rich_help_panel=_TEXT,
+    ),
+]
+_VocabSize = Annotated[
+    int | None,
+    typer.Option(
+        help="How many different words or pieces there are, the single characters among them. By "
+        "default 4096 words or 512 pieces, and more where the text has many characters.",
+        rich_help_panel=_TEXT,
+    ),
+]
 _Encoding = Annotated[
     str | None,
     typer.Option(
@@ -275,6 +292,8 @@ def train_export(
     documents: _Documents = None,
     column: _Column = None,
     holdout: _Holdout = None,
+    unit: _Unit = None,
+    vocab_size: _VocabSize = None,
     encoding: _Encoding = None,
     min_count: _MinCount = None,
     skip_unreadable: _SkipUnreadable = False,
@@ -349,6 +368,7 @@ def train_export(
                     Reading(
                         documents or "auto", column, holdout, encoding,
                         1 if min_count is None else min_count, skip_unreadable,
+                        unit or "char", vocab_size,
                     ), with_filter, minutes=minutes, epochs=epochs,
                     hidden_size=hidden_size, num_layers=num_layers, embedding_dim=embedding_dim,
                     dropout=dropout, seq_length=seq_length, batch_size=batch_size,

@@ -41,7 +41,7 @@ from chargen_train.checkpoint import (
     saved_reading,
 )
 from chargen_train.comparison import compared, measure_yardstick, plan_samples
-from chargen_train.corpus import Corpus, choose_separator, load_corpus
+from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import choose_device
 from chargen_train.events import Observer, Observers, Supervision, TrainedModel
 from chargen_train.files import check_writable
@@ -64,8 +64,10 @@ from chargen_train.recipe import (
 from chargen_train.run import build_model
 from chargen_train.run_folder import RunFolder, RunRecorder
 from chargen_train.training import train, trained_so_far
+from chargen_train.units import load_in_unit
 
 _LEAVING = 0.6  # seconds that sealing, the report and the end of a process with PyTorch take
+_LEVELS = {"char": "character", "byte": "byte", "word": "word", "bpe": "subword"}
 DEFAULT_SAMPLING = SamplingOptions(temperature=0.8)  # a little below 1 reads better than 1
 
 
@@ -113,15 +115,15 @@ def train_and_export(
     begun = time.monotonic() if begun is None else begun
     paths = (corpus_paths,) if isinstance(corpus_paths, Path) else tuple(corpus_paths)
     path = training_path(paths, out)
-    base = None if base_path is None else load_base(base_path)
-    if base is not None and not resume:
-        overrides = base_settings(base, preset, overrides)
-    folder, known = RunFolder(path), None if base is None else base.vocabulary
+    folder, known = RunFolder(path), None
     if resume:
         reading, known = saved_reading(folder.checkpoint, reading)
+    base = None if base_path is None else load_base(base_path, reading.unit)
+    if base is not None and not resume:
+        overrides, known = base_settings(base, preset, overrides), base.vocabulary
     inputs = find_read(paths, path, reading, base_path)
     with TokenStore(folder.path, folder.ids if resume else None) as store:
-        corpus = load_corpus(paths, reading, store, known, observer.on_reading)
+        corpus = load_in_unit(paths, reading, store, known, observer.on_reading)
         target = Target(Origin(corpus.name, corpus.sha256), inputs, overwrite)
         gate = precision, max_loss_increase
         job = _Job(paths, corpus, path, folder, target, *gate, observer, base)
@@ -316,7 +318,7 @@ def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_paths: Sequence[Path])
         OptionError: `corpus_paths` are not the text that the run reads.
         ParityError: the graph and the model disagree.
     """
-    corpus = load_corpus(corpus_paths, checkpoint.reading, known=checkpoint.known)
+    corpus = load_in_unit(corpus_paths, checkpoint.reading, known=checkpoint.known)
     refuse_other(checkpoint, corpus, {})
     refuse_misfit(checkpoint, corpus)
     trained = trained_so_far(corpus, checkpoint)
@@ -344,7 +346,8 @@ def make_artifact(
         sampling=DEFAULT_SAMPLING,
     )
     properties = {
-        "description": f"character-level GRU language model trained on {printable(corpus.name)} "
+        "description": f"{_LEVELS[corpus.vocabulary.unit]}-level GRU language model trained on "
+        f"{printable(corpus.name)} "
         f"({len(corpus)} characters)",
         "author": f"train-export (chargen-ort {__version__})",
         "license": "that of the corpus",

@@ -31,15 +31,18 @@ from chargen_ort.rows import score_rows
 from chargen_ort.samplers import as_step
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus, load_corpus, split_again
+from chargen_train.history import describe_windows
 from chargen_train.ids import in_pieces
 from chargen_train.inputs import combined_sha256
 from chargen_train.model import CharGRU
 from chargen_train.planning import MAX_VALIDATION
 from chargen_train.reading import Reading
-from chargen_train.split import WINDOW, Part, Passages
+from chargen_train.split import Part, Passages
+from chargen_train.units import characters_of, encoded
 
 MAX_LOSS_INCREASE = 0.005  # nats a character, if not given
 MAX_LOSS_INCREASE_LIMIT = 10.0  # and the most that may be given
+_LONGEST_PIECES = 8  # characters, on average, of a text that is measured as far as that of the run
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -183,10 +186,10 @@ def pass_gate(base: Artifact, variant: Artifact, text: GateText, max_loss_increa
         fp32_sha256=base.sha256,
         text=printable(text.name),
         held_out=text.held_out,
-        characters=passages.predicted,
+        characters=int(passages.characters.sum()),
         protocol="mean over documents, their ends too, each from its own beginning"
         if text.part.documents
-        else f"mean over consecutive {WINDOW}-character windows, each from a zero state",
+        else f"mean over consecutive {describe_windows(text.part)}, each from a zero state",
         fp32_nats_per_char=before,
         nats_per_char=after,
         loss_increase=increase,
@@ -205,8 +208,8 @@ def _compare(base: Engine, variant: Engine, passages: Passages) -> tuple[float, 
         for side, rows in enumerate(scored):
             losses[side] -= math.fsum(rows.scores[asked])
         equal += int((scored[0].best == scored[1].best)[asked].sum())
-    count = passages.predicted
-    return losses[0] / count, losses[1] / count, equal / count
+    count = int(passages.characters.sum())
+    return losses[0] / count, losses[1] / count, equal / passages.predicted
 
 
 def load_fp32(path: Path) -> Artifact:
@@ -238,7 +241,7 @@ def load_gate_text(artifact: Artifact, paths: Path | Sequence[Path]) -> GateText
         None if settings.get(key) is None else str(settings[key]) for key in ("column", "encoding")
     )
     reading = Reading(split.documents if name is None else "lines", name, "none", encoding)
-    corpus = load_corpus(paths, reading, known=artifact.config.vocabulary)
+    corpus = load_corpus(paths, reading, known=characters_of(artifact.config.vocabulary))
     known = [each.sha256 for each in artifact.training.corpora]
     held_out = split.holdout in ("tail", "spread") and combined_sha256(known) == corpus.sha256
     part = split_again(corpus, split.holdout).validation if held_out else corpus.training
@@ -251,6 +254,8 @@ def in_vocabulary(part: Part, corpus: Corpus, vocabulary: Vocabulary) -> Part:
     Raises:
         UnknownCharacterError: the corpus has a character that this lacks, and refuses.
     """
+    if vocabulary.unit == "byte":
+        return _in_unit(part, corpus, vocabulary)
     characters = corpus.vocabulary.characters
     table = vocabulary.look_up(characters)
     missing = np.flatnonzero((table < 0) & (corpus.counts[: len(table)] > 0))
@@ -261,8 +266,18 @@ def in_vocabulary(part: Part, corpus: Corpus, vocabulary: Vocabulary) -> Part:
             if (piece == missing[0]).any()
         )
         raise UnknownCharacterError(characters[missing[0]], place, len(vocabulary.characters))
+    if vocabulary.unit != "char":
+        return _in_unit(part, corpus, vocabulary)
     table[table < 0] = vocabulary.characters.index(vocabulary.replacement)
     if vocabulary.end_token is not None:
         table = np.append(table, vocabulary.end_token)
     part = part.measured(MAX_VALIDATION)
     return replace(part, tokens=table[part.tokens].astype(np.uint32))
+
+
+def _in_unit(part: Part, corpus: Corpus, vocabulary: Vocabulary) -> Part:
+    """What is measured of a part in bytes, words or pieces."""
+    each = _LONGEST_PIECES if vocabulary.has_pieces else 1
+    part = part.measured(MAX_VALIDATION * each)
+    alone = replace(corpus, tokens=part.tokens, training=part, validation=Part.of(part.tokens[:0]))
+    return encoded(alone, vocabulary).training

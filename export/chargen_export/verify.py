@@ -46,8 +46,12 @@ def verify_against_model(
     verdicts = verify_artifact(artifact)
     if vocabulary is not None:
         own = config.vocabulary
-        same = (vocabulary.characters, vocabulary.end) == (own.characters, own.end)
-        finding = f"{len(own.characters)} characters{' and an end' * own.end} in the artifact"
+        same = (vocabulary.texts, vocabulary.merges) == (own.texts, own.merges)
+        same = same and vocabulary.unit == own.unit
+        pieces = f", {len(own.pieces):,} pieces" if own.has_pieces else ""
+        of = "bytes" if own.unit == "byte" else "characters"
+        number = f"{len(own.characters)} {of}{pieces}"
+        finding = f"{number}{' and an end' * own.end} in the artifact"
         verdicts.append(Verdict("vocab", same, finding))
     ours = (len(config.vocabulary), config.embedding_dim, config.hidden_size, config.num_layers)
     theirs = (model.vocab_size, model.embedding_dim, model.hidden_size, model.num_layers)

@@ -21,7 +21,7 @@ from chargen_ort.serve.cli import serve
 from chargen_ort.terminal import Complaints, OutputError, command, report, write_text
 
 if TYPE_CHECKING:
-    from chargen_ort.batch import WrittenText
+    from chargen_ort.batch_plain import WrittenText
     from chargen_ort.generator import CharGenerator
     from chargen_ort.novelty import Novelty
     from chargen_ort.text import TextReader

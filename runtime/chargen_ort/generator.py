@@ -85,7 +85,7 @@ class CharGenerator:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The characters that the model knows."""
+        """The tokens of the model, and the characters that it knows."""
         return self.engine.vocabulary
 
     @property
@@ -147,9 +147,9 @@ class CharGenerator:
         """
         chosen = self.options(options, **overrides)
         length, deadline = _length(length), _deadline(timeout)
-        tokens = self.vocabulary.encode(start, unknown)
+        tokens, rest = self.vocabulary.encode_open(start, unknown, chosen.controlled)
         state = TextState(self.engine, chosen, whole_number("row", row, 0, ROW_LIMIT - 1), unknown)
-        return TextStream(state, tokens, length, chosen.stops, deadline)
+        return TextStream(state, tokens, length, chosen.stops, deadline, rest)
 
     def generate(
         self,
@@ -300,11 +300,12 @@ class CharGenerator:
         Args:
             text: at least two characters; any number where texts have an end.
             window: begin from a zero state again after each so many characters; None carries the
-                state through.
+                state through. Of units other than char, windows have whole tokens, and so many
+                characters on average.
             unknown: what the model reads on after a character that it lacks: ``skip`` leaves the
                 character out, ``replace`` reads the replacement. ``error`` refuses the text. None
                 is the model's own policy, but ``skip`` where that is ``error``.
-            per_character: keep each character's log probability; without, memory is constant.
+            per_character: keep each token's log probability; without, memory is constant.
 
         Raises:
             OptionError: fewer than two characters, a window below 1, or a window where texts end.

@@ -67,6 +67,7 @@ def run_interactive(
             pieces: list[str] = []
             stream = generator.resume(state, length)
             with contextlib.suppress(KeyboardInterrupt):
+                # what is left of a piece too: what is typed next follows all that was read
                 write_text(_noted(stream, pieces), raw)
             written = "" if stream.ended == "end" else line + "".join(pieces)
             write_text(["\n"], raw)
@@ -84,3 +85,6 @@ def _noted(stream: TextStream, pieces: list[str]) -> Iterator[str]:
     for piece in stream:
         pieces.append(piece)
         yield piece
+    if stream.ended == "length":
+        pieces.append(stream.state.rest())
+        yield pieces[-1]

@@ -156,8 +156,9 @@ def _shown(line: str, score: Score | None, percentile: float | None, options: Li
         return json.dumps({"line": line, **score_figures(score)}) + "\n"
     if score is None:
         return f"-\t-\t-\t-\t{visible(line) if options.coloured else line}\n"
-    if options.coloured and score.log_probabilities is not None:
-        line = shaded(line, score.log_probabilities)
+    nats = score.character_log_probabilities if options.coloured else None
+    if nats is not None:
+        line = shaded(line, nats)
     place = "-" if percentile is None else f"{percentile:.3f}"
     return f"{score.total:.4f}\t{score.bits_per_char:.4f}\t{place}\t{score.unknown}\t{line}\n"
 
@@ -191,7 +192,7 @@ def score_figures(score: Score | None) -> dict[str, float | int | None]:
     if score is None:
         names = ("characters", "unknown", "log_probability", "nats_per_char", "bits_per_char")
         return dict.fromkeys((*names, "perplexity", "percentile"))
-    return {
+    figures: dict[str, float | int | None] = {
         "characters": score.characters,
         "unknown": score.unknown,
         "log_probability": score.total,
@@ -200,3 +201,11 @@ def score_figures(score: Score | None) -> dict[str, float | int | None]:
         "perplexity": score.perplexity if math.isfinite(score.perplexity) else None,
         "percentile": score.percentile,
     }
+    if score.tokens is not None:
+        figures |= token_figures(score)
+    return figures
+
+
+def token_figures(score: Score) -> dict[str, float | int | None]:
+    """What is said of a score by tokens, where these are no characters."""
+    return {"tokens": score.tokens, "nats_per_token": score.nats_per_token}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.batch import WrittenText
+from chargen_ort.batch_plain import WrittenText
 from chargen_ort.errors import ArtifactError, ChargenError
 from chargen_ort.records import CorpusFacts, Sha256, Size, Training
 from chargen_ort.strict import Record, parse_record

@@ -57,10 +57,15 @@ class Control:
         may_leave: whether a text that may end does so where a token leads out of the language.
 
     Raises:
-        OptionError: a pattern that is none, or llguidance is not installed.
+        OptionError: a pattern that is none, the unit is byte, or llguidance is not installed.
     """
 
     def __init__(self, config: Config, options: SamplingOptions) -> None:
+        if config.unit == "byte":
+            raise OptionError(
+                "pattern, min_length, max_length and ban are for models whose tokens are "
+                "characters or pieces, and this model's unit is byte; leave them out"
+            )
         self._config, self.options = config, options
         self._tokens = token_bytes(config)
         self.texts = config.tokens

@@ -127,18 +127,19 @@ class Place:
         """Go on by tokens that were not drawn; errors are those of `check`."""
         self.restart([*self.tokens, *tokens], self.begun, self.room)
 
-    def confine(self, tokens: Sequence[int], length: int | None) -> None:
+    def confine(self, tokens: Sequence[int], length: int | None, ready: int = 0) -> None:
         """Bound what follows after `tokens`, which are then to be fed.
 
         Args:
             tokens: that the text goes on by; stop strings are looked for behind them.
             length: characters at most after that; None is any number.
+            ready: how many characters at the end of the text count as what follows.
 
         Raises:
             OptionError: no text of the language goes on so.
         """
         both = [*self.tokens, *tokens]
-        begun = int(self.control.lengths[both].sum()) if both else 0
+        begun = int(self.control.lengths[both].sum()) - ready if both else 0
         room = None if length is None else begun + length
         self.control.root(both, begun, room)
         self.restart(self.tokens, begun, room)

@@ -16,7 +16,7 @@ from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import Sizes
 from chargen_ort.options import SamplingOptions
 from chargen_ort.strict import Record, Within
-from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
+from chargen_ort.vocabulary import Unit, UnknownPolicy, Vocabulary
 
 MAX_TOKENS, MAX_WIDTH, MAX_LAYERS = 1 << 16, 1 << 16, 64
 MAX_LINE = 4096  # characters
@@ -45,8 +45,8 @@ class Config(Record):
     """What the model is: the facts a caller cannot choose, and the options it suggests.
 
     Attributes:
-        unit: what a token is: char, one Unicode code point; or byte, word, bpe
-        tokens: the texts that tokens stand for, token 0 first
+        unit: what a token is: char, one Unicode code point; byte; word, a frequent word or a character; bpe, characters that merges join
+        tokens: the texts that tokens stand for, token 0 first: single characters, then pieces of several; of byte, the bytes as U+0000 to U+00FF
         merges: of bpe, in their order: pairs of tokens that are joined, one after the other
         end: whether the last token, written as an empty text, ends a text
         separator: the token that stands before a text begins; with an end token that one
@@ -59,10 +59,10 @@ class Config(Record):
         sampling: options that apply where a call gives none
 
     Raises:
-        OptionError: see `Record`; also a unit or precision that this version does not know.
-    """
+        OptionError: see `Record`; also a precision that this version does not know.
+    """  # noqa: E501 - a description is one line
 
-    unit: Literal["char", "byte", "word", "bpe"] = "char"
+    unit: Unit = "char"
     tokens: Annotated[tuple[Piece, ...], Within(1, MAX_TOKENS, unique=True)]
     merges: Annotated[tuple[TokenId, ...], Within(0, 2 * MAX_TOKENS)] = ()
     end: bool = False
@@ -93,7 +93,9 @@ class Config(Record):
         """
         instance("vocabulary", vocabulary, Vocabulary)
         return cls(
-            tokens=(*vocabulary.characters, *([""] if vocabulary.end else [])),
+            unit=vocabulary.unit,
+            tokens=vocabulary.texts,
+            merges=vocabulary.merges,
             end=vocabulary.end,
             unknown=vocabulary.unknown,
             replacement=vocabulary.replacement,
@@ -107,8 +109,17 @@ class Config(Record):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The characters in token order, and the policy for others."""
-        return Vocabulary("".join(self.tokens), self.unknown, self.replacement, self.end)
+        """The tokens and their texts, and the policy for unknown characters."""
+        own = self.tokens[:-1] if self.end else self.tokens
+        single = self._single(own)
+        characters, policy = "".join(own[:single]), (self.unknown, self.replacement, self.end)
+        return Vocabulary(characters, *policy, self.unit, own[single:], self.merges)
+
+    def _single(self, tokens: tuple[str, ...]) -> int:
+        """How many of the tokens are single characters, of which the first ones are."""
+        if self.unit in ("char", "byte"):
+            return len(tokens)
+        return next((place for place, text in enumerate(tokens) if len(text) != 1), len(tokens))
 
     @cached_property
     def separator_token(self) -> int:
@@ -122,20 +133,23 @@ class Config(Record):
 
     def contradiction(self) -> str:
         """See `Record`."""
-        if self.unit != "char" or self.merges:
-            extra = " with merges" if self.merges else ""
-            return f"unit is {self.unit}{extra}, this version reads char alone; {_NEWER}"
         if self.precision not in VARIANTS:
             known = ", ".join(VARIANTS)
             return f"precision is {self.precision[:60]!a}, none of {known}; {_NEWER}"
         characters = self.tokens[:-1] if self.end else self.tokens
         if self.end and (self.tokens[-1] or self.separator or not characters):
             return "end is true, so the last of two or more tokens, and the separator, are empty"
+        single = self._single(characters)
         for index, token in enumerate(characters):
-            if len(token) != 1:
-                return f"tokens[{index}] has {len(token)} characters; with the unit char it has 1"
+            if index < single and len(token) != 1:
+                return (
+                    f"tokens[{index}] has {len(token)} characters; with the unit {self.unit} it "
+                    "has 1"
+                )
+            if index >= single and len(token) < 2:
+                return f"tokens[{index}] has {len(token)} characters and comes after a longer one"
         for name in ("separator", "replacement"):
-            own = characters if name == "replacement" or not self.end else self.tokens
+            own = characters[:single] if name == "replacement" or not self.end else self.tokens
             if getattr(self, name) not in own:
                 return f"the {name} {getattr(self, name)!r} is not one character of the vocabulary"
         self.vocabulary.check_writable(self.sampling.stops)

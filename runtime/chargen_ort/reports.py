@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from chargen_ort.artifact import KINDS, Artifact
-from chargen_ort.batch import WrittenText
+from chargen_ort.batch_plain import WrittenText
 from chargen_ort.confined import log_weight
 from chargen_ort.documents import DOCUMENT_WORDS, cut_documents
 from chargen_ort.engine import Engine
@@ -20,12 +20,13 @@ from chargen_ort.options import TABLE, SamplingOptions
 from chargen_ort.records import PIECE, Base, Certificate, Gate, HeldOut, Training
 from chargen_ort.scoring import Score, score_continuations
 from chargen_ort.shading import shaded
-from chargen_ort.vocabulary import UnknownPolicy
+from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
 
 _TEXTS_AT_ONCE = 64  # scored side by side for --json …
 _SECONDS = 0.1  # … but what is written need not wait longer than this for others
 _WINDOWS_AT_ONCE = 64
 _SHOWN_CHARACTERS = 100
+_SHOWN_PIECES = 20
 
 
 def written_lines(texts: Iterable[WrittenText], before: str) -> Iterator[str]:
@@ -111,7 +112,8 @@ def text_score(
     known = generator.engine.calibration
     if not generator.config.end:
         score = generator.score(text, window=window, unknown=unknown, per_character=False)
-        measured = known is not None and known.window == window
+        by_character = generator.config.unit == "char"
+        measured = by_character and known is not None and known.window == window
         parts = [each for _, each in scored_windows(generator, text, unknown)] if measured else []
         count, kind = {}, f"windows of {window} characters"
     else:
@@ -123,7 +125,9 @@ def text_score(
         parts = generator.score_batch(texts, unknown=unknown, end=True)
         total = math.fsum(each.total for each in parts)
         characters = sum(each.characters for each in parts)
-        score = Score(total, characters, None, sum(each.unknown for each in parts))
+        tokens = None if parts[0].tokens is None else sum(each.tokens or 0 for each in parts)
+        unknown_ones = sum(each.unknown for each in parts)
+        score = Score(total, characters, None, unknown_ones, tokens=tokens)
         count, kind = {"documents": len(texts)}, "documents"
     percentiles = [each.percentile for each in parts if each.percentile is not None]
     median = statistics.median(percentiles) if percentiles else None
@@ -136,10 +140,14 @@ def text_score(
     yield f"characters     {score.characters:,}\n"
     if score.unknown:
         yield f"unknown        {score.unknown:,}\n"
+    if score.tokens is not None:
+        yield f"tokens         {score.tokens:,}\n"
     yield f"log prob       {score.total:.4f} nats\n"
     yield f"nats per char  {score.nats_per_char:.4f}\n"
     yield f"bits per char  {score.bits_per_char:.4f}\n"
     yield f"perplexity     {score.perplexity:.4f}\n"
+    if score.tokens is not None:
+        yield f"nats per token {score.nats_per_token:.4f}\n"
     if median is not None:
         of = f", the median of its {len(percentiles):,} {kind}" if len(percentiles) > 1 else ""
         yield f"percentile     {median:.3f}{of}\n"
@@ -164,7 +172,7 @@ def scored_windows(
             range(first, last, size), part.log_probabilities.reshape(-1, size), strict=True
         ):
             shown = text[begin + 1 : begin + 1 + size]
-            yield begin + 1, Score(math.fsum(scored), size, scored, 0, shown, known)
+            yield begin + 1, Score(math.fsum(scored), size, scored, text=shown, calibration=known)
 
 
 def odd_windows(
@@ -210,8 +218,6 @@ def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[
     if as_json:
         yield json.dumps({"model": str(model.path), **model_facts(artifact)}) + "\n"
         return
-    characters = config.vocabulary.characters
-    shown = repr(characters[:_SHOWN_CHARACTERS]) + ("…" if len(characters) > 100 else "")
     rows = [
         ("model", str(model)),
         ("sha256", artifact.sha256),
@@ -223,7 +229,8 @@ def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[
             f"GRU {config.num_layers} x {config.hidden_size}, embedding {config.embedding_dim}, "
             f"{config.precision}",
         ),
-        ("vocabulary", f"{len(characters):,} characters: {shown}"),
+        ("unit", f"{config.unit}, {describe_unit(config.vocabulary)}"),
+        ("vocabulary", _vocabulary(config.vocabulary)),
         ("unknown", _unknown(config.vocabulary.unknown, config.vocabulary.replacement)),
         ("separator", "the end token" if config.end else repr(config.separator)),
         ("sampling", _sampling(artifact)),
@@ -234,6 +241,29 @@ def describe(artifact: Artifact, model: ChosenModel, as_json: bool) -> Iterator[
         ("made by", artifact.properties["author"]),
     ]
     yield from (f"{label:<11} {value}\n" for label, value in rows)
+
+
+def describe_unit(vocabulary: Vocabulary) -> str:
+    """What a token is, in a few words."""
+    characters, pieces = len(vocabulary.characters), len(vocabulary.pieces)
+    return {
+        "char": "one character",
+        "byte": "one byte of UTF-8",
+        "word": f"one of {pieces:,} frequent words or {characters:,} characters",
+        "bpe": f"one of {characters:,} characters or of {pieces:,} pieces joined of them",
+    }[vocabulary.unit]
+
+
+def _vocabulary(vocabulary: Vocabulary) -> str:
+    if vocabulary.unit == "byte":
+        return "256 bytes: every text"
+    characters = vocabulary.characters
+    more = "…" if len(characters) > _SHOWN_CHARACTERS else ""
+    shown = f"{len(characters):,} characters: {characters[:_SHOWN_CHARACTERS]!r}{more}"
+    if not vocabulary.pieces:
+        return shown
+    some = ", ".join(map(repr, vocabulary.pieces[:_SHOWN_PIECES]))
+    return f"{shown}; {len(vocabulary.pieces):,} pieces: {some}…"
 
 
 def _unknown(policy: str, replacement: str) -> str:

@@ -135,6 +135,11 @@ def score_whole(generator: CharGenerator, text: str, request: ScoreRequest) -> N
     if known is None or known.window is None:
         check_lines(generator, options.above)  # which may refuse as well
         raise OptionError("the model learnt documents, and tells which lines are odd; add --lines")
+    if generator.config.unit != "char":
+        raise OptionError(
+            "above tells which windows are odd of models of characters, and this model's unit is "
+            f"{generator.config.unit}; leave it out"
+        )
     if request.window not in (None, known.window):
         raise OptionError(
             f"window is {request.window}, but the model knows how odd windows of {known.window} "
@@ -173,9 +178,8 @@ def _write_shaded(generator: CharGenerator, text: str, options: LineOptions) -> 
 
 
 def _shown(score: Score) -> str:
-    if score.text is None or score.log_probabilities is None:
-        return ""
-    return shaded(score.text, score.log_probabilities) + "\n"
+    nats = score.character_log_probabilities
+    return "" if score.text is None or nats is None else shaded(score.text, nats) + "\n"
 
 
 def _write_count(options: LineOptions, read: int, odd: int) -> None:

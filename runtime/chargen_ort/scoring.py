@@ -21,6 +21,8 @@ from chargen_ort.calibration import Calibration
 from chargen_ort.checks import instance
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError
+from chargen_ort.healing import score_healed
+from chargen_ort.pieces import MAX_RUN
 from chargen_ort.rows import LOGITS_AT_ONCE, score_alike, score_rows
 from chargen_ort.vocabulary import UnknownPolicy
 
@@ -43,11 +45,15 @@ class Score:
     Attributes:
         total: log probability of all scored characters together, nats (0 or less).
         characters: how many were scored, unknown ones included, at least one.
-        log_probabilities: nats, one for each of them, float64 ``[characters]``; None if not kept.
+        log_probabilities: nats, one for each token, which of the unit char is a character, float64
+            ``[tokens]``; None if not kept.
         unknown: how many of them the model does not know. Each counts as likely as the character
             that the model finds least likely at that place.
         text: what was scored, to show it; None if not kept.
         calibration: how odd such a score is; None where the model's file says nothing of its like.
+        tokens: how many tokens were scored; None where each is a character.
+        sizes: how many characters each token is, int64 ``[tokens]``, to show them; of bytes, those
+            are one that begin a character. None where each is a character, or if not kept.
     """
 
     total: float
@@ -56,11 +62,18 @@ class Score:
     unknown: int = 0
     text: str | None = field(default=None, repr=False, compare=False)
     calibration: Calibration | None = field(default=None, repr=False, compare=False)
+    tokens: int | None = None
+    sizes: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
 
     @property
     def nats_per_char(self) -> float:
         """Mean negative log probability, nats: the loss of training."""
         return -self.total / self.characters
+
+    @property
+    def nats_per_token(self) -> float:
+        """The same a token."""
+        return -self.total / (self.tokens or self.characters)
 
     @property
     def bits_per_char(self) -> float:
@@ -76,11 +89,28 @@ class Score:
             return math.inf
 
     @property
+    def character_log_probabilities(self) -> NDArray[np.float64] | None:
+        """Nats of each character, float64 ``[characters]``, to show them; None if not kept.
+
+        Those of a token are spread evenly over its characters; those of bytes that go on with a
+        character are added to it.
+        """
+        own, sizes = self.log_probabilities, self.sizes
+        if own is None or sizes is None:
+            return own
+        owner = np.cumsum(sizes > 0) - 1  # the last token so far that has a character
+        within = owner >= 0  # the first character is not scored, and so none of its bytes is shown
+        begins = sizes > 0
+        summed = np.bincount(owner[within], weights=own[within], minlength=int(begins.sum()))
+        counts = sizes[begins]
+        return np.repeat(summed / counts, counts)
+
+    @property
     def percentile(self) -> float | None:
         """Percent of held-out texts that are less odd than this one, 0 to 100.
 
         It is known of whole texts, their ends included, where the model was trained on documents;
-        and where it was trained on running text, of as many characters as its held-out windows
+        and where it was trained on running text by characters, of as many as its held-out windows
         have. Otherwise, and where the file has no quantiles, it is None. See `Calibration`.
         """
         if self.calibration is None:
@@ -91,7 +121,8 @@ class Score:
         """What a notebook shows: the text, each character shaded by its surprise, and figures."""
         from chargen_ort.shading import score_html  # here, as few programs show a score
 
-        return score_html(self.text, self.log_probabilities, self.bits_per_char, self.percentile)
+        nats = self.character_log_probabilities
+        return score_html(self.text, nats, self.bits_per_char, self.percentile)
 
 
 @dataclass(frozen=True)
@@ -136,8 +167,36 @@ class _Reader:
             for piece in vocabulary.encode_pieces(text, "error", size):
                 yield piece.astype(np.int32)
             return
-        for begin in range(0, len(text), size):
-            yield vocabulary.look_up(text[begin : begin + size])
+        yield from map(vocabulary.look_up, vocabulary.cut(text, size))
+
+    def most_tokens(self, text: str) -> int:
+        """How many tokens a text has at most, without its ending."""
+        is_bytes = self.engine.vocabulary.unit == "byte" and not text.isascii()
+        return len(text.encode("utf-8", "replace")) if is_bytes else len(text)
+
+    @property
+    def by_character(self) -> bool:
+        """Whether each token is a character."""
+        return self.engine.vocabulary.unit == "char"
+
+    def sizes(self, tokens: NDArray[np.int32]) -> NDArray[np.int64]:
+        """How many characters tokens ``[time]`` are; an unknown one and the ending are one each."""
+        found = self.engine.vocabulary.sizes[np.maximum(tokens, 0)].astype(np.int64)
+        alone = (tokens < 0) | (tokens == (-1 if self.ending is None else self.ending))
+        return np.where(alone, 1, found)
+
+    def scored(
+        self,
+        text: str,
+        own: NDArray[np.float64],
+        unknown: int,
+        sizes: NDArray[np.int64] | None,
+    ) -> Score:
+        """The score of all of `text`, and its end, from those of its tokens ``[tokens]``."""
+        characters = len(text) + (self.ending is not None)
+        tokens = None if self.by_character else len(own)
+        total, known = math.fsum(own.tolist()), self.calibration
+        return Score(total, characters, own, unknown, text, known, tokens, sizes)
 
 
 def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int, end: bool = False) -> _Reader:
@@ -185,9 +244,14 @@ def score_text(
                 "window is for running text, and this model's texts end; leave it out"
             )
         score = next(_score_batch(reader, [text], reader.separator))
-        return score if per_character else replace(score, log_probabilities=None, text=None)
+        if per_character:
+            return score
+        return replace(score, log_probabilities=None, text=None, sizes=None)
     if len(text) < 2:
         raise OptionError(f"a score needs at least 2 characters, got {len(text)}")
+    sized = _first_size(reader, text)
+    if window is not None and reader.engine.vocabulary.unit != "char":
+        window = _window_tokens(reader, text, window)
     # pieces hold whole windows, so that each piece begins where a window begins
     size = _PIECE if window is None else window * max(1, min(_ROWS, _PIECE // window))
     pieces = reader.pieces(text, _PIECE)
@@ -196,12 +260,17 @@ def score_text(
     else:
         scores = _score_windows(reader, _overlapping(pieces, size), window)
     totals, missing, kept = [], 0, []
+    tokens = 0
     for scored, unknown_here in scores:
         totals.append(float(scored.sum()))
         missing += unknown_here
+        tokens += scored.size
         if per_character:
             kept.append(scored)
-    scored_ones, known = len(text) - 1, engine.calibration
+    if not tokens:
+        raise OptionError(f"a score needs at least 2 tokens, and {len(text)} characters are one")
+    by_character, known = engine.vocabulary.unit == "char", engine.calibration
+    scored_ones = len(text) - sized
     alike = known is not None and known.window == scored_ones <= (window or scored_ones)
     return Score(
         math.fsum(totals),
@@ -209,8 +278,28 @@ def score_text(
         np.concatenate(kept) if per_character else None,
         missing,
         text if per_character else None,
-        known if alike else None,
+        known if alike and by_character else None,
+        None if by_character else tokens,
+        None if by_character or not per_character else _sizes(reader, text)[1:],
     )
+
+
+def _first_size(reader: _Reader, text: str) -> int:
+    """Characters of the first token of a text, which is read and not scored."""
+    first = next(reader.characters(text[: 2 * MAX_RUN + 2], _PIECE))[:1]
+    return max(1, int(reader.sizes(first)[0])) if len(first) else 1
+
+
+def _sizes(reader: _Reader, text: str) -> NDArray[np.int64]:
+    """How many characters each token of a text and its ending is, ``[tokens]``."""
+    pieces = [reader.sizes(piece) for piece in reader.pieces(text, _PIECE)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *pieces])
+
+
+def _window_tokens(reader: _Reader, text: str, window: int) -> int:
+    """As many tokens of a text as have `window` characters on average."""
+    tokens = sum(len(piece) for piece in reader.pieces(text, _PIECE))
+    return max(1, round(window * tokens / len(text)))
 
 
 def iterate_scores(
@@ -239,14 +328,22 @@ def score_texts(
     With `as_rows` they are read as rows of a batch even where they are few.
     """
     reader = _reader(engine, unknown, _MANY if as_rows else len(texts), end)
-    for index, text in enumerate(texts):
+    for text in texts:
         instance("a text", text, str)
+    joined = False
+    if engine.vocabulary.has_pieces and reader.ending not in (None, engine.vocabulary.end_token):
+        # the line end may be part of the last piece
+        texts, reader = [text + LINE_END for text in texts], replace(reader, ending=None)
+        joined = True
+    for index, text in enumerate(texts):
         if not text and reader.ending is None:
             raise OptionError(f"text {index} is empty; a score needs at least 1 character")
     scores: dict[int, Score] = {}
     for indices in _batches(reader, texts, batch_size):
         rows = [texts[index] for index in indices]
         scored = _score_batch(reader, rows, reader.separator)
+        if joined:
+            scored = (replace(each, text=(each.text or "")[:-1]) for each in scored)
         scores.update(zip(indices, scored, strict=True))
     return [scores[index] for index in range(len(texts))]
 
@@ -263,7 +360,13 @@ def score_continuations(
     The texts begin from the separator where `start` is empty, and always where texts have an end.
     `unknown` is the policy for `start`; each character of `texts` must be known. Where `ended` says
     so, the end of a text counts too.
+
+    Of the units word and bpe, `start` is read without its last run, and each text is scored with
+    that run before it, less what all that goes on as the run does comes to: as it is written, see
+    `chargen_ort.healing`.
     """
+    if engine.vocabulary.has_pieces:
+        return score_healed(engine, start, texts, unknown, ended)
     read = engine.vocabulary.encode(start, unknown)
     if engine.config.end or not len(read):
         read = np.append(engine.config.separator_token, read)
@@ -291,18 +394,19 @@ def _batches(reader: _Reader, texts: list[str], batch_size: int) -> Iterator[lis
 
     def place(index: int) -> tuple[bool, str, int]:
         text = texts[index]
-        short = reader.side_by_side and len(text) <= _SHORT
-        return not short, text if short else "", len(text)
+        short = reader.side_by_side and sizes[index] <= _SHORT
+        return not short, text if short else "", sizes[index]
 
+    sizes = [reader.most_tokens(text) for text in texts]
     batch: list[int] = []
     longest = 0
     batch_size = min(batch_size, max(_MANY, LOGITS_AT_ONCE // len(reader.engine.vocabulary)))
     for index in sorted(range(len(texts)), key=place):
-        longest = max(longest, len(texts[index]))
+        longest = max(longest, sizes[index])
         full = (len(batch) + 1) * longest > _BATCH_AT_ONCE
         if batch and (full or len(batch) == batch_size):
             yield batch
-            batch, longest = [], len(texts[index])
+            batch, longest = [], sizes[index]
         batch.append(index)
     if batch:
         yield batch
@@ -320,34 +424,45 @@ def _score_batch(
         parts = list(_score_through(reader, pieces, np.array([first]), hidden))
         own = np.concatenate([scored for scored, _ in parts])
         missing_here = sum(missing for _, missing in parts)
-        yield Score(math.fsum(own), len(own), own, missing_here, texts[0], reader.calibration)
+        sizes = None if reader.by_character else _sizes(reader, texts[0])
+        yield reader.scored(texts[0], own, missing_here, sizes)
         return
-    rows = _padded(reader, texts)  # [texts, longest]
-    lengths, more = None, reader.ending is not None
+    rows, counts = _padded(reader, texts)  # [texts, longest], [texts]
+    lengths = None
     if reader.side_by_side and rows.shape[1] <= _SHORT:
-        lengths = np.array([len(text) + more for text in texts])
+        lengths = counts
     elif hidden is not None:
         hidden = np.repeat(hidden, len(texts), axis=0)
     scored, _ = _score_after(reader, np.full(len(rows), first), rows, hidden, lengths)
     missing = np.count_nonzero(rows < 0, axis=1).tolist()
-    for text, padded, unknown in zip(texts, scored, missing, strict=True):
-        own = padded[: len(text) + more].copy()
-        total = math.fsum(own.tolist())
-        yield Score(total, len(own), own, unknown, text, reader.calibration)
+    for at, (text, unknown) in enumerate(zip(texts, missing, strict=True)):
+        size = counts[at]
+        row_sizes = None if reader.by_character else reader.sizes(rows[at, :size])
+        yield reader.scored(text, scored[at, :size].copy(), unknown, row_sizes)
 
 
-def _padded(reader: _Reader, texts: list[str]) -> NDArray[np.int32]:
-    """Tokens of texts and their endings, ``[texts, longest]``; token 0 after the end of a text."""
+def _padded(reader: _Reader, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Tokens of texts and their endings, ``[texts, longest]``; token 0 after the end of a text.
+
+    The second result is how many there are of each, ``[texts]``.
+    """
     for text in texts if reader.policy == "error" else ():
         reader.engine.vocabulary.encode(text, "error")  # whose message counts from its beginning
     lengths = np.array([len(text) for text in texts])
+    if reader.engine.vocabulary.unit == "char":
+        tokens = [*reader.characters("".join(texts), _PIECE)]
+    else:  # each text by itself: no piece goes from one into the next
+        nothing = np.zeros(0, dtype=np.int32)
+        tokens = [np.concatenate([nothing, *reader.characters(t, _PIECE)]) for t in texts]
+        lengths = np.array([len(each) for each in tokens])
     longest = int(lengths.max()) + (reader.ending is not None)
     padded = np.zeros((len(texts), longest), dtype=np.int32)
     within = np.arange(longest) < lengths[:, None]  # [texts, longest]
-    padded[within] = np.concatenate([padded[0, :0], *reader.characters("".join(texts), _PIECE)])
-    if reader.ending is not None:
-        padded[np.arange(len(texts)), lengths] = reader.ending
-    return padded
+    padded[within] = np.concatenate([padded[0, :0], *tokens])
+    if reader.ending is None:
+        return padded, lengths
+    padded[np.arange(len(texts)), lengths] = reader.ending
+    return padded, lengths + 1
 
 
 def _overlapping(pieces: Iterable[NDArray[np.int32]], size: int) -> Iterator[NDArray[np.int32]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,54 +10,16 @@ from numpy.typing import NDArray
 from chargen_ort.checks import instance, token_array, whole_number
 from chargen_ort.confined import ConfinedWriter, log_weight
 from chargen_ort.engine import Engine
-from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.options import MAX_LENGTH, ROW_LIMIT, SEED_LIMIT, SamplingOptions
+from chargen_ort.errors import ArtifactError, OptionError, UnknownCharacterError
+from chargen_ort.healing import heal, masked, new_healer, next_characters
+from chargen_ort.options import MAX_LENGTH, SamplingOptions
+from chargen_ort.pieces import MAX_RUN
 from chargen_ort.places import Place
-from chargen_ort.records import MAX_TOKENS, Count, Sha256, TokenId
-from chargen_ort.strict import Record, Within, parse_record
+from chargen_ort.snapshots import Course, Header, parse_snapshot, snapshot_bytes
 from chargen_ort.vocabulary import UnknownPolicy, check_policy
 from chargen_ort.writer import RunWriter, StepWriter, open_writer
 
-MAGIC = b"chargen-state-2\n"
-_MAX_TOP = MAX_LENGTH
-
-
-class Header(Record):
-    """What a snapshot says before its numbers.
-
-    Attributes:
-        model: the seal of the model's file
-        options: the sampling options
-        seed: of the draws
-        row: number of the row in the seed's family of texts
-        drawn: how many tokens were drawn
-        fed: whether anything was fed
-        unknown: policy for characters that the model does not know; null is the model's own
-        seen: tokens that the repetition penalty counts as used
-    """
-
-    model: Sha256
-    options: SamplingOptions
-    seed: Annotated[int, Within(0, SEED_LIMIT - 1)]
-    row: Annotated[int, Within(0, ROW_LIMIT - 1)]
-    drawn: Count
-    fed: bool
-    unknown: UnknownPolicy | None
-    seen: Annotated[tuple[TokenId, ...], Within(0, MAX_TOKENS, unique=True)]
-
-
-class Course(Record):
-    """Where a text that is confined stands, which follows the numbers of a snapshot.
-
-    Attributes:
-        tokens: of the text so far
-        begun: characters of the text in which no stop string is looked for
-        room: characters that the text may have; null is any number
-    """
-
-    tokens: tuple[TokenId, ...]
-    begun: Count
-    room: Count | None
+_AT_ONCE = 256  # characters
 
 
 class TextState:
@@ -95,9 +57,13 @@ class TextState:
         self._options = options
         self._unknown = check_policy(unknown)
         self.texts = engine.config.tokens  # the end token's is empty
+        self._by_character = vocabulary.unit == "char"  # each token is a character
+        self._decoder = vocabulary.decoder()
+        self._rest = self._ready = ""  # taken back from what was fed; drawn and not handed out
         self._end = vocabulary.end_token
         self._writer: RunWriter | StepWriter | ConfinedWriter
         self._place: Place | None = None
+        self._ended_tokens: list[int] = []  # of the last text that is confined and has ended
         if options.controlled:
             self._writer = ConfinedWriter(engine, options, row)
             self._place = self._writer.place
@@ -119,7 +85,7 @@ class TextState:
     @property
     def at_beginning(self) -> bool:
         """Whether nothing of a text was read or drawn yet: of the first, or after an end."""
-        return not self._fed
+        return not self._fed and not self._rest
 
     @property
     def seed(self) -> int:
@@ -134,11 +100,28 @@ class TextState:
     def feed(self, text: str) -> None:
         """Read `text` as if it had been written: all of it, or nothing where this raises.
 
+        Of the units word and bpe, its last run is kept back, see `chargen_ort.healing`, unless the
+        text is confined. Characters
+        that were drawn and not handed out, see `rest`, are no part of the text any more; the model
+        has read them nevertheless.
+
         Raises:
             UnknownCharacterError: it has a character that the model does not know.
             OptionError: not a string, or the text is confined and cannot go on so.
         """
-        self._feed(self._engine.vocabulary.encode(text, self._unknown))
+        vocabulary = self._engine.vocabulary
+        if self._by_character:
+            self._feed(vocabulary.encode(text, self._unknown))
+            return
+        instance("a text", text, str)
+        known = vocabulary.known_part(text, self._unknown or vocabulary.unknown)
+        if known and self._place is not None:  # nothing is kept back
+            self._feed(vocabulary.encode(known))
+            self._ready = ""
+        elif known:
+            tokens, rest = vocabulary.encode_open(self._rest + known)
+            self._feed(tokens)
+            self.keep_back(rest)
 
     def feed_piece(self, tokens: NDArray[np.integer]) -> None:
         """Feed a few tokens ``[time]``; none of them are nothing fed.
@@ -147,7 +130,29 @@ class TextState:
             OptionError: not integers ``[time]``, a token that the model does not have, or the text
                 is confined and cannot go on so.
         """
-        self._feed(token_array(tokens, len(self.texts), 1))
+        given = token_array(tokens, len(self.texts), 1)
+        if len(given):
+            if self._rest:
+                self._feed(self._engine.vocabulary.encode(self._rest))
+            self._feed(given)
+            self.keep_back("")
+
+    def keep_back(self, rest: str) -> None:
+        """Have what follows begin with `rest`, a run of characters that the model knows.
+
+        Raises:
+            OptionError: `rest` is longer than a run; or it is not empty, and the model's unit is
+                char or byte, or the text is confined.
+        """
+        instance("rest", rest, str)
+        if rest:
+            free = self._engine.vocabulary.has_pieces and self._place is None
+            longest = MAX_RUN + 1 if free else 0
+            if len(rest) > longest:
+                raise OptionError(f"rest has {len(rest)} characters; give at most {longest}")
+            self._engine.vocabulary.encode(rest, "error")
+        self._rest, self._ready = rest, ""
+        self._decoder.restart()
 
     def _feed(self, tokens: NDArray[np.int64]) -> None:
         """Feed tokens ``[time]``, `piece_size` in one call of the graph.
@@ -199,8 +204,13 @@ class TextState:
         self._fed = True
 
     def logits(self) -> NDArray[np.float32]:
-        """Scores of the next token before temperature, a copy, float32 ``[vocab_size]``."""
+        """Scores of the next token before temperature, a copy, float32 ``[vocab_size]``.
+
+        Tokens that do not go on as the run does that was kept back have minus infinity.
+        """
         self.begin()
+        if self._rest:
+            return masked(self._engine.vocabulary, self._writer.logits[0], self._rest)
         return np.array(self._writer.logits[0])
 
     def hidden(self) -> NDArray[np.float32]:
@@ -210,9 +220,18 @@ class TextState:
     def probabilities(self, top: int | None = None) -> dict[str, float]:
         """The model's probabilities of the next character, likeliest first; `top` of them or all.
 
-        They are the model's own: no temperature, no filters.
+        They are the model's own: no temperature, no filters. Of units other than char, see
+        `chargen_ort.healing.next_characters`.
         """
-        return rank_probabilities(self.logits(), self.texts, top)
+        if self._by_character:
+            return rank_probabilities(self.logits(), self.texts, top)
+        top = check_top(top)
+        if self._ready:
+            return {self._ready[0]: 1.0}
+        self.begin()
+        state = self._writer.hidden, self._writer.logits[0]
+        found = next_characters(self._engine, *state, self._rest, self._decoder.partial)
+        return dict(islice(found.items(), top))
 
     def draw(self) -> str:
         """Draw the next character with the sampling options, feed it, and return it.
@@ -225,6 +244,10 @@ class TextState:
             raise OptionError(
                 "exact is for whole texts, which it may begin anew; use stream, generate or a batch"
             )
+        if not self._by_character:
+            text = self._next_text()
+            self._ready = text[1:]
+            return text[:1]
         if not self._fed:
             self.begin()
         token = self._writer.draw()
@@ -236,7 +259,9 @@ class TextState:
     def _end_text(self) -> None:
         """Stand before the next text."""
         self._fed = False
+        self._decoder.restart()
         if self._place is not None:
+            self._ended_tokens = [each for each in self._place.tokens if each != self._end]
             self._place.restart()
 
     def confine(self, start: NDArray[np.int64], length: int | None) -> None:
@@ -249,7 +274,8 @@ class TextState:
         """
         if self._place is not None:
             self._writer.settle()  # what was written ahead was within other bounds
-            self._place.confine(start.tolist(), length)
+            ready = 0 if len(start) else len(self._ready)
+            self._place.confine(start.tolist(), length, ready)
 
     def draw_whole(self, most: int | None, over: Callable[[], bool]) -> str:
         """Draw, with ``exact``, all of a text that is in its language: see `ConfinedWriter`.
@@ -272,12 +298,19 @@ class TextState:
         return text
 
     def log_weight(
-        self, before: Sequence[int], drawn: str, length: int | None, ended: bool
+        self, before: Sequence[int], drawn: Sequence[int], length: int | None, ended: bool
     ) -> float | None:
-        """The log weight of what was drawn; see `chargen_ort.confined.log_weight`."""
-        tokens = self._engine.vocabulary.encode(drawn).tolist()
+        """The log weight of the tokens `drawn`; see `chargen_ort.confined.log_weight`."""
         ends = ended and self._end is not None
-        return log_weight(self._engine, self._options, before, tokens, length, ends)
+        return log_weight(self._engine, self._options, before, drawn, length, ends)
+
+    def tokens_after(self, count: int, ended: bool) -> list[int]:
+        """The tokens but the first `count` of a text that is confined, without an end token.
+
+        With `ended`, of the last text that has ended.
+        """
+        place = self._place
+        return [] if place is None else (self._ended_tokens if ended else place.tokens)[count:]
 
     def text_tokens(self) -> list[int] | None:
         """The tokens of a text that is confined, so far; None of another."""
@@ -295,12 +328,52 @@ class TextState:
         most = whole_number("most", most, 1, MAX_LENGTH)
         if self._options.exact:
             return self.draw()
+        if not self._by_character:
+            text = ""
+            while len(text) < min(most, _AT_ONCE) and (following := self._next_text()):
+                text, self._ready = text + following, ""
+            self._ready = text[most:]
+            return text[:most]
         self.begin()
         tokens = self._writer.draw_several(most, self._end)
         if tokens[-1] == self._end or tokens[-1] < 0:
             self._end_text()
             tokens = tokens[:-1]
         return "".join([self.texts[token] for token in tokens])
+
+    def _next_text(self) -> str:
+        """The characters that come next, some at once; none where the text has ended."""
+        while not self._ready:
+            self.begin()
+            if self._rest:
+                self._heal()
+                continue
+            token = self._writer.draw()
+            if token == self._end or token < 0:
+                self._end_text()
+                break
+            self._ready = self._decoder.feed((token,))
+        return self._ready
+
+    def _heal(self) -> None:
+        """Draw tokens that cover the run that was kept back."""
+        writer, seed = self._writer, self.seed
+        row, drawn = writer.draws.rows[0], self.drawn
+        sampler = new_healer(self._options, seed, row, drawn, len(self.texts))
+        counted, before = sampler.seen(0), writer.seen(0)
+        if counted is not None and before is not None:
+            counted[:] = before
+        healed = heal(self._engine, sampler, writer.hidden, writer.logits[0], self._rest)
+        writer.hidden[:], writer.logits[:] = healed.hidden, healed.logits
+        writer.draws.start_row(0, row, drawn + len(healed.tokens))
+        if counted is not None and before is not None:
+            before[:] = counted
+        self._rest, self._ready = "", healed.text
+
+    def rest(self) -> str:
+        """Hand out the characters that were drawn with others and have not come yet."""
+        ready, self._ready = self._ready, ""
+        return ready
 
     def expect(self, most: int | None, certain: bool = False) -> None:
         """Hear how many more characters will be drawn at most, and whether so many for certain.
@@ -314,7 +387,7 @@ class TextState:
         instance("certain", certain, bool)
         if most is not None:
             most = whole_number("most", most, 0, MAX_LENGTH)
-        self._writer.expect(most, certain and self._end is None)
+        self._writer.expect(most, certain and self._end is None and self._by_character)
 
     def fork(self) -> "TextState":
         """An independent copy that goes on with the same draws; it shares the model."""
@@ -344,22 +417,17 @@ class TextState:
             fed=self._fed,
             unknown=self._unknown,
             seen=() if seen is None else tuple(np.flatnonzero(seen).tolist()),
+            rest=self._rest,
+            ready=self._ready,
+            partial=tuple(self._decoder.partial),
         )
-        arrays = (writer.hidden, writer.logits)
-        return (
-            MAGIC
-            + header.dump().encode()
-            + b"\n"
-            + b"".join(array.astype("<f4").tobytes() for array in arrays)
-            + self._course()
-        )
+        return snapshot_bytes(header, (writer.hidden, writer.logits), self._course())
 
-    def _course(self) -> bytes:
+    def _course(self) -> Course | None:
         place = self._place
         if place is None:
-            return b""
-        course = Course(tokens=tuple(place.tokens), begun=place.begun, room=place.room)
-        return course.dump().encode()
+            return None
+        return Course(tokens=tuple(place.tokens), begun=place.begun, room=place.room)
 
     @classmethod
     def restore(cls, engine: Engine, snapshot: bytes) -> "TextState":
@@ -370,16 +438,22 @@ class TextState:
             OptionError: not an engine, or not bytes.
         """
         instance("engine", engine, Engine)
-        header, floats, course = _parse_snapshot(snapshot, engine)
+        header, floats, course = parse_snapshot(snapshot, engine)
         try:
             options = replace(header.options, seed=header.seed)
             state = cls(engine, options, header.row, header.unknown)
             seen = np.array(header.seen, dtype=np.int64)
             seen = token_array(seen, len(engine.vocabulary), 1)
+            state.keep_back(header.rest)
+            if header.partial and engine.vocabulary.unit != "byte":
+                raise OptionError("it has bytes, of a model that has none")
+            engine.vocabulary.known_part(header.ready, "error")
+            state._ready = header.ready
+            state._decoder.restart(bytes(header.partial))
             if state._place is not None and course is not None:
                 tokens = token_array(np.array(course.tokens, dtype=np.int64), len(state.texts), 1)
                 state._place.restart(tokens.tolist(), course.begun, course.room)
-        except OptionError as error:
+        except (OptionError, UnknownCharacterError, ValueError) as error:
             raise ArtifactError(f"the snapshot is damaged: {error}") from None
         writer = state._writer
         writer.draws.start_row(0, header.row, header.drawn)
@@ -415,39 +489,4 @@ def check_top(top: object) -> int | None:
     Raises:
         OptionError: not a whole number of 1 or more.
     """
-    return None if top is None else whole_number("top", top, 1, _MAX_TOP, "1 or more, or None")
-
-
-def _parse_snapshot(
-    snapshot: bytes, engine: Engine
-) -> tuple[Header, NDArray[np.float32], Course | None]:
-    if not isinstance(snapshot, bytes):
-        raise OptionError(f"a snapshot must be bytes, got {type(snapshot).__name__}")
-    head, _, rest = snapshot.removeprefix(MAGIC).partition(b"\n")
-    if not snapshot.startswith(MAGIC):
-        raise ArtifactError("these bytes are not a snapshot of this version of chargen-ort")
-    try:
-        header = parse_record(Header, head.decode(), "its header")
-    except (ArtifactError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"the snapshot is damaged: {error}") from None
-    if header.model != engine.artifact.sha256:
-        raise ArtifactError(f"the snapshot is of another model: {header.model[:12]}…")
-    config = engine.config
-    expected = 4 * (config.num_layers * config.hidden_size + len(config.vocabulary))
-    course = None
-    if header.options.controlled:
-        try:
-            course = parse_record(Course, rest[expected:].decode(), "its end")
-        except (ArtifactError, UnicodeDecodeError) as error:
-            raise ArtifactError(f"the snapshot is damaged: {error}") from None
-        rest = rest[:expected]
-    if len(rest) != expected:
-        raise ArtifactError(f"the snapshot has {len(rest)} bytes of state, {expected} are needed")
-    floats = np.frombuffer(rest, dtype="<f4").astype(np.float32)
-    if not np.isfinite(floats).all():
-        raise ArtifactError("the snapshot is damaged: a number in it is not finite")
-    # before its next text a state may have drawn others
-    drawn = header.drawn and not config.end and not header.options.controlled
-    if not header.fed and (floats.any() or drawn or header.seen):
-        raise ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state")
-    return header, floats, course
+    return None if top is None else whole_number("top", top, 1, MAX_LENGTH, "1 or more, or None")

@@ -31,6 +31,7 @@ class TextStream:
         length: int | None,
         stops: tuple[str, ...],
         deadline: float | None,
+        rest: str = "",
     ) -> None:
         instance("state", state, TextState)
         start = token_array(start, state.vocab_size, 1)
@@ -40,6 +41,7 @@ class TextStream:
         self.state = state
         self.seed = state.seed
         self._start, self._length, self._stops = start, length, stops
+        self._rest = rest  # of the start, kept back: see `TextState.keep_back`
         self._made = 0  # characters, those that are held back among them
         self._at_end = False  # whether the model has ended the text
         self._closed = False  # set once, by any thread
@@ -48,7 +50,7 @@ class TextStream:
         state.confine(start, length)
         before = state.text_tokens()
         self._confined = None if before is None else [*before, *start.tolist()]
-        self._drawn: list[str] = []  # characters of a text that is confined
+        self._drawn: list[int] = []  # tokens of a text that is confined and has ended
         self._texts: Iterator[str] = self._until_stop()
 
     @property
@@ -69,9 +71,11 @@ class TextStream:
         """
         if self._confined is None:
             return 0.0
-        return self.state.log_weight(
-            self._confined, "".join(self._drawn), self._length, self._at_end
-        )
+        drawn = self._tokens_drawn() if self._ended is None else self._drawn
+        return self.state.log_weight(self._confined, drawn, self._length, self._at_end)
+
+    def _tokens_drawn(self) -> list[int]:
+        return self.state.tokens_after(len(self._confined or ()), self._at_end)
 
     def __iter__(self) -> Iterator[str]:
         return self._texts
@@ -108,8 +112,6 @@ class TextStream:
                 piece = self.state.draw_piece(most)
                 self._made += len(piece)
                 pieces.append(piece)
-                if self._confined is not None:
-                    self._drawn.append(piece)
                 if self.state.at_beginning:
                     self._at_end = True
                     break
@@ -125,6 +127,9 @@ class TextStream:
                 return False
             self.state.feed_piece(self._start[:size])
             self._start = self._start[size:]
+        if self._rest:
+            self.state.keep_back(self._rest)
+            self._rest = ""
         left = None if self._length is None else self._length - self._made
         self.state.expect(left, certain=left is not None and not self._stops)
         return True
@@ -145,8 +150,6 @@ class TextStream:
                 self._at_end = True
                 return
             self._made += 1
-            if self._confined is not None:
-                self._drawn.append(character)
             yield character
 
     def _exact_characters(self) -> Iterator[str]:
@@ -155,7 +158,6 @@ class TextStream:
         if self._over():
             return
         self._made = len(text)
-        self._drawn.append(text)
         self._at_end = self.state.at_beginning
         yield from text
 
@@ -168,6 +170,7 @@ class TextStream:
         self._end(stopped)
 
     def _end(self, stopped: bool) -> None:
+        self._drawn = self._tokens_drawn()
         whole = self._made == self._length and not len(self._start)
         if stopped:
             self._ended = "stop"

@@ -1,6 +1,9 @@
 """Metadata that lies: keys, sizes, JSON, and configurations that do not fit the weights."""
 
 import json
+from collections.abc import Sequence
+from itertools import islice, product
+from typing import Any
 
 from chargen_ort.artifact import CONFIG_KEY, FORMAT_KEY, PARITY_KEY, TRAINING_KEY
 from tests.hostile.build import Case, changed, entry, metadata, model, sealed, value_of
@@ -27,6 +30,16 @@ VECTOR = {"tokens": [0], "stride": 1, "logits": [0.0], "greedy": [0]}
 
 def parity(name: str, message: str, **changes: object) -> Case:
     return metadata(f"parity_{name}", PARITY_KEY, changed(PARITY_KEY, **changes), message)
+
+
+MANY = ["".join(each) for each in islice(product(LETTERS[:26], repeat=4), 65_000)]
+
+
+def pieces(
+    name: str, message: str, merges: list[Any], more: Sequence[str] = ("ab",), unit: str = "bpe"
+) -> Case:
+    """A configuration of pieces."""
+    return config(name, message, unit=unit, tokens=[*LETTERS, *more], merges=merges)
 
 
 ENTRIES = [
@@ -124,6 +137,25 @@ CONFIGS = [
     config("unknown_key", "key that is not known: 'extra'", extra=1),
     config("no_tokens", "lacks tokens", tokens=...),
     config("unit", "unit is 'syllable'; it must be one of", unit="syllable"),
+    config("unit_byte_of_letters", "the tokens are the 256 bytes", unit="byte"),
+    config("merges_of_characters", "with the unit char there are no pieces", merges=[0, 1]),
+    pieces("merges_odd", "merges has 1 tokens, which are no pairs", [0]),
+    pieces("merges_of_others", "the pair (0, 2) makes no token", [0, 2]),
+    pieces("merges_none", "tokens[29] is made by no merge", []),
+    pieces("merges_twice", "the pair (0, 1) stands twice", [0, 1, 0, 1]),
+    pieces("merges_too_soon", "a token of the pair (29, 2) is not made before it", [29, 2, 0, 1]),
+    pieces("merges_beyond", "a token of the pair (0, 500) is not made before it", [0, 500]),
+    pieces("merges_negative", "merges[1] is -1", [0, -1]),
+    pieces("merges_lists", "merges[0] must be a whole number, got list", [[0, 1]]),
+    pieces("merges_many", "merges has 131074 values; give 0 to 131072", [0, 1] * 65537),
+    pieces("merges_of_words", "merges are of the unit bpe", [0, 1], unit="word"),
+    pieces("piece_empty", "tokens[29] has 0 characters and comes after a", [], [""]),
+    pieces("piece_single", "tokens[30] has 1 characters and comes after a longer", [], ["ab", "é"]),
+    pieces("piece_of_others", "tokens[29] has a character that is no token", [], ["aé"]),
+    pieces("piece_across", "tokens[29] goes across where a text is split", [], ["a b"]),
+    pieces("piece_twice", "has a value twice", [0, 1], ["ab", "ab"]),
+    pieces("piece_long", "tokens[29] has 257 characters; give 0 to 256", [], ["a" * 257]),
+    pieces("pieces_65000", "tokens[29] is made by no merge", [], MANY),
     config("vocabulary_text", "tokens is 'abc'; it must be a list", tokens="abc"),
     config("vocabulary_empty", "tokens has 0 values; give 1 to 65536", tokens=[]),
     config("vocabulary_short", "tensor embedding: dims 0 is 29", tokens=LETTERS[1:]),

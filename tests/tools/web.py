@@ -18,11 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from chargen_ort import artifact, form, options, state, strict
+from chargen_ort import artifact, form, options, snapshots, strict
 from chargen_ort.graphs import VARIANTS, int8, spec
 from chargen_ort.graphs.spec import FORMAT, Graph, Node, Sizes, Tensor
 from chargen_ort.records import LINE_PATTERN, MAX_LINE, Certificate, Config, Training
-from chargen_ort.state import Header
+from chargen_ort.snapshots import Header
 from tests.tools.schemas import schema_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -87,7 +87,7 @@ def _limits() -> dict[str, Item]:
         "row": options.ROW_LIMIT - 1,
         "stops": options.MAX_STOPS,
         "stop": options.MAX_STOP_LENGTH,
-        "magic": state.MAGIC.decode(),
+        "magic": snapshots.MAGIC.decode(),
     }
 
 

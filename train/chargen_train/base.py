@@ -38,8 +38,8 @@ class BaseModel:
     vocabulary: Vocabulary
 
 
-def load_base(path: Path) -> BaseModel:
-    """The model in an fp32 artifact.
+def load_base(path: Path, unit: str = "char") -> BaseModel:
+    """The model in an fp32 artifact of this unit.
 
     Raises:
         ArtifactError: not an artifact.
@@ -52,10 +52,10 @@ def load_base(path: Path) -> BaseModel:
             f"cannot go on from {path}, which is {config.precision}; give the fp32 file that it "
             "was made of"
         )
-    if config.unit != "char":
+    if config.unit != unit:
         raise OptionError(
-            f"cannot go on from {path}, whose unit is {config.unit}, with characters; give a model "
-            "of characters"
+            f"cannot go on from {path}, whose unit is {config.unit}, with --unit {unit}; give "
+            f"--unit {config.unit}, or another model"
         )
     facts = Base(name=printable(path.name.removesuffix(".onnx")), sha256=artifact.sha256)
     return BaseModel(facts, CharGRU.from_artifact(artifact), config.vocabulary)
@@ -133,4 +133,4 @@ def take_weights(model: CharGRU, vocabulary: Vocabulary, base: BaseModel) -> Non
 
 def _texts(vocabulary: Vocabulary) -> list[str]:
     """What each token stands for; the end token's text is empty."""
-    return [*vocabulary.characters, *([""] if vocabulary.end else [])]
+    return list(vocabulary.texts)

@@ -93,8 +93,8 @@ class Checkpoint:
 
     @property
     def known(self) -> Vocabulary | None:
-        """What the vocabulary has besides the text's characters, if the run began with a base."""
-        return self.vocabulary if self.base is not None else None
+        """What the text is read with: the characters of a base, or pieces that were learnt."""
+        return self.vocabulary if self.base is not None or self.vocabulary.has_pieces else None
 
     @property
     def step(self) -> int:
@@ -203,7 +203,7 @@ def _from_archive(payload: memoryview) -> Checkpoint:
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     facts = json.loads(content.pop("facts"))
     for name, kind in _RECORDS.items():
-        values = check_fields(kind, facts[name])
+        values = check_fields(kind, _with_tuples(facts[name]))
         if kind is Vocabulary:
             values["characters"].encode()  # no lone surrogates
         facts[name] = kind(**values)
@@ -212,6 +212,11 @@ def _from_archive(payload: memoryview) -> Checkpoint:
     if facts["base"] is not None:
         facts["base"] = record_of(Base, facts["base"], "base")
     return Checkpoint(**check_fields(Checkpoint, {**facts, **content}))
+
+
+def _with_tuples(values: Mapping[str, object]) -> dict[str, object]:
+    """Values of a record, whose lists, as JSON has them, are tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def _check(checkpoint: Checkpoint) -> None:
@@ -348,7 +353,7 @@ def refuse_other_files(
 def saved_reading(path: Path, given: Reading) -> tuple[Reading, Vocabulary | None]:
     """How the run with a checkpoint at `path` reads its corpus; `given` where none can be read.
 
-    With it comes what its vocabulary has besides the corpus's, see `Checkpoint.known`.
+    With it comes what its vocabulary has besides the corpus's characters, see `Checkpoint.known`.
 
     Raises:
         OptionError: `given` says something else.
@@ -376,7 +381,7 @@ def refuse_misfit(checkpoint: Checkpoint, corpus: Corpus) -> None:
     """
     if checkpoint.vocabulary != corpus.vocabulary:
         raise OptionError(
-            f"the checkpoint has {len(checkpoint.vocabulary):,} characters that are not the "
+            f"the checkpoint has {len(checkpoint.vocabulary):,} tokens that are not the "
             f"{len(corpus.vocabulary):,} of {corpus.name}; train anew"
         )
     windows = batches_of(corpus.training, checkpoint.recipe, torch.device("cpu"))

@@ -1,5 +1,6 @@
 """What a finished model is held against: an n-gram on the held-out text, and the corpus itself."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -52,6 +53,7 @@ def measure_yardstick(corpus: Corpus, recipe: Recipe) -> Yardstick | None:
     most = MAX_COUNTED
     if recipe.minutes is not None:
         most = min(most, max(1, int(recipe.minutes * COUNTED_A_MINUTE)))
+    corpus = corpus.in_characters
     passages = corpus.validation.passages().head(MAX_VALIDATION)
     end = corpus.vocabulary.end_token
     return measure_ngram(
@@ -115,11 +117,16 @@ def compared(
     if _can_write(corpus):
         options = replace(options, seed=trained.summary.seed)
         pieces = write_pieces(trained.model, corpus, count, options, sample_length(corpus))
-        end = corpus.vocabulary.end_token
+        end, text = corpus.vocabulary.end_token, corpus.in_characters
+        rows: list[NDArray[np.integer]]
+        rows = [*pieces] if end is None else [_until(row, end) for row in pieces]
+        if corpus.spelled is not None:
+            decode, look_up = corpus.vocabulary.decode, text.vocabulary.look_up
+            rows = [np.asarray(look_up(decode(row)), dtype=np.int64) for row in rows]
         if end is None:
-            samples = sample_facts(corpus.tokens, list(pieces))
+            samples = sample_facts(text.tokens, [row[:PIECE] for row in rows])
         else:
-            samples = document_facts(corpus, [_until(row, end) for row in pieces])
+            samples = document_facts(text, rows)
     summary = replace(trained.summary, baseline=baseline, samples=samples)
     return replace(trained, summary=summary)
 
@@ -132,8 +139,8 @@ def _can_write(corpus: Corpus) -> bool:
 def sample_length(corpus: Corpus) -> int:
     """Tokens of each text that is compared with the corpus: of documents, at most."""
     end = corpus.vocabulary.end_token
-    if end is None:
-        return PIECE
+    if end is None:  # bytes may be more than the characters, and pieces are fewer
+        return math.ceil(PIECE * max(1.0, corpus.tokens_per_character))
     parts = (part.ranges for part in (corpus.training, corpus.validation) if len(part))
     return min(max(int(np.diff(ranges).max()) for ranges in parts), _LONGEST_DOCUMENT)
 
@@ -172,7 +179,7 @@ def write_pieces(
     return pieces[:, 1:]
 
 
-def document_facts(corpus: Corpus, samples: Sequence[NDArray[np.int64]]) -> SampleFacts:
+def document_facts(corpus: Corpus, samples: Sequence[NDArray[np.integer]]) -> SampleFacts:
     """How many of some texts are documents of a corpus, and how many are equal to an earlier one.
 
     Documents are compared by hashes of 64 bits.
@@ -204,7 +211,7 @@ def document_facts(corpus: Corpus, samples: Sequence[NDArray[np.int64]]) -> Samp
     )
 
 
-def sample_facts(text: Tokens, samples: Sequence[Tokens]) -> SampleFacts:
+def sample_facts(text: Tokens, samples: Sequence[NDArray[np.integer]]) -> SampleFacts:
     """How many of some texts stand in a corpus, and how many are equal to an earlier one.
 
     Args:

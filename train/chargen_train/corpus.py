@@ -60,6 +60,7 @@ class Corpus:
         measure: the file that measures, if it is one of its own.
         counts: how often each token stands in the text, that which measures included,
             ``[vocab_size]``.
+        spelled: the same corpus with characters as tokens; None where they are.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Corpus:
     warnings: tuple[str, ...] = ()
     measure: tuple[SourceFile, ...] = ()
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    spelled: "Corpus | None" = None
 
     def __len__(self) -> int:
         return self.characters
@@ -97,6 +99,16 @@ class Corpus:
             return 0
         measured = 0 if self.reading.holdout_kind == "file" else len(self.validation.ranges)
         return len(self.training.ranges) + measured
+
+    @property
+    def in_characters(self) -> "Corpus":
+        """The corpus with characters as tokens."""
+        return self.spelled or self
+
+    @property
+    def tokens_per_character(self) -> float:
+        """Tokens of the text that is trained on by its characters, where an end is one."""
+        return len(self.training) / self.training.width
 
     @property
     def measuring(self) -> Part:
@@ -238,7 +250,9 @@ def _reused(
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
         facts = _facts_of(values)
         hashes = [each.sha256 for each in (*facts.sources, *facts.measure)]
-        same = _what_is_read(reading) == _what_is_read(facts.reading) and known == facts.known
+        same = _what_is_read(reading) == _what_is_read(facts.reading)
+        # a vocabulary that the text was read with adds nothing to itself
+        same = same and known in (facts.known, replace(facts.vocabulary, end=False))
         if same and hashes == _hashes((*inputs, *measure)):
             return corpus_of(replace(facts, reading=reading), tokens)
     return None
@@ -247,7 +261,7 @@ def _reused(
 def _what_is_read(reading: Reading) -> Reading:
     """A reading without what it says of how the tokens are split."""
     holdout = reading.holdout if reading.holdout_kind == "file" else None
-    return replace(reading, holdout=holdout, skip_unreadable=False)
+    return replace(reading, holdout=holdout, skip_unreadable=False, unit="char", vocab_size=None)
 
 
 def _facts_of(values: Mapping[str, Any]) -> Facts:
@@ -256,7 +270,8 @@ def _facts_of(values: Mapping[str, Any]) -> Facts:
     for name in ("sources", "measure"):
         made[name] = tuple(SourceFile(**each) for each in made[name])
     for name in ("vocabulary", "known"):
-        made[name] = None if made[name] is None else Vocabulary(**made[name])
+        own = made[name]  # of characters, whose tuples of pieces JSON has as empty lists
+        made[name] = None if own is None else Vocabulary(**own | {"pieces": (), "merges": ()})
     made |= {"reading": Reading(**made["reading"]), "notes": tuple(made["notes"])}
     return Facts(**made)
 
@@ -392,5 +407,6 @@ def choose_separator(corpus: Corpus) -> str:
     if corpus.vocabulary.end:
         return ""
     characters = corpus.vocabulary.characters
-    last = characters[int(corpus.tokens[-1])]
+    text = corpus.in_characters
+    last = text.vocabulary.characters[int(text.tokens[-1])]
     return next((c for c in "\n " if c in characters), last)

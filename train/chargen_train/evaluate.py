@@ -29,7 +29,7 @@ class Losses:
 
     Attributes:
         nats: of all predictions in each, ``[passages]``.
-        predicted: how many those are, ``[passages]``.
+        predicted: how many characters those are, ``[passages]``.
     """
 
     nats: NDArray[np.float64]
@@ -37,12 +37,12 @@ class Losses:
 
     @property
     def mean(self) -> float:
-        """Mean loss of a prediction, nats."""
+        """Mean loss of a character, nats, whatever the tokens are."""
         return math.fsum(self.nats) / int(self.predicted.sum())
 
 
 def mean_loss(model: CharGRU, passages: Passages) -> float:
-    """Mean loss of a prediction in nats, each passage from a zero state."""
+    """Mean loss of a character in nats, each passage from a zero state."""
     return measure_losses(model, passages, lambda: False).mean
 
 
@@ -72,13 +72,13 @@ def measure_losses(model: CharGRU, passages: Passages, is_over: Callable[[], boo
             nats[rows] += losses.view(target.shape).double().sum(dim=1).cpu().numpy()
         read[rows] = True
     model.train(was_training)
-    return Losses(nats[read], passages.sizes[read])
+    return Losses(nats[read], passages.characters[read])
 
 
 def sample_text(
     model: CharGRU, vocabulary: Vocabulary, start: str, length: int, options: SamplingOptions
 ) -> str:
-    """`length` characters that the model writes after `start` (not included)."""
+    """The text of `length` tokens that the model writes after `start` (not included)."""
     return sample_texts(model, vocabulary, start, length, [options])[0]
 
 
@@ -117,7 +117,7 @@ def sample_texts(
 
 def _lines(vocabulary: Vocabulary, tokens: NDArray[np.int64]) -> str:
     """The text of tokens, with a line end in place of each end token."""
-    ends = np.flatnonzero(tokens == len(vocabulary.characters))
+    ends = np.flatnonzero(tokens == (-1 if vocabulary.end_token is None else vocabulary.end_token))
     return "\n".join(vocabulary.decode(text) for text in np.split(tokens, ends))
 
 

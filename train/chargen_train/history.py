@@ -7,7 +7,7 @@ from chargen_ort.checks import printable
 from chargen_ort.records import CorpusFacts, HeldOut, OfLength, Quantiles, Split, Training
 from chargen_train.corpus import Corpus
 from chargen_train.evaluate import Losses, bits_per_char
-from chargen_train.split import WINDOW
+from chargen_train.split import WINDOW, Part
 
 _MOST_FILES = 256  # that a record holds
 # of the scores' quantiles: close together where texts are odd, which is where thresholds lie
@@ -51,7 +51,7 @@ def describe_losses(corpus: Corpus, losses: Losses) -> tuple[HeldOut, Quantiles]
     validation, read = corpus.validation, len(losses.predicted)
     documents = read if validation.documents else 0
     predicted = int(losses.predicted.sum())
-    all_read = predicted == validation.passages().predicted
+    all_read = read == len(validation.passages())
     characters = validation.characters if all_read else predicted - documents
     measured = HeldOut(
         nats_per_char=losses.mean,
@@ -60,16 +60,23 @@ def describe_losses(corpus: Corpus, losses: Losses) -> tuple[HeldOut, Quantiles]
         documents=documents,
         protocol=_protocol(corpus),
     )
-    return measured, describe_spread(losses, validation.documents)
+    # a shorter window scores with more noise
+    least = WINDOW if validation.widths is None else WINDOW // 2
+    return measured, describe_spread(losses, validation.documents, least)
 
 
-def describe_spread(losses: Losses, documents: bool) -> Quantiles:
+def describe_spread(losses: Losses, documents: bool, least: int = WINDOW) -> Quantiles:
     """How the scores of passages are spread, which are documents or else windows.
 
     Short documents score worse than long ones and differ more. So where there are many, what is
     usual for a length is told of up to 8 classes of equal size, and quantiles of what is beyond it.
+
+    Args:
+        losses: of the passages.
+        documents: whether they are documents.
+        least: characters that a window must have to be counted, if there is one that has.
     """
-    whole = losses.predicted == WINDOW  # a shorter window scores with more noise
+    whole = losses.predicted >= least
     whole |= documents or not whole.any()
     lengths = losses.predicted[whole]
     scores = losses.nats[whole] / lengths
@@ -82,7 +89,7 @@ def describe_spread(losses: Losses, documents: bool) -> Quantiles:
         excess = scores - np.interp(lengths, places, means)
         oddness = _quantiles(excess / np.interp(lengths, places, spreads))
     return Quantiles(
-        window=None if documents else int(lengths.max()),
+        window=None if documents else round(float(lengths.mean())),
         count=len(scores),
         levels=_LEVELS,
         nats_per_char=_quantiles(scores),
@@ -133,4 +140,12 @@ def _protocol(corpus: Corpus) -> str:
             f"mean over all characters and ends of held-out documents {place}, each document from "
             "its own beginning"
         )
-    return f"mean over consecutive {WINDOW}-character windows {place}, each from a zero state"
+    windows = describe_windows(corpus.validation)
+    return f"mean over consecutive {windows} {place}, each from a zero state"
+
+
+def describe_windows(part: Part) -> str:
+    """What the windows of a running text are, in words."""
+    if part.widths is None:
+        return f"{WINDOW}-character windows"
+    return f"windows of whole tokens ({WINDOW} characters on average)"

@@ -72,9 +72,8 @@ def recipe_for(
 ) -> Recipe:
     """The recipe for a corpus, see `choose_recipe`."""
     documents = len(corpus.training.ranges) if corpus.vocabulary.end else 0
-    return choose_recipe(
-        corpus.training.characters, preset, speed, documents, len(corpus.vocabulary), **overrides
-    )
+    sizes = documents, len(corpus.vocabulary), len(corpus.training) - documents
+    return choose_recipe(corpus.training.characters, preset, speed, *sizes, **overrides)
 
 
 def begin_run(

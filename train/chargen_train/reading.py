@@ -9,7 +9,9 @@ from typing import Literal, get_args
 from chargen_ort.checks import printable, whole_number
 from chargen_ort.documents import DOCUMENT_KINDS
 from chargen_ort.errors import OptionError
+from chargen_ort.records import MAX_TOKENS
 from chargen_ort.text import TextReader
+from chargen_ort.vocabulary import UNITS, Unit
 from chargen_train.columns import Column
 from chargen_train.inputs import check_encoding
 
@@ -33,6 +35,8 @@ class Reading:
         encoding: of all texts, a name that Python knows; None is UTF-8, or what a mark says.
         min_count: a character that the text to train on has less often is read as unknown.
         skip_unreadable: leave out files that are no texts.
+        unit: what a token is, see `chargen_ort.Vocabulary`.
+        vocab_size: tokens in all, of word and bpe; None leaves it to `chargen_train.units`.
 
     Raises:
         OptionError: an unknown name, or options that contradict each other.
@@ -44,6 +48,8 @@ class Reading:
     encoding: str | None = None
     min_count: int = 1
     skip_unreadable: bool = False
+    unit: Unit = "char"
+    vocab_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.documents not in ("auto", *DOCUMENT_KINDS):
@@ -54,6 +60,16 @@ class Reading:
                 f"--column makes each value a document, and --documents is {self.documents}; leave "
                 "one of the two out"
             )
+        if self.unit not in UNITS:
+            names = ", ".join(UNITS)
+            raise OptionError(f"unit is {printable(self.unit, 60)}; give one of {names}")
+        if self.vocab_size is not None:
+            if self.unit not in ("word", "bpe"):
+                raise OptionError(
+                    f"--vocab-size is for --unit word and bpe, and the unit is {self.unit}; leave "
+                    "it out"
+                )
+            whole_number("--vocab-size", self.vocab_size, 2, MAX_TOKENS)
         for name in ("column", "holdout"):
             if getattr(self, name) == "":
                 raise OptionError(f"--{name} is empty; give a name, or leave it out")

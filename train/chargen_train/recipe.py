@@ -189,6 +189,7 @@ _COUNTS_TEACH = (2_000, 2_000_000), 512
 # windows of documents have their mean length, but at least so many steps, as many small steps win;
 # where steps bound the run they stay as they are, else its text would be read less often
 _SHORTEST = 16
+_MANY_TOKENS, _WIDE_EMBEDDING = 256, 128  # pieces have more to say of themselves than characters
 _TYPICAL_RATE = 5e10  # weights times characters a second, of two cores
 
 
@@ -231,6 +232,7 @@ def choose_recipe(
     measure_speed: Callable[[Recipe], float] = typical_speed,
     documents: int = 0,
     vocab_size: int = 64,
+    tokens: int | None = None,
     **overrides: Unpack[Overrides],
 ) -> Recipe:
     """The recipe for a corpus and a time.
@@ -243,7 +245,8 @@ def choose_recipe(
         preset: a name in `PRESETS`.
         measure_speed: gives the characters a second that are trained here; called if it matters.
         documents: how many the characters are of; 0 is running text.
-        vocab_size: number of tokens.
+        vocab_size: how many different tokens there are.
+        tokens: that the characters are; None is one each.
         overrides: fields of `Recipe` that are fixed; None leaves one to the recipe.
 
     Raises:
@@ -253,21 +256,24 @@ def choose_recipe(
         raise OptionError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
     recipe = PRESETS[preset] if preset else next(r for size, r in _BY_SIZE if characters <= size)
     given = given_settings(overrides)
-    counted, tokens = _COUNTS_TEACH
-    if not preset and counted[0] < characters <= counted[1] and vocab_size <= tokens:
+    tokens = characters if tokens is None else tokens
+    counted, most = _COUNTS_TEACH
+    if not preset and counted[0] < characters <= counted[1] and vocab_size <= most:
         recipe = replace(recipe, ngram_share=1.0)
+    if vocab_size > _MANY_TOKENS and tokens < characters and not preset:
+        recipe = replace(recipe, embedding_dim=max(recipe.embedding_dim, _WIDE_EMBEDDING))
     if documents and recipe.steps is None:
-        time = min(recipe.seq_length, max(_SHORTEST, characters // documents))
+        time = min(recipe.seq_length, max(_SHORTEST, tokens // documents))
         # of short windows twice as many: as good after 15 seconds, and more characters a second
         rows = recipe.batch_size * (2 if 2 * time <= recipe.seq_length else 1)
         recipe = replace(recipe, seq_length=time, batch_size=rows)
-    recipe = _fit(_replace(recipe, given), characters)
+    recipe = _fit(_replace(recipe, given), tokens)
     if preset or characters <= _TABLE_HAS_DROPOUT:
         return recipe
     may_shrink = recipe.minutes is not None and not given.keys() & _SIZE_SETTINGS
     if {"dropout", "teachers"} <= given.keys() and not may_shrink:
         return recipe
-    recipe, epochs = _suitable_size(recipe, characters, measure_speed, may_shrink)
+    recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink)
     suitable: dict[str, Any] = {"dropout": suitable_dropout(epochs)}
     teachers = suitable_teachers(epochs)
     if teachers and _TAUGHT[0] <= characters <= _TAUGHT[1] and not documents:

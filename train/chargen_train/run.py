@@ -46,7 +46,7 @@ class Counters:
 
     Attributes:
         step, evaluations: done so far.
-        loss: of the last step, nats a character.
+        loss: of the last step, nats a token.
         validation: mean loss when the averaged weights were last measured, nats a character; None
             before the first evaluation.
         measured_step: the step when the weights were last measured; None before.
@@ -330,17 +330,16 @@ class Run:
         now = self._clock()
         fraction = min(1.0, self.fraction())
         held_out = len(self.corpus.validation) > 0
-        characters = (
-            (self.step - self.started_step) * self.recipe.batch_size * self.recipe.seq_length
-        )
+        per_character = self.corpus.tokens_per_character
+        tokens = (self.step - self.started_step) * self.recipe.batch_size * self.recipe.seq_length
         return Progress(
             step=self.step,
             fraction=fraction,
-            loss=self.counters.loss,
+            loss=self.counters.loss * per_character,
             validation=self.counters.validation if held_out else None,
             best=self.best.loss if held_out else None,
             best_step=self.best.step,
-            chars_per_second=characters / max(1e-9, now - self.started),
+            chars_per_second=tokens / per_character / max(1e-9, now - self.started),
             seconds=self.earlier.seconds + now - self.begun,
             seconds_left=(now - self.begun) * (1 - fraction) / max(1e-9, fraction),
             learning_rate=self.learning_rate,

@@ -273,7 +273,7 @@ class RunFolder:
         recipe: Recipe,
         earlier: Earlier = Earlier(),  # noqa: B008 - frozen
     ) -> dict[str, Any]:
-        characters = corpus.vocabulary.characters
+        text = corpus.in_characters
         return {
             "chargen": __version__,
             "finished": False,
@@ -287,9 +287,9 @@ class RunFolder:
                 "held_out_characters": corpus.validation.characters,
                 "decision": corpus.decision,
                 "reading": asdict(corpus.reading),
-                "vocabulary": characters,
-                "begins": corpus.beginning(200),
-                "counts": corpus.counts.tolist(),
+                "vocabulary": text.vocabulary.characters,
+                "begins": text.beginning(200),
+                "counts": text.counts.tolist(),
             },
             "settings": recorded_settings(recipe, earlier),
             "versions": {"torch": torch.__version__, "numpy": np.__version__},

@@ -27,10 +27,12 @@ class Passages:
     Attributes:
         tokens: of the corpus, ``[tokens]``.
         ranges: what is predicted in each, ``[passages, 2]``; read is the token before each of them.
+        widths: how many characters each token counts for, ``[vocab_size]``; None is one each.
     """
 
     tokens: Tokens
     ranges: Ranges
+    widths: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, tokens: Tokens, window: int = WINDOW) -> "Passages":
@@ -50,10 +52,20 @@ class Passages:
         """Tokens that are predicted in all of them."""
         return int(self.sizes.sum())
 
+    @cached_property
+    def characters(self) -> NDArray[np.int64]:
+        """How many characters the predicted tokens of each count for, ``[passages]``."""
+        if self.widths is None:
+            return self.sizes
+        return np.array(
+            [self.widths[self.tokens[begin:end]].sum() for begin, end in self.ranges.tolist()],
+            dtype=np.int64,
+        )
+
     def head(self, predicted: int) -> "Passages":
         """The first of them, at least one, in which at most so many tokens are predicted."""
         count = int(np.searchsorted(np.cumsum(self.sizes), predicted, side="right"))
-        return Passages(self.tokens, self.ranges[: max(1, count)])
+        return Passages(self.tokens, self.ranges[: max(1, count)], self.widths)
 
     def batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
         """Passages side by side, those of like length together, in about their order.
@@ -89,11 +101,14 @@ class Part:
         tokens: of the corpus, ``[tokens]``.
         ranges: ``[ranges, 2]``.
         documents: whether each range is a document with its end token, and before it stands one.
+        widths: how many characters each token counts for, an end token one, ``[vocab_size]``; None
+            is one each.
     """
 
     tokens: Tokens
     ranges: Ranges
     documents: bool = False
+    widths: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, tokens: Tokens) -> "Part":
@@ -108,10 +123,18 @@ class Part:
     def __len__(self) -> int:
         return int(self.edges[-1])
 
+    @cached_property
+    def width(self) -> int:
+        """How many characters its tokens count for."""
+        if self.widths is None:
+            return len(self)
+        pieces = (self[begin : begin + _HASHED] for begin in range(0, len(self), _HASHED))
+        return sum(int(self.widths[piece].sum()) for piece in pieces)
+
     @property
     def characters(self) -> int:
-        """Its tokens but for the ends of documents."""
-        return len(self) - len(self.ranges) * self.documents
+        """Its characters without the ends of documents."""
+        return self.width - len(self.ranges) * self.documents
 
     def head(self, length: int) -> "Part":
         """Its first tokens, and the rest of the document in which they end."""
@@ -120,7 +143,7 @@ class Part:
         if not self.documents:
             over = max(0, int(self.edges[len(ranges)]) - length)
             ranges[-1, 1] -= over
-        return Part(self.tokens, ranges, self.documents)
+        return Part(self.tokens, ranges, self.documents, self.widths)
 
     def __getitem__(self, part: slice) -> Tokens:
         begin, end, _ = part.indices(len(self))
@@ -157,22 +180,26 @@ class Part:
         parts = [self.tokens[begin - before : end] for begin, end in ranges.tolist()]
         ends = np.cumsum([len(part) for part in parts])
         begins = ends - (ranges[:, 1] - ranges[:, 0])
-        return Part(np.concatenate(parts), np.stack([begins, ends], axis=1), self.documents)
+        moved = np.stack([begins, ends], axis=1)
+        return Part(np.concatenate(parts), moved, self.documents, self.widths)
 
     def passages(self, window: int = WINDOW) -> Passages:
         """Its documents; or the windows of its ranges, the first of each range before the others.
 
-        So the first passages represent the whole as far as the order of the ranges does.
+        So the first passages represent the whole as far as the order of the ranges does. A window
+        has so many characters; where those of a token differ, so many on average.
         """
         if self.documents:
-            return Passages(self.tokens, self.ranges)
+            return Passages(self.tokens, self.ranges, self.widths)
+        if self.widths is not None:
+            window = max(1, round(window * len(self) / max(1, self.width)))
         parts = []
         for begin, end in self.ranges.tolist():
             starts = np.arange(begin + 1, end, window)
             parts.append(np.stack([starts, np.minimum(starts + window, end)], axis=1))
         rank = np.concatenate([np.arange(len(part)) for part in parts])
         order = np.argsort(rank, kind="stable")
-        return Passages(self.tokens, np.concatenate(parts)[order])
+        return Passages(self.tokens, np.concatenate(parts)[order], self.widths)
 
 
 def split_text(length: int, holdout: str) -> tuple[Ranges, Ranges]:

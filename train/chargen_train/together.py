@@ -18,7 +18,7 @@ from typing import cast
 
 from chargen_ort.errors import ChargenError, OptionError, TrainingError
 from chargen_ort.terminal import visible
-from chargen_ort.vocabulary import Vocabulary
+from chargen_ort.vocabulary import UNITS, Vocabulary
 from chargen_train.checkpoint import Checkpoint, saved_reading
 from chargen_train.corpus import Corpus, load_corpus
 from chargen_train.device import choose_device
@@ -39,6 +39,7 @@ from chargen_train.run_folder import RunFolder, RunRecorder
 from chargen_train.signals import StopSignals
 from chargen_train.team import LeaderError, LostError, Team, joined, noticing_loss
 from chargen_train.training import measure_speed, train
+from chargen_train.units import characters_of, in_unit
 from chargen_train.words import (
     describe_begin,
     describe_progress,
@@ -73,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoding")
     parser.add_argument("--min-count", type=int, default=1)
     parser.add_argument("--skip-unreadable", action="store_true")
+    parser.add_argument("--unit", choices=UNITS, default="char")
+    parser.add_argument("--vocab-size", type=int)
     for name, kind in _NUMBERS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"])
@@ -158,6 +161,7 @@ def _train(
     given = Reading(
         options.documents, options.column, options.holdout,
         options.encoding, options.min_count, options.skip_unreadable,
+        options.unit, options.vocab_size,
     )  # fmt: skip
     reading, known = team.share(
         lambda: saved_reading(folder.checkpoint, given) if options.resume else (given, None)
@@ -188,7 +192,7 @@ def _load(paths: Sequence[Path], reading: Reading, known: Vocabulary | None, tea
     try:
         if STDIN in paths:
             raise OptionError(f"{STDIN} is for one process; give files")
-        corpus = load_corpus(paths, reading, known=known)
+        corpus = load_corpus(paths, reading, known=characters_of(known))
     except ChargenError as problem:
         error = problem
 
@@ -203,7 +207,14 @@ def _load(paths: Sequence[Path], reading: Reading, known: Vocabulary | None, tea
     if corpus.sha256 != sha256:
         names = ", ".join(map(str, paths))
         raise OptionError(f"{names}: not the text that the first process has; copy that")
-    return corpus
+    unit, size, made = reading.unit, reading.vocab_size, [corpus]
+
+    def learn() -> Vocabulary:
+        made[0] = in_unit(corpus, unit, size, known)
+        return made[0].vocabulary
+
+    vocabulary = team.share(learn)
+    return made[0] if team.leads else in_unit(corpus, unit, size, vocabulary)
 
 
 def _open(

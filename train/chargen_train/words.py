@@ -1,5 +1,8 @@
 """What is told of a run while it goes on, in words: one source for all that show it."""
 
+from collections.abc import Iterator
+
+from chargen_ort.reports import describe_unit
 from chargen_train.corpus import MIN_CHARACTERS_TO_VALIDATE, Corpus
 from chargen_train.earlier import Earlier
 from chargen_train.evaluate import bits_per_char
@@ -33,6 +36,7 @@ def describe_begin(corpus: Corpus, recipe: Recipe, device: str) -> tuple[tuple[s
             f"{corpus.name}: {len(corpus):,} characters, "
             f"vocabulary {len(corpus.vocabulary):,}; {describe_split(corpus)}",
         ),
+        *_describe_unit(corpus),
         ("documents", corpus.decision),
         *(("note", note) for note in corpus.notes),
         *(("warning", warning) for warning in corpus.warnings),
@@ -43,8 +47,9 @@ def describe_begin(corpus: Corpus, recipe: Recipe, device: str) -> tuple[tuple[s
         ),
         (
             "training",
-            f"{describe_length(recipe)}: {recipe.batch_size} x {recipe.seq_length} characters a "
-            f"step, rate {recipe.learning_rate:g}, dropout {recipe.dropout:g}, seed {recipe.seed}",
+            f"{describe_length(recipe)}: {recipe.batch_size} x {recipe.seq_length} "
+            f"{'characters' if corpus.spelled is None else 'tokens'} a step, "
+            f"rate {recipe.learning_rate:g}, dropout {recipe.dropout:g}, seed {recipe.seed}",
         ),
     ]
     if recipe.teachers:
@@ -52,6 +57,16 @@ def describe_begin(corpus: Corpus, recipe: Recipe, device: str) -> tuple[tuple[s
             ("", f"{recipe.teachers} teachers first, then the model, which learns from them")
         )
     return tuple(lines)
+
+
+def _describe_unit(corpus: Corpus) -> Iterator[tuple[str, str]]:
+    """A line about what a token is, where it is no character."""
+    if corpus.spelled is not None:
+        each = 1 / corpus.tokens_per_character
+        yield (
+            "unit",
+            f"{describe_unit(corpus.vocabulary)}; the text has {each:.2f} characters a token",
+        )
 
 
 def describe_resumption(step: int, earlier: Earlier) -> str:

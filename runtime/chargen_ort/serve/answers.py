@@ -72,7 +72,7 @@ class Choices:
 
     def usage(self) -> dict[str, int]:
         """Tokens of all prompts, each counted once, and of all texts."""
-        prompts = sum(len(prompt.tokens) for prompt in self._prompts[:: self._asked.n])
+        prompts = sum(prompt.count for prompt in self._prompts[:: self._asked.n])
         drawn = sum(self._drawn)
         return {
             "prompt_tokens": prompts,
@@ -83,6 +83,8 @@ class Choices:
     def _echo(self, index: int) -> tuple[str, Logprobs]:
         """The prompt of a choice; of what is read first there is no log probability."""
         prompt, given = self._prompts[index], self._asked.prompts[index // self._asked.n]
+        if isinstance(given, str) and self._asked.logprobs is None:
+            return given, {}
         read = [self._texts[token] for token in prompt.tokens.tolist()]
         scored = 0 if prompt.scores is None else len(prompt.scores.own)
         first = read[: len(read) - scored]
@@ -94,7 +96,8 @@ class Choices:
         }
         begin = len("".join(first))
         rest = _logprobs(self._texts, read[len(first) :], prompt.scores, begin)
-        return given if isinstance(given, str) else "".join(read), _joined(unscored, rest) or rest
+        text = given if isinstance(given, str) else prompt.engine.vocabulary.decode(prompt.tokens)
+        return text, _joined(unscored, rest) or rest
 
 
 def _logprobs(

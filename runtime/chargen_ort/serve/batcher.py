@@ -205,8 +205,8 @@ class Batcher:
             if not text.prompt.is_read:
                 text.prompt.read_piece()
             if text.prompt.is_read:
-                text.state = text.prompt.state
-                if text.left:
+                text.begin()
+                if text.left and text.ended is None:
                     joining.setdefault(self._kind(text), []).append(text)
                 else:
                     text.end("length")

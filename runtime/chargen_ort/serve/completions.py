@@ -142,7 +142,7 @@ class Completions:
         asked = read_completion(self.fields, body, max(_MOST_AT_ONCE, service.limits.length))
         async with service.models.use(asked.model) as model:
             options = _options(model.generator, asked)
-            prompts = _prompts(model, asked)
+            prompts = _prompts(model, asked, options.controlled)
             service.check_room(len(prompts), asked.stream)
             job = Job(service, model)
             texts = _texts(job, asked, options, prompts, service.limits.timeout)
@@ -176,31 +176,41 @@ def _options(generator: CharGenerator, asked: Completion) -> SamplingOptions:
         message = "exact is the model's setting, and is not done here; serve another model"
         raise Refusal(400, message, "invalid_value", "exact")
     check_tokens(generator.vocabulary, asked.logit_bias, "logit_bias")
+    if asked.logprobs is not None and generator.config.unit != "char":
+        message = (
+            f"logprobs are for models of characters, and this model's unit is "
+            f"{generator.config.unit}; leave it out, and have texts scored by POST /score"
+        )
+        raise Refusal(400, message, "invalid_value", "logprobs")
     return options
 
 
-def _prompts(model: OpenModel, asked: Completion) -> list[Prompt]:
+def _prompts(model: OpenModel, asked: Completion, confined: bool) -> list[Prompt]:
     """The prompt of each choice; choices that go on from the same one share it."""
     top = asked.logprobs if asked.echo else None
     prompts = []
     for given in asked.prompts:
 
         def read(given: TextOrTokens = given) -> Prompt:
-            tokens = _encode(model.generator, asked, given)
-            return Prompt(model.generator.engine, tokens, top)
+            tokens, rest = _encode(model.generator, asked, given, confined)
+            return Prompt(model.generator.engine, tokens, top, rest)
 
         shared = top is None and len(given) <= _MOST_SHARED
+        shared = shared and not (confined and model.generator.vocabulary.has_pieces)
         prompt = model.shared_prompt((given, asked.unknown), read) if shared else read()
         prompts += [prompt] * asked.n
     return prompts
 
 
-def _encode(generator: CharGenerator, asked: Completion, given: TextOrTokens) -> NDArray[np.int64]:
+def _encode(
+    generator: CharGenerator, asked: Completion, given: TextOrTokens, confined: bool
+) -> tuple[NDArray[np.int64], str]:
+    """The tokens of a prompt and the run that is taken back; none is where tokens are given."""
     if not isinstance(given, str):
         check_tokens(generator.vocabulary, given, "prompt")
-        return np.array(given, dtype=np.int64)
+        return np.array(given, dtype=np.int64), ""
     try:
-        return generator.vocabulary.encode(given, asked.unknown)
+        return generator.vocabulary.encode_open(given, asked.unknown, confined)
     except UnknownCharacterError as error:
         raise Refusal(400, str(error), "unknown_character", "prompt") from None
 

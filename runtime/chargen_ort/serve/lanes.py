@@ -103,9 +103,16 @@ class RunLane:
         }
         steps = self._steps(texts, self._writer.most_steps)
         tokens = self._writer.write(steps).T  # [batch, steps]
-        written = _texts(self._engine.vocabulary, tokens)
+        vocabulary = self._engine.vocabulary
+        by_character = vocabulary.unit == "char"
+        written = _texts(vocabulary, tokens) if by_character else []
         for place, text in enumerate(self._places):
             if text is None:
+                continue
+            if not by_character:
+                text.take_tokens(tokens[place].tolist(), vocabulary.end_token)
+                if text.ended:
+                    self._places[place] = None
                 continue
             scores = None
             if place in before and text.wanted.top is not None:
@@ -167,8 +174,9 @@ class StepLane:
             if text.sampler is None:
                 options, vocab_size = text.wanted.options, len(self._engine.vocabulary)
                 text.sampler = Sampler(options, vocab_size, (text.wanted.row,))
-                text.sampler.see(0, text.prompt.seen)
-                text.counts = np.zeros(vocab_size, dtype=np.int64)
+                text.sampler.start_row(0, text.wanted.row, _state(text).drawn)
+                text.sampler.see(0, np.append(text.prompt.seen, text.healed).astype(np.int64))
+                text.counts = np.bincount(np.array(text.healed, dtype=int), minlength=vocab_size)
             text.state = None
 
     def leave(self, text: Writing) -> None:
@@ -196,11 +204,7 @@ class StepLane:
             hidden[place], logits[place] = state.hidden, state.logits
 
     def _bias_of(self, text: Writing) -> NDArray[np.float32] | None:
-        if not text.wanted.adjusted:
-            return None
-        bias = np.zeros(len(self._engine.vocabulary), dtype=np.float32)
-        bias[list(text.wanted.bias)] = list(text.wanted.bias.values())
-        return bias
+        return text.wanted.bias_array(len(self._engine.vocabulary))
 
     def run(self) -> int:
         """Write on in all texts, and let those that end go; returns how many there were."""
@@ -224,10 +228,15 @@ class StepLane:
                     ends[text] = len(drawn)
             stepper.step(tokens)
             drawn.append(tokens)
-        written = _texts(self._engine.vocabulary, np.stack(drawn, axis=1))
-        for text, (own, ended), found in zip(texts, written, scores, strict=True):
-            own = own[: ends.get(text)]
-            text.take(own, join_scores(found) if found else None, ended or text in ends)
+        tokens, vocabulary = np.stack(drawn, axis=1), self._engine.vocabulary  # [batch, steps]
+        if vocabulary.unit == "char":
+            written = _texts(vocabulary, tokens)
+            for text, (own, ended), found in zip(texts, written, scores, strict=True):
+                own = own[: ends.get(text)]
+                text.take(own, join_scores(found) if found else None, ended or text in ends)
+        else:
+            for text, row in zip(texts, tokens.tolist(), strict=True):
+                text.take_tokens(row[: ends.get(text)], vocabulary.end_token, text in ends)
         if any(text.ended for text in texts):
             self._keep([text for text in texts if not text.ended])
         return len(texts)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.engine import Engine
+from chargen_ort.healing import heal, new_healer
 from chargen_ort.options import SamplingOptions
 from chargen_ort.sampling import Sampler, StopFinder
 from chargen_ort.stream import Ended
@@ -86,6 +87,14 @@ class Wanted:
         """Whether logits are changed before the options have their say."""
         return bool(self.bias or self.presence or self.frequency)
 
+    def bias_array(self, vocab_size: int) -> NDArray[np.float32] | None:
+        """The bias of each token, ``[vocab_size]``; None where logits stay as they are."""
+        if not self.adjusted:
+            return None
+        bias = np.zeros(vocab_size, dtype=np.float32)
+        bias[list(self.bias)] = list(self.bias.values())
+        return bias
+
     def is_plain(self, vocab_size: int) -> bool:
         """Whether temperature alone decides, so that many steps go in one run."""
         free = not self.adjusted and not self.options.controlled
@@ -118,23 +127,26 @@ class Prompt:
         engine: the model that is open.
         tokens: of the text, int64 ``[time]``; none begin a text.
         top: how many of the likeliest tokens to score at each place; None scores nothing.
+        rest: the run that was taken back, with which each text is to begin, see
+            `chargen_ort.healing`.
 
     Attributes:
-        tokens: as given.
+        engine, tokens, rest: as given.
         fed: what the model reads: where texts have an end, the end token comes first; else the
             separator that stands before a text is read where there are no tokens.
         seen: those of them that a repetition penalty counts.
         may_end: whether the model ends texts.
-        engine: as given.
     """
 
-    def __init__(self, engine: Engine, tokens: NDArray[np.int64], top: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, tokens: NDArray[np.int64], top: int | None = None, rest: str = ""
+    ) -> None:
         separator = np.array([engine.config.separator_token])
         self.tokens, self.may_end = tokens, engine.config.end
         begun = len(tokens) and (not self.may_end or tokens[0] == separator[0])
         self.fed = tokens if begun else np.concatenate([separator, tokens])
         self.seen = tokens if self.may_end else self.fed
-        self.engine = engine
+        self.engine, self.rest = engine, rest
         self._top = top
         self._position = 0
         self._scores: list[Scores] = []
@@ -145,6 +157,12 @@ class Prompt:
     def is_read(self) -> bool:
         """Whether all of it was read."""
         return self._position == len(self.fed)
+
+    @property
+    def count(self) -> int:
+        """How many tokens it has, those of the run that was taken back among them."""
+        rest = self.engine.vocabulary.encode(self.rest, "error") if self.rest else ()
+        return len(self.tokens) + len(rest)
 
     @property
     def state(self) -> RowState:
@@ -199,6 +217,7 @@ class Writing:
             each token, int64 ``[vocab_size]``, where that matters.
         place: where it stands in the language that it is confined to; None where it is not.
         written: how many tokens it has drawn.
+        healed: those of them that cover the run that was taken back from its prompt.
         turn: how many it may draw before it makes room for others that wait.
         ended: why it has ended.
         cancelled: the client's: it wants no more.
@@ -214,7 +233,9 @@ class Writing:
         self.sampler: Sampler | None = None
         self.counts: NDArray[np.int64] | None = None
         self.place = confine(prompt, wanted)
-        self.written = self.turn = self.read = self._sent = 0
+        self.written = self.turn = self.read = self._sent = self._made = 0
+        self.healed: list[int] = []
+        self._decoder = prompt.engine.vocabulary.decoder()
         self.ended: Ended | None = None
         self.cancelled = False
         stops = wanted.options.stops
@@ -226,13 +247,14 @@ class Writing:
 
     @property
     def left(self) -> int:
-        """How many tokens it may draw yet."""
-        return self.wanted.length - self.written
+        """How many characters it may have yet."""
+        return self.wanted.length - self._made
 
     @property
     def expected(self) -> int:
         """How many it is likely to draw yet."""
-        if self._finder is None and not self.prompt.may_end and self.place is None:
+        sure = self.place is None and self.prompt.engine.vocabulary.unit == "char"
+        if self._finder is None and not self.prompt.may_end and sure:
             return self.left
         return min(self.left, max(_SHORT, self.written))
 
@@ -244,6 +266,66 @@ class Writing:
     def is_over(self, now: float) -> bool:
         """Whether nobody waits for it any more."""
         return self.cancelled or now >= self.deadline
+
+    def begin(self) -> None:
+        """Stand where the prompt ends, and cover the run that was taken back from it."""
+        self.state, rest = self.prompt.state, self.prompt.rest
+        if not rest or not self.left:
+            return
+        engine, options = self.prompt.engine, self.wanted.options
+        size = len(engine.vocabulary)
+        sampler = new_healer(options, options.seed or 0, self.wanted.row, 0, size)
+        sampler.see(0, self.prompt.seen)
+        hidden, logits = self.state.hidden[None], self.state.logits
+        healed = heal(engine, sampler, hidden, logits, rest, self.wanted.bias_array(size))
+        self.state = RowState(healed.hidden[0], healed.logits, len(healed.tokens))
+        self.healed, self.written = healed.tokens, len(healed.tokens)
+        self._take_characters(healed.text)
+
+    def take_tokens(self, tokens: list[int], end: int | None, ends: bool = False) -> None:
+        """Hear of the tokens that were drawn next, of any unit, some perhaps beyond the end.
+
+        Args:
+            tokens: that were drawn.
+            end: the token by which the model ends a text.
+            ends: the text has ended after them, by another token.
+        """
+        for token in tokens:
+            if self.ended is not None:
+                return
+            self.written += 1
+            self.turn -= 1
+            if token == end:
+                self._close("end")
+            else:
+                self._take_characters(self._decoder.feed((token,)))
+        if ends and self.ended is None:
+            self.written += 1
+            self._close("end")
+
+    def _take_characters(self, text: str) -> None:
+        """Hear of the next characters."""
+        for character in text[: self.left]:
+            self._made += 1
+            self._held += character
+            pending = 0
+            if self._finder is not None:
+                self._finder.read(character)
+                if self._finder.ended:
+                    self._held = self._held[: len(self._held) - self._finder.ended]
+                    self._close("stop")
+                    return
+                pending = self._finder.pending
+            passed = len(self._held) - pending
+            self._out.append(self._held[:passed])
+            self._held = self._held[passed:]
+        if not self.left:
+            self._close("length")
+
+    def _close(self, reason: Ended) -> None:
+        self.ended = reason
+        self._out.append(self._held)
+        self._held = ""
 
     def take(self, text: str, scores: Scores | None, ends: bool = False) -> None:
         """Hear what was drawn next, some of it perhaps beyond the end.
@@ -270,6 +352,7 @@ class Writing:
                 keep -= self._finder.pending
         ends = ends and self.ended is None
         self.written += len(text) + ends
+        self._made += len(text)
         self.turn -= len(text)
         if self.ended is None and (ends or not self.left):
             self.ended, keep = "end" if ends else "length", len(whole)

@@ -174,8 +174,9 @@ export const close = (a, b, absolute = 0) =>
  */
 export function configProblem({ unit, tokens, merges, end, separator, precision, replacement }) {
   const newer = "that needs a newer chargen.js";
-  if (unit !== "char" || merges.length)
-    return `unit is ${unit}${merges.length ? " with merges" : ""}, this version reads char alone; ${newer}`;
+  if (unit !== "char")
+    return `unit is ${unit}, and chargen.js reads models of characters; train it with --unit char`;
+  if (merges.length) return "with the unit char there are no pieces";
   if (!Object.hasOwn(GRAPHS, precision))
     return `precision is ${shown(precision)}, none of ${Object.keys(GRAPHS).join(", ")}; ${newer}`;
   const characters = end ? tokens.slice(0, -1) : tokens;

@@ -151,8 +151,9 @@ export class TextState {
       `{"min_p":${pythonFloat(min_p)},"repetition_penalty":${pythonFloat(repetition_penalty)},"stop":${ascii(stop)},` +
       `"temperature":${pythonFloat(temperature)},"top_k":${top_k},"top_p":${pythonFloat(top_p)}}`;
     const header =
-      `{"drawn":${drawn},"fed":${this.#fed},"model":"${this.#artifact.sha256}","options":${sampling},"row":${row},` +
-      `"seed":${seed},"seen":[${used}],"unknown":${ascii(this.#unknown)}}`;
+      `{"drawn":${drawn},"fed":${this.#fed},"model":"${this.#artifact.sha256}","options":${sampling},` +
+      `"partial":[],"ready":"","rest":"","row":${row},"seed":${seed},"seen":[${used}],` +
+      `"unknown":${ascii(this.#unknown)}}`;
     const head = utf8.encode(`${LIMITS.magic}${header}\n`);
     const [hidden, logits] = this.#fed
       ? [this.#hidden, this.#logits]
@@ -225,6 +226,8 @@ export function restoreState(model, snapshot) {
   if (!floats.every(Number.isFinite))
     throw new ArtifactError("the snapshot is damaged: a number in it is not finite");
   const drawn = header.drawn && !config.end; // before its next text a state may have drawn others
+  if (header.rest || header.ready || header.partial.length)
+    throw new ArtifactError("the snapshot is damaged: it has a part of a token, of a model of characters");
   if (!header.fed && (floats.some(Boolean) || drawn || header.seen.length)) {
     throw new ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state");
   }
