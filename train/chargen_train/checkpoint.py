@@ -235,13 +235,14 @@ def _check(checkpoint: Checkpoint) -> None:
     check_range("measured", plan.measured, 2)
     check_range("seconds", checkpoint.seconds, 0)
     earlier = checkpoint.earlier
-    for name in ("parts", "steps", "seconds"):
+    for name in ("parts", "seconds"):
         check_range(f"earlier {name}", getattr(earlier, name), 0)
     if len(earlier.lengths) > MAX_LENGTHS or not earlier.lengths.isprintable():
         raise ValueError("earlier lengths is no line of words")
     os.fsencode(checkpoint.reading.holdout or "")  # a path that can be asked for
     check_like("", checkpoint.state, _form(checkpoint))
     check_range("processes", checkpoint.state["counters"]["processes"], 1, _MOST_PROCESSES)
+    check_range("earlier steps", earlier.steps, 0, checkpoint.step)
     torch.Generator().set_state(checkpoint.state["random"]["torch"])
     if not checkpoint.vocabulary.end:
         np.random.default_rng(0).bit_generator.state = checkpoint.state["windows"]["generator"]
