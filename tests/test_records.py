@@ -79,16 +79,7 @@ GATE = {
 }
 ALL_OF_TRAINING = TRAINING.to_json() | {
     "baseline": {"method": "Witten-Bell", "order": 3, "nats_per_char": 1.7},
-<<<<<<< HEAD
-    "samples": {
-        "count": 1000,
-        "share_in_corpus": 0.1,
-        "share_of_doubles": 0.02,
-        "searched": 0.5,
-    },
-=======
     "samples": {"count": 1000, "share_in_corpus": 0.1, "share_of_doubles": 0.02, "searched": 1.0},
->>>>>>> corpora
     "score_quantiles": {
         "window": None,
         "count": 50,
