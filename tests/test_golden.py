@@ -119,4 +119,4 @@ def test_every_option_precision_and_ending_has_vectors():
 
 
 def test_they_are_small():
-    assert sum(path.stat().st_size for path in golden.FOLDER.iterdir()) < 240_000
+    assert sum(path.stat().st_size for path in golden.FOLDER.iterdir()) < 200_000

@@ -66,7 +66,7 @@ def cases() -> list[Case]:
             names = ("temperature", "top_k", "top_p", "min_p")
             case: Case = {
                 "name": f"{kind}, {name}",
-                "model": f"tests/golden/fp32.{kind}.onnx",
+                "model": f"tests/golden/fp16.{kind}.onnx",
                 "prompt": [list(map(ord, prompt)) for prompt in prompts],
                 "seed": str(seed),
                 "drawn": drawn,
@@ -83,10 +83,10 @@ def cases() -> list[Case]:
 
 def main() -> None:
     """Write the files and their vectors."""
-    model = read_artifact(FOLDER / "fp32.onnx")
+    model = read_artifact(FOLDER / "fp16.onnx")
     for uniforms in (False, True):
         made = as_sampler(model, uniforms)
-        (FOLDER / f"fp32.{made.graph}.onnx").write_bytes(made.data)
+        (FOLDER / f"fp16.{made.graph}.onnx").write_bytes(made.data)
     about = {
         "about": "a sampler gives `code_points` for these inputs and a hidden state of zeros; "
         "`uniforms` are what the seed draws, for the file that is handed them",

@@ -37,7 +37,15 @@ _DECLARED = r"^(?:async )?(?:const|let|class|function\*?) (\w+)"
 
 _LETTERS = {"V": 1009, "E": 2003, "H": 4001}
 _LAYERS = 9
-_LINE = {"type": "string", "maxLength": MAX_LINE, "pattern": f"^{LINE_PATTERN}$"}
+_LARGEST = (1 << 63) - 1
+_SHA256 = {"type": "string", "minLength": 64, "maxLength": 64, "pattern": "^[0-9a-f]{64}$"}
+_NAMED = {  # what many keys are: written once, as the module is to be small
+    "LINE": {"type": "string", "maxLength": MAX_LINE, "pattern": f"^{LINE_PATTERN}$"},
+    "SHA256": _SHA256,
+    "COUNT": {"type": "integer", "minimum": 0, "maximum": _LARGEST},
+    "NUMBER": {"type": "integer", "minimum": 1, "maximum": _LARGEST},
+    "NATS": {"type": "number", "minimum": 0},
+}
 _IMPLIED = ("description", "required", "additionalProperties", "propertyNames")
 _EXACT = 1 << 53  # beyond it JavaScript's numbers are not whole
 
@@ -50,7 +58,7 @@ def tables() -> str:
     parts = {
         "LIMITS": _limits(),
         "OPTIONS": {n: asdict(r) | {"range": r.range} for n, r in options.TABLE.items()},
-        "LINE": _LINE,
+        **_NAMED,
         "RECORDS": {name: _slim(schema_of(record)) for name, record in records.items()},
         "TOLERANCES": {name: asdict(variant.tolerance) for name, variant in VARIANTS.items()},
         "GRAPHS": {name: [described(name, 1), described(name, _LAYERS)] for name in VARIANTS},
@@ -58,9 +66,11 @@ def tables() -> str:
     for row in parts["OPTIONS"].values():
         del row["help"]
     lines = [f"/** @type {{any}} */\nexport const {n} = {_literal(v)};" for n, v in parts.items()]
-    line = _literal(_LINE)
     head = "// What is the same in Python; made by python -m tests.tools.web"
-    lines[3:] = [text.replace(line, "LINE") for text in lines[3:]]
+    begin = list(parts).index("RECORDS")
+    for name, value in _NAMED.items():
+        literal = _literal(value)
+        lines[begin:] = [text.replace(literal, name) for text in lines[begin:]]
     return "\n\n".join([head, *lines]) + "\n"
 
 
