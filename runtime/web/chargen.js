@@ -1,37 +1,36 @@
 // Run chargen's character models in browsers, workers, Node and Deno, with no other code.
-// One file made of src/ by python -m tests.tools.web: its comments stand there, its types in
-// chargen.d.ts, and runtime/WEB.md shows how it is used. MIT licence.
+// Made of src/ by python -m tests.tools.web; see runtime/WEB.md. MIT licence.
 
 class ChargenError extends Error {
-  get name() {
-    return this.constructor.name;
-  }
+	get name() {
+		return this.constructor.name;
+	}
 }
 class ArtifactError extends ChargenError {}
 class OptionError extends ChargenError {}
 class UnknownCharacterError extends ChargenError {
-  constructor(character, position, known) {
-    super(
-      `the model does not know the character ${shown(character)} (${codePoint(character)}) at ` +
-        `position ${position}, only ${known} others; leave it out, or set unknown to skip or replace`,
-    );
-    this.character = character;
-    this.position = position;
-  }
+	constructor(character, position, known) {
+		super(
+			`the model does not know the character ${shown(character)} (${codePoint(character)}) at ` +
+				`position ${position}, only ${known} others; leave it out, or set unknown to skip or replace`,
+		);
+		this.character = character;
+		this.position = position;
+	}
 }
 function codePoint(character) {
-  const digits = (character.codePointAt(0)).toString(16).toUpperCase();
-  return `U+${digits.padStart(4, "0")}`;
+	const digits = (character.codePointAt(0)).toString(16).toUpperCase();
+	return `U+${digits.padStart(4, "0")}`;
 }
 function shown(value) {
-  if (typeof value === "bigint") return String(value);
-  if (typeof value === "object" && value !== null) return Array.isArray(value) ? "a list" : "an object";
-  if (typeof value !== "string") return typeof value === "function" ? "a function" : String(value);
-  const text = JSON.stringify([...value].slice(0, 60).join(""));
-  return text.replace(
-    /[^\x20-\x7e\u00a1-\ud7ff\ue000-\ufffd]/gu,
-    (c) => `\\u{${c.codePointAt(0)?.toString(16)}}`,
-  );
+	if (typeof value === "bigint") return String(value);
+	if (typeof value === "object" && value !== null) return Array.isArray(value) ? "a list" : "an object";
+	if (typeof value !== "string") return typeof value === "function" ? "a function" : String(value);
+	const text = JSON.stringify([...value].slice(0, 60).join(""));
+	return text.replace(
+		/[^\x20-\x7e\u00a1-\ud7ff\ue000-\ufffd]/gu,
+		(c) => `\\u{${c.codePointAt(0)?.toString(16)}}`,
+	);
 }
 const countCharacters = (text) => [...text].length;
 
@@ -43,208 +42,208 @@ const PAGE_BYTES = 65536;
 const LINE_BYTES = 64;
 const ROWS_KEPT = 1 << 22;
 class Engine {
-  constructor(config, weights) {
-    this.hidden = (config.hidden_size);
-    this.layers = (config.num_layers);
-    this.vocab = (config.tokens.length);
-    this.width = (config.embedding_dim);
-    this.integers = config.precision === "int8";
-    this.embedding = weights.embedding;
-    this.first = this.integers ? firstRows(config, weights) : null;
-    const sources = this.integers ? integerSources(config, weights) : floatSources(config, weights);
-    const { kernel, matrices, vectors } = layOut(sources, this);
-    this.kernel = kernel;
-    this.passGates = this.integers ? kernel.pass_gates_alike : kernel.pass_gates;
-    this.matrices = matrices;
-    this.vectors = vectors;
-    this.rows = [];
-    this.kept = 0;
-  }
-  step(state, token) {
-    const { hidden, layers, matrices, passGates } = this;
-    const { before, fed, after, above, inputs, recurrent, scores } = this.vectors;
-    inputs.numbers.set(this.rowOf(token));
-    for (let layer = 0; layer < layers; layer++) {
-      const own = state.subarray(layer * hidden, (layer + 1) * hidden);
-      before.numbers.set(own);
-      this.feed(before.numbers, fed.numbers);
-      this.multiply(matrices.recurrent[layer], fed.at, recurrent.at);
-      if (layer) this.multiply(matrices.input[layer], above.at, inputs.at);
-      passGates(before.at, inputs.at, recurrent.at, after.at, 4 * hidden);
-      own.set(after.numbers);
-      this.feed(after.numbers, above.numbers);
-    }
-    this.multiply(matrices.output, above.at, scores.at);
-    return scores.numbers;
-  }
-  feed(state, target) {
-    if (!this.integers) return;
-    for (let i = 0; i < state.length; i++) {
-      const level = Math.fround(state[i] / ACTIVATION_SCALE) + HALF_EVEN - HALF_EVEN;
-      target[i] = level < -128 ? -128 : level > 127 ? 127 : level;
-    }
-  }
-  multiply({ at, blocks, pairs, scale, bias }, x, out) {
-    if (scale) this.kernel.integer_product(at, x, scale, bias, out, blocks, pairs * 4);
-    else this.kernel.product(at, x, bias, out, blocks, pairs * 8);
-  }
-  rowOf(token) {
-    const found = this.rows[token];
-    if (found) return found;
-    const row = this.first ? this.first(token) : this.multiplyEmbedding(token);
-    this.kept += 3 * this.hidden;
-    if (this.kept > ROWS_KEPT) [this.rows, this.kept] = [[], 3 * this.hidden];
-    return (this.rows[token] = row);
-  }
-  multiplyEmbedding(token) {
-    const { embedded, inputs } = this.vectors;
-    embedded.numbers.set(this.embedding.subarray(token * this.width, (token + 1) * this.width));
-    this.multiply(this.matrices.input[0], embedded.at, inputs.at);
-    return inputs.numbers.slice();
-  }
+	constructor(config, weights) {
+		this.hidden = (config.hidden_size);
+		this.layers = (config.num_layers);
+		this.vocab = (config.tokens.length);
+		this.width = (config.embedding_dim);
+		this.integers = config.precision === "int8";
+		this.embedding = weights.embedding;
+		this.first = this.integers ? firstRows(config, weights) : null;
+		const sources = this.integers ? integerSources(config, weights) : floatSources(config, weights);
+		const { kernel, matrices, vectors } = layOut(sources, this);
+		this.kernel = kernel;
+		this.passGates = this.integers ? kernel.pass_gates_alike : kernel.pass_gates;
+		this.matrices = matrices;
+		this.vectors = vectors;
+		this.rows = [];
+		this.kept = 0;
+	}
+	step(state, token) {
+		const { hidden, layers, matrices, passGates } = this;
+		const { before, fed, after, above, inputs, recurrent, scores } = this.vectors;
+		inputs.numbers.set(this.rowOf(token));
+		for (let layer = 0; layer < layers; layer++) {
+			const own = state.subarray(layer * hidden, (layer + 1) * hidden);
+			before.numbers.set(own);
+			this.feed(before.numbers, fed.numbers);
+			this.multiply(matrices.recurrent[layer], fed.at, recurrent.at);
+			if (layer) this.multiply(matrices.input[layer], above.at, inputs.at);
+			passGates(before.at, inputs.at, recurrent.at, after.at, 4 * hidden);
+			own.set(after.numbers);
+			this.feed(after.numbers, above.numbers);
+		}
+		this.multiply(matrices.output, above.at, scores.at);
+		return scores.numbers;
+	}
+	feed(state, target) {
+		if (!this.integers) return;
+		for (let i = 0; i < state.length; i++) {
+			const level = Math.fround(state[i] / ACTIVATION_SCALE) + HALF_EVEN - HALF_EVEN;
+			target[i] = level < -128 ? -128 : level > 127 ? 127 : level;
+		}
+	}
+	multiply({ at, blocks, pairs, scale, bias }, x, out) {
+		if (scale) this.kernel.integer_product(at, x, scale, bias, out, blocks, pairs * 4);
+		else this.kernel.product(at, x, bias, out, blocks, pairs * 8);
+	}
+	rowOf(token) {
+		const found = this.rows[token];
+		if (found) return found;
+		const row = this.first ? this.first(token) : this.multiplyEmbedding(token);
+		this.kept += 3 * this.hidden;
+		if (this.kept > ROWS_KEPT) [this.rows, this.kept] = [[], 3 * this.hidden];
+		return (this.rows[token] = row);
+	}
+	multiplyEmbedding(token) {
+		const { embedded, inputs } = this.vectors;
+		embedded.numbers.set(this.embedding.subarray(token * this.width, (token + 1) * this.width));
+		this.multiply(this.matrices.input[0], embedded.at, inputs.at);
+		return inputs.numbers.slice();
+	}
 }
 function layOut({ input, recurrent, output }, { hidden, vocab, width, integers }) {
-  let size = LINE_BYTES;
-  const room = (bytes) => {
-    const at = size;
-    size += Math.ceil(bytes / LINE_BYTES) * LINE_BYTES;
-    return at;
-  };
-  const place = (source) => {
-    const [blocks, pairs] = [Math.ceil(source.rows / ROWS), Math.ceil(source.columns / 2)];
-    const scale = source.scale ? room(4 * ROWS * blocks) : 0;
-    const at = room(blocks * ROWS * pairs * 2 * (scale ? 1 : 4));
-    return { source, at, blocks, pairs, scale, bias: room(4 * ROWS * blocks) };
-  };
-  const matrices = { input: input.map(place), recurrent: recurrent.map(place), output: place(output) };
-  const vector = (count) => ({ at: room(4 * Math.ceil(count / ROWS) * ROWS), count });
-  const places = [hidden, hidden, hidden, hidden, width, 3 * hidden, 3 * hidden, vocab].map(vector);
-  const { memory, kernel } = openKernel(size);
-  for (const matrix of [...matrices.input, ...matrices.recurrent, matrices.output]) pack(memory, matrix);
-  const floats = places.map(({ at, count }) => ({ at, numbers: new Float32Array(memory.buffer, at, count) }));
-  const [before, after, , , embedded, inputs, recurrentSums, scores] = floats;
-  const [fed, above] = integers
-    ? places.slice(2, 4).map(({ at, count }) => ({ at, numbers: new Int16Array(memory.buffer, at, count) }))
-    : [before, after];
-  return {
-    kernel,
-    matrices,
-    vectors: { before, fed, after, above, embedded, inputs, recurrent: recurrentSums, scores },
-  };
+	let size = LINE_BYTES;
+	const room = (bytes) => {
+		const at = size;
+		size += Math.ceil(bytes / LINE_BYTES) * LINE_BYTES;
+		return at;
+	};
+	const place = (source) => {
+		const [blocks, pairs] = [Math.ceil(source.rows / ROWS), Math.ceil(source.columns / 2)];
+		const scale = source.scale ? room(4 * ROWS * blocks) : 0;
+		const at = room(blocks * ROWS * pairs * 2 * (scale ? 1 : 4));
+		return { source, at, blocks, pairs, scale, bias: room(4 * ROWS * blocks) };
+	};
+	const matrices = { input: input.map(place), recurrent: recurrent.map(place), output: place(output) };
+	const vector = (count) => ({ at: room(4 * Math.ceil(count / ROWS) * ROWS), count });
+	const places = [hidden, hidden, hidden, hidden, width, 3 * hidden, 3 * hidden, vocab].map(vector);
+	const { memory, kernel } = openKernel(size);
+	for (const matrix of [...matrices.input, ...matrices.recurrent, matrices.output]) pack(memory, matrix);
+	const floats = places.map(({ at, count }) => ({ at, numbers: new Float32Array(memory.buffer, at, count) }));
+	const [before, after, , , embedded, inputs, recurrentSums, scores] = floats;
+	const [fed, above] = integers
+		? places.slice(2, 4).map(({ at, count }) => ({ at, numbers: new Int16Array(memory.buffer, at, count) }))
+		: [before, after];
+	return {
+		kernel,
+		matrices,
+		vectors: { before, fed, after, above, embedded, inputs, recurrent: recurrentSums, scores },
+	};
 }
 function openKernel(size) {
-  let memory;
-  try {
-    memory = new WebAssembly.Memory({ initial: Math.ceil(size / PAGE_BYTES) });
-  } catch {
-    throw new ChargenError(`there is not enough memory for the model, which needs ${size} bytes; take a smaller one`);
-  }
-  try {
-    const bytes = Uint8Array.from(atob(KERNEL), (character) => character.charCodeAt(0));
-    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { chargen: { memory } });
-    return { memory, kernel: ((exports)) };
-  } catch (error) {
-    const reason = (error).message;
-    throw new ChargenError(`WebAssembly with SIMD does not run here (${reason}); browsers since 2023 and Node 20 have it`);
-  }
+	let memory;
+	try {
+		memory = new WebAssembly.Memory({ initial: Math.ceil(size / PAGE_BYTES) });
+	} catch {
+		throw new ChargenError(`there is not enough memory for the model, which needs ${size} bytes; take a smaller one`);
+	}
+	try {
+		const bytes = Uint8Array.from(atob(KERNEL), (character) => character.charCodeAt(0));
+		const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { chargen: { memory } });
+		return { memory, kernel: ((exports)) };
+	} catch (error) {
+		const reason = (error).message;
+		throw new ChargenError(`WebAssembly with SIMD does not run here (${reason}); browsers since 2023 and Node 20 have it`);
+	}
 }
 function pack(memory, { at, blocks, pairs, scale, bias, source }) {
-  const { rows, columns, data, transposed, ...by } = source;
-  new Float32Array(memory.buffer, bias, rows).set(by.bias);
-  if (by.scale) new Float32Array(memory.buffer, scale, rows).set(by.scale);
-  const size = blocks * ROWS * pairs * 2;
-  const target = scale ? new Int8Array(memory.buffer, at, size) : new Float32Array(memory.buffer, at, size);
-  const [down, right] = transposed ? [1, rows] : [columns, 1];
-  for (let row = 0; row < rows; row++) {
-    const [block, lane] = [Math.floor(row / ROWS) * pairs * 2 * ROWS, row % ROWS];
-    for (let column = 0; column < columns; column++) {
-      const place = scale ? ((column >> 1) * ROWS + lane) * 2 + (column & 1) : column * ROWS + lane;
-      target[block + place] = data[row * down + column * right];
-    }
-  }
+	const { rows, columns, data, transposed, ...by } = source;
+	new Float32Array(memory.buffer, bias, rows).set(by.bias);
+	if (by.scale) new Float32Array(memory.buffer, scale, rows).set(by.scale);
+	const size = blocks * ROWS * pairs * 2;
+	const target = scale ? new Int8Array(memory.buffer, at, size) : new Float32Array(memory.buffer, at, size);
+	const [down, right] = transposed ? [1, rows] : [columns, 1];
+	for (let row = 0; row < rows; row++) {
+		const [block, lane] = [Math.floor(row / ROWS) * pairs * 2 * ROWS, row % ROWS];
+		for (let column = 0; column < columns; column++) {
+			const place = scale ? ((column >> 1) * ROWS + lane) * 2 + (column & 1) : column * ROWS + lane;
+			target[block + place] = data[row * down + column * right];
+		}
+	}
 }
 function floatSources({ hidden_size, num_layers, embedding_dim, tokens }, weights) {
-  const rows = 3 * hidden_size;
-  const part = (name) =>
-    Array.from({ length: num_layers }, (_, layer) => weights[`layer_${layer}_${name}`]);
-  const biases = part("B");
-  return {
-    input: part("W").map((data, layer) => ({
-      rows,
-      columns: layer ? hidden_size : embedding_dim,
-      data,
-      transposed: false,
-      bias: biases[layer].subarray(0, rows),
-    })),
-    recurrent: part("R").map((data, layer) => ({
-      rows,
-      columns: hidden_size,
-      data,
-      transposed: false,
-      bias: biases[layer].subarray(rows),
-    })),
-    output: {
-      rows: tokens.length,
-      columns: hidden_size,
-      data: weights.output_weight,
-      transposed: true,
-      bias: weights.output_bias,
-    },
-  };
+	const rows = 3 * hidden_size;
+	const part = (name) =>
+		Array.from({ length: num_layers }, (_, layer) => weights[`layer_${layer}_${name}`]);
+	const biases = part("B");
+	return {
+		input: part("W").map((data, layer) => ({
+			rows,
+			columns: layer ? hidden_size : embedding_dim,
+			data,
+			transposed: false,
+			bias: biases[layer].subarray(0, rows),
+		})),
+		recurrent: part("R").map((data, layer) => ({
+			rows,
+			columns: hidden_size,
+			data,
+			transposed: false,
+			bias: biases[layer].subarray(rows),
+		})),
+		output: {
+			rows: tokens.length,
+			columns: hidden_size,
+			data: weights.output_weight,
+			transposed: true,
+			bias: weights.output_bias,
+		},
+	};
 }
 function firstRows({ hidden_size, embedding_dim }, weights) {
-  const { embedding, embedding_scale, layer_0_W, layer_0_W_scale, layer_0_bias } = weights;
-  const rows = 3 * hidden_size;
-  const matrix = Float32Array.from(layer_0_W, (number, place) => number * layer_0_W_scale[place % rows]);
-  let together = 128;
-  for (let few = 64; rows < embedding_dim && few >= rows && few >= 16; few /= 2) together *= 2;
-  return (token) => {
-    const sums = new Float32Array(rows);
-    for (let begin = 0; begin < embedding_dim; begin += together) {
-      const part = new Float32Array(rows);
-      for (let column = begin; column < Math.min(begin + together, embedding_dim); column++) {
-        const x = Math.fround(embedding[token * embedding_dim + column] * embedding_scale[token]);
-        for (let row = 0, at = column * rows; row < rows; row++) part[row] += x * matrix[at + row];
-      }
-      for (let row = 0; row < rows; row++) sums[row] += part[row];
-    }
-    return sums.map((sum, row) => sum + layer_0_bias[row]);
-  };
+	const { embedding, embedding_scale, layer_0_W, layer_0_W_scale, layer_0_bias } = weights;
+	const rows = 3 * hidden_size;
+	const matrix = Float32Array.from(layer_0_W, (number, place) => number * layer_0_W_scale[place % rows]);
+	let together = 128;
+	for (let few = 64; rows < embedding_dim && few >= rows && few >= 16; few /= 2) together *= 2;
+	return (token) => {
+		const sums = new Float32Array(rows);
+		for (let begin = 0; begin < embedding_dim; begin += together) {
+			const part = new Float32Array(rows);
+			for (let column = begin; column < Math.min(begin + together, embedding_dim); column++) {
+				const x = Math.fround(embedding[token * embedding_dim + column] * embedding_scale[token]);
+				for (let row = 0, at = column * rows; row < rows; row++) part[row] += x * matrix[at + row];
+			}
+			for (let row = 0; row < rows; row++) sums[row] += part[row];
+		}
+		return sums.map((sum, row) => sum + layer_0_bias[row]);
+	};
 }
 function integerSources({ hidden_size, num_layers, tokens }, weights) {
-  const [rows, transposed] = [3 * hidden_size, true];
-  const of = (layer, name) => weights[`layer_${layer}_${name}`];
-  return {
-    input: Array.from({ length: num_layers }, (_, layer) => {
-      if (!layer) return { rows: 0, columns: 0, data: [], transposed, bias: [] };
-      const bias = new Float32Array(rows);
-      bias.set(of(layer, "bias"), 2 * hidden_size);
-      return {
-        rows,
-        columns: hidden_size,
-        data: of(layer, "W"),
-        transposed,
-        scale: of(layer, "W_scale"),
-        bias,
-      };
-    }),
-    recurrent: Array.from({ length: num_layers }, (_, layer) => ({
-      rows,
-      columns: hidden_size,
-      data: of(layer, "R"),
-      transposed,
-      scale: weights.recurrent_scale.subarray(layer * rows, (layer + 1) * rows),
-      bias: weights.recurrent_bias.subarray(layer * rows, (layer + 1) * rows),
-    })),
-    output: {
-      rows: tokens.length,
-      columns: hidden_size,
-      data: weights.output_weight,
-      transposed,
-      scale: weights.output_scale,
-      bias: weights.output_bias,
-    },
-  };
+	const [rows, transposed] = [3 * hidden_size, true];
+	const of = (layer, name) => weights[`layer_${layer}_${name}`];
+	return {
+		input: Array.from({ length: num_layers }, (_, layer) => {
+			if (!layer) return { rows: 0, columns: 0, data: [], transposed, bias: [] };
+			const bias = new Float32Array(rows);
+			bias.set(of(layer, "bias"), 2 * hidden_size);
+			return {
+				rows,
+				columns: hidden_size,
+				data: of(layer, "W"),
+				transposed,
+				scale: of(layer, "W_scale"),
+				bias,
+			};
+		}),
+		recurrent: Array.from({ length: num_layers }, (_, layer) => ({
+			rows,
+			columns: hidden_size,
+			data: of(layer, "R"),
+			transposed,
+			scale: weights.recurrent_scale.subarray(layer * rows, (layer + 1) * rows),
+			bias: weights.recurrent_bias.subarray(layer * rows, (layer + 1) * rows),
+		})),
+		output: {
+			rows: tokens.length,
+			columns: hidden_size,
+			data: weights.output_weight,
+			transposed,
+			scale: weights.output_scale,
+			bias: weights.output_bias,
+		},
+	};
 }
 
 const LIMITS = {format:2,ir:8,opset:17,producer:"chargen",version:"format 2",keys:["chargen.format","chargen.config","chargen.training","chargen.parity","description","author","license","version","task","chargen.sha256"],flat:["description","author","license","version","task"],file:1073741824,metadata:2097152,entries:64,fields:128,weight:1000000.0,table:67108864,depth:16,openings:4096,colons:16384,digits:20,length:1099511627776,row:18446744073709551615n,stops:16,stop:256,magic:"chargen-state-2\n"};
@@ -266,1168 +265,1168 @@ const WIDTH = { [FLOAT]: 4, [UINT8]: 1, [INT8]: 1, [INT64]: 8, [FLOAT16]: 2 };
 const [ATTRIBUTE_INT, ATTRIBUTE_GRAPH, ATTRIBUTE_INTS] = [2, 5, 7];
 const utf8 = new TextEncoder();
 function varint(value) {
-  const bytes = [];
-  for (; value >= 128; value = Math.floor(value / 128)) bytes.push((value % 128) + 128);
-  return Uint8Array.from([...bytes, value]);
+	const bytes = [];
+	for (; value >= 128; value = Math.floor(value / 128)) bytes.push((value % 128) + 128);
+	return Uint8Array.from([...bytes, value]);
 }
 const partSize = (part) => (part instanceof Uint8Array ? part.length : part.count * WIDTH[part.kind]);
 const integerField = (number, value) => [varint(number * 8 + VARINT), varint(value)];
 const messageField = (number, parts) => [
-  varint(number * 8 + BYTES),
-  varint(parts.reduce((size, part) => size + partSize(part), 0)),
-  ...parts,
+	varint(number * 8 + BYTES),
+	varint(parts.reduce((size, part) => size + partSize(part), 0)),
+	...parts,
 ];
 const textField = (number, value) => messageField(number, [utf8.encode(value)]);
 function renderForm(precision, sizes) {
-  const letters = { V: sizes.vocab_size, E: sizes.embedding_dim, H: sizes.hidden_size, L: sizes.num_layers };
-  if (precision === "int8" && letters.V * 3 * letters.H > LIMITS.table) {
-    throw new ArtifactError(
-      `the table of int8 has vocabulary x 3 hidden = ${letters.V * 3 * letters.H} numbers; the limit is ${LIMITS.table}`,
-    );
-  }
-  const graph = GRAPHS[precision][letters.L > 1 ? 1 : 0];
-  return [
-    ...integerField(1, LIMITS.ir),
-    ...textField(2, LIMITS.producer),
-    ...textField(3, LIMITS.version),
-    ...messageField(7, renderGraph(graph, letters)),
-    ...messageField(8, [...textField(1, ""), ...integerField(2, LIMITS.opset)]),
-  ];
+	const letters = { V: sizes.vocab_size, E: sizes.embedding_dim, H: sizes.hidden_size, L: sizes.num_layers };
+	if (precision === "int8" && letters.V * 3 * letters.H > LIMITS.table) {
+		throw new ArtifactError(
+			`the table of int8 has vocabulary x 3 hidden = ${letters.V * 3 * letters.H} numbers; the limit is ${LIMITS.table}`,
+		);
+	}
+	const graph = GRAPHS[precision][letters.L > 1 ? 1 : 0];
+	return [
+		...integerField(1, LIMITS.ir),
+		...textField(2, LIMITS.producer),
+		...textField(3, LIMITS.version),
+		...messageField(7, renderGraph(graph, letters)),
+		...messageField(8, [...textField(1, ""), ...integerField(2, LIMITS.opset)]),
+	];
 }
 function renderGraph([name, doc, nodes, tensors, inputs, outputs], sizes) {
-  return [
-    ...unfolded(nodes, sizes.L).flatMap((node) => messageField(1, renderNode(node, sizes))),
-    ...textField(2, name),
-    ...unfolded(tensors, sizes.L).flatMap((tensor) => messageField(5, renderTensor(tensor, sizes))),
-    ...textField(10, doc),
-    ...inputs.flatMap((value) => messageField(11, renderValue(value, sizes))),
-    ...outputs.flatMap((value) => messageField(12, renderValue(value, sizes))),
-  ];
+	return [
+		...unfolded(nodes, sizes.L).flatMap((node) => messageField(1, renderNode(node, sizes))),
+		...textField(2, name),
+		...unfolded(tensors, sizes.L).flatMap((tensor) => messageField(5, renderTensor(tensor, sizes))),
+		...textField(10, doc),
+		...inputs.flatMap((value) => messageField(11, renderValue(value, sizes))),
+		...outputs.flatMap((value) => messageField(12, renderValue(value, sizes))),
+	];
 }
 function renderNode([name, op, inputs, outputs, attributes = {}, doc = ""], sizes) {
-  return [
-    ...words(inputs, sizes.L).flatMap((word) => textField(1, word)),
-    ...words(outputs, sizes.L).flatMap((word) => textField(2, word)),
-    ...textField(3, name),
-    ...textField(4, op),
-    ...Object.keys(attributes).flatMap((key) =>
-      messageField(5, [...textField(1, key), ...renderAttribute(attributes[key], sizes)]),
-    ),
-    ...(doc ? textField(6, doc) : []),
-  ];
+	return [
+		...words(inputs, sizes.L).flatMap((word) => textField(1, word)),
+		...words(outputs, sizes.L).flatMap((word) => textField(2, word)),
+		...textField(3, name),
+		...textField(4, op),
+		...Object.keys(attributes).flatMap((key) =>
+			messageField(5, [...textField(1, key), ...renderAttribute(attributes[key], sizes)]),
+		),
+		...(doc ? textField(6, doc) : []),
+	];
 }
 function renderAttribute(value, sizes) {
-  if (typeof value === "string")
-    return [...integerField(3, evaluate(value, sizes)), ...integerField(20, ATTRIBUTE_INT)];
-  if (typeof value[0] === "string")
-    return [...messageField(6, renderGraph(value, sizes)), ...integerField(20, ATTRIBUTE_GRAPH)];
-  return [
-    ...value.flatMap((each) => integerField(8, each)),
-    ...integerField(20, ATTRIBUTE_INTS),
-  ];
+	if (typeof value === "string")
+		return [...integerField(3, evaluate(value, sizes)), ...integerField(20, ATTRIBUTE_INT)];
+	if (typeof value[0] === "string")
+		return [...messageField(6, renderGraph(value, sizes)), ...integerField(20, ATTRIBUTE_GRAPH)];
+	return [
+		...value.flatMap((each) => integerField(8, each)),
+		...integerField(20, ATTRIBUTE_INTS),
+	];
 }
 function renderTensor([name, kind, shape, value], sizes) {
-  const dims = words(shape, sizes.L).map((word) => evaluate(word, sizes));
-  const count = dims.reduce((all, dim) => all * dim, 1);
-  let data = { name, kind, count };
-  if (value !== undefined) {
-    data = new Uint8Array(count * WIDTH[kind]);
-    const view = new DataView(data.buffer);
-    words(value, sizes.L).forEach((word, place) => {
-      const number = evaluate(word, sizes);
-      if (kind === FLOAT) view.setFloat32(4 * place, number, true);
-      else if (kind === INT64) view.setBigInt64(8 * place, BigInt(number), true);
-      else view.setUint8(place, number);
-    });
-  }
-  return [
-    ...dims.flatMap((dim) => integerField(1, dim)),
-    ...integerField(2, kind),
-    ...textField(8, name),
-    ...messageField(9, [data]),
-  ];
+	const dims = words(shape, sizes.L).map((word) => evaluate(word, sizes));
+	const count = dims.reduce((all, dim) => all * dim, 1);
+	let data = { name, kind, count };
+	if (value !== undefined) {
+		data = new Uint8Array(count * WIDTH[kind]);
+		const view = new DataView(data.buffer);
+		words(value, sizes.L).forEach((word, place) => {
+			const number = evaluate(word, sizes);
+			if (kind === FLOAT) view.setFloat32(4 * place, number, true);
+			else if (kind === INT64) view.setBigInt64(8 * place, BigInt(number), true);
+			else view.setUint8(place, number);
+		});
+	}
+	return [
+		...dims.flatMap((dim) => integerField(1, dim)),
+		...integerField(2, kind),
+		...textField(8, name),
+		...messageField(9, [data]),
+	];
 }
 function renderValue([name, kind, shape], sizes) {
-  const dims = words(shape, sizes.L).flatMap((word) =>
-    messageField(1, /^[a-z]/.test(word) ? textField(2, word) : integerField(1, evaluate(word, sizes))),
-  );
-  return [
-    ...textField(1, name),
-    ...messageField(2, messageField(1, [...integerField(1, kind), ...messageField(2, dims)])),
-  ];
+	const dims = words(shape, sizes.L).flatMap((word) =>
+		messageField(1, /^[a-z]/.test(word) ? textField(2, word) : integerField(1, evaluate(word, sizes))),
+	);
+	return [
+		...textField(1, name),
+		...messageField(2, messageField(1, [...integerField(1, kind), ...messageField(2, dims)])),
+	];
 }
 const evaluate = (expression, sizes) =>
-  expression.split("*").reduce((all, factor) => all * (sizes[factor] ?? Number(factor)), 1);
+	expression.split("*").reduce((all, factor) => all * (sizes[factor] ?? Number(factor)), 1);
 function named(item, layer, layers) {
-  if (Array.isArray(item)) return item.map((each) => named(each, layer, layers));
-  if (typeof item !== "string") return item;
-  return item.replace(/\*\S+|([#@])([+-]\d)?/g, (all, from, more = "0") =>
-    from ? String((from === "#" ? layer : layers) + Number(more)) : all,
-  );
+	if (Array.isArray(item)) return item.map((each) => named(each, layer, layers));
+	if (typeof item !== "string") return item;
+	return item.replace(/\*\S+|([#@])([+-]\d)?/g, (all, from, more = "0") =>
+		from ? String((from === "#" ? layer : layers) + Number(more)) : all,
+	);
 }
 function unfolded(items, layers) {
-  return items.flatMap((item) => {
-    if (item[0] !== "*") return [named(item, 0, layers)];
-    const [, first, block] = item;
-    return Array.from({ length: layers - first }, (_, place) => named(block, first + place, layers)).flat();
-  });
+	return items.flatMap((item) => {
+		if (item[0] !== "*") return [named(item, 0, layers)];
+		const [, first, block] = item;
+		return Array.from({ length: layers - first }, (_, place) => named(block, first + place, layers)).flat();
+	});
 }
 function words(joined, layers) {
-  const items = joined === "" ? [] : joined.split(" ");
-  return items.flatMap((word) => {
-    const group = /^\*(\d):(.*)$/.exec(word);
-    return group ? unfolded([["*", Number(group[1]), group[2].split(",")]], layers) : [word];
-  });
+	const items = joined === "" ? [] : joined.split(" ");
+	return items.flatMap((word) => {
+		const group = /^\*(\d):(.*)$/.exec(word);
+		return group ? unfolded([["*", Number(group[1]), group[2].split(",")]], layers) : [word];
+	});
 }
 function readWeights(data, form) {
-  const size = form.reduce((all, part) => all + partSize(part), 0);
-  if (data.length !== size) {
-    throw new ArtifactError(
-      `the graph has ${data.length} bytes; train-export writes ${size} for this configuration`,
-    );
-  }
-  const weights = {};
-  let halves;
-  let at = 0;
-  for (const part of form) {
-    const bytes = data.subarray(at, at + partSize(part));
-    if (part instanceof Uint8Array) {
-      const wrong = part.findIndex((byte, place) => byte !== bytes[place]);
-      if (wrong >= 0)
-        throw new ArtifactError(
-          `the graph is not the one that train-export writes: it differs at byte ${at + wrong}`,
-        );
-    } else if (part.kind === INT8) {
-      weights[part.name] = new Int8Array(bytes.slice().buffer);
-    } else if (part.kind === FLOAT) {
-      weights[part.name] = checkFinite(new Float32Array(bytes.slice().buffer), part.name);
-    } else {
-      const table = (halves ??= halfTable());
-      const numbers = Float32Array.from(new Uint16Array(bytes.slice().buffer), (half) => table[half]);
-      weights[part.name.replace("_fp16", "")] = checkFinite(numbers, part.name);
-    }
-    at += bytes.length;
-  }
-  return weights;
+	const size = form.reduce((all, part) => all + partSize(part), 0);
+	if (data.length !== size) {
+		throw new ArtifactError(
+			`the graph has ${data.length} bytes; train-export writes ${size} for this configuration`,
+		);
+	}
+	const weights = {};
+	let halves;
+	let at = 0;
+	for (const part of form) {
+		const bytes = data.subarray(at, at + partSize(part));
+		if (part instanceof Uint8Array) {
+			const wrong = part.findIndex((byte, place) => byte !== bytes[place]);
+			if (wrong >= 0)
+				throw new ArtifactError(
+					`the graph is not the one that train-export writes: it differs at byte ${at + wrong}`,
+				);
+		} else if (part.kind === INT8) {
+			weights[part.name] = new Int8Array(bytes.slice().buffer);
+		} else if (part.kind === FLOAT) {
+			weights[part.name] = checkFinite(new Float32Array(bytes.slice().buffer), part.name);
+		} else {
+			const table = (halves ??= halfTable());
+			const numbers = Float32Array.from(new Uint16Array(bytes.slice().buffer), (half) => table[half]);
+			weights[part.name.replace("_fp16", "")] = checkFinite(numbers, part.name);
+		}
+		at += bytes.length;
+	}
+	return weights;
 }
 function halfTable() {
-  return Float32Array.from({ length: 1 << 16 }, (_, bits) => {
-    const [exponent, rest] = [(bits >> 10) & 31, bits & 1023];
-    const size =
-      exponent === 31
-        ? rest
-          ? NaN
-          : Infinity
-        : exponent
-          ? (1024 + rest) * 2 ** (exponent - 25)
-          : rest * 2 ** -24;
-    return bits >> 15 ? -size : size;
-  });
+	return Float32Array.from({ length: 1 << 16 }, (_, bits) => {
+		const [exponent, rest] = [(bits >> 10) & 31, bits & 1023];
+		const size =
+			exponent === 31
+				? rest
+					? NaN
+					: Infinity
+				: exponent
+					? (1024 + rest) * 2 ** (exponent - 25)
+					: rest * 2 ** -24;
+		return bits >> 15 ? -size : size;
+	});
 }
 function checkFinite(numbers, name) {
-  const wrong = numbers.findIndex((number) => !(Math.abs(number) <= LIMITS.weight));
-  if (wrong < 0) return numbers;
-  throw new ArtifactError(
-    `tensor ${name}: number ${wrong} is ${numbers[wrong]}; a weight is finite and at most ${LIMITS.weight} either way`,
-  );
+	const wrong = numbers.findIndex((number) => !(Math.abs(number) <= LIMITS.weight));
+	if (wrong < 0) return numbers;
+	throw new ArtifactError(
+		`tensor ${name}: number ${wrong} is ${numbers[wrong]}; a weight is finite and at most ${LIMITS.weight} either way`,
+	);
 }
 
 function parseObject(json, where) {
-  const fail = (what) => {
-    throw new ArtifactError(`${where} ${what}`);
-  };
-  const count = (of) => (json.match(of) ?? []).length;
-  if (count(/[[{]/g) > LIMITS.openings) fail(`has more than ${LIMITS.openings} lists and objects`);
-  if (count(/:/g) > LIMITS.colons) fail(`has more than ${LIMITS.colons} keys`);
-  let at = 0;
-  const next = () => {
-    while (/^[ \t\n\r]$/.test(json[at])) at++;
-    return json[at];
-  };
-  const skip = (character) => {
-    if (next() !== character) fail(`is not JSON: ${shown(character)} is missing at character ${at}`);
-    at++;
-  };
-  const string = () => {
-    const begin = at;
-    do {
-      at += json[at] === "\\" ? 2 : 1;
-    } while (at < json.length && json[at] !== '"');
-    let value;
-    try {
-      value = JSON.parse(json.slice(begin, ++at));
-    } catch {
-      fail(`is not JSON at character ${begin}`);
-    }
-    return /\p{Surrogate}/u.test(value) ? fail("has a lone surrogate, which no text has") : value;
-  };
-  const number = () => {
-    const pattern = /-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|true|false|null/y;
-    pattern.lastIndex = at;
-    const found = pattern.exec(json) ?? fail(`is not JSON at character ${at}`);
-    at = pattern.lastIndex;
-    const digits = found[0];
-    if (/^[tfn]/.test(digits)) return JSON.parse(digits);
-    if (!found[1] && !found[2]) {
-      return digits.length > LIMITS.digits
-        ? fail(`has an integer of ${digits.length} digits`)
-        : BigInt(digits);
-    }
-    return digits.length > 64 || !Number.isFinite(Number(digits))
-      ? fail("has a number that is too long or too large")
-      : Number(digits);
-  };
-  const list = (depth) => {
-    const values = [];
-    for (skip("["); next() !== "]";) {
-      if (values.length) skip(",");
-      values.push(value(depth + 1));
-    }
-    at++;
-    return values;
-  };
-  const object = (depth) => {
-    const values = Object.create(null);
-    let first = true;
-    for (skip("{"); next() !== "}"; first = false) {
-      if (!first) skip(",");
-      if (next() !== '"') fail(`is not JSON at character ${at}`);
-      const key = string();
-      if (key in values) fail(`: the key ${shown(key)} appears twice`);
-      skip(":");
-      values[key] = value(depth + 1);
-    }
-    at++;
-    return values;
-  };
-  const value = (depth) => {
-    if (depth > LIMITS.depth) fail(`is nested more than ${LIMITS.depth} deep`);
-    const first = next();
-    return first === "{" ? object(depth) : first === "[" ? list(depth) : first === '"' ? string() : number();
-  };
-  if (next() !== "{") fail("is not a JSON object");
-  const found = value(1);
-  if (next() !== undefined) fail(`is not JSON: more follows at character ${at}`);
-  return found;
+	const fail = (what) => {
+		throw new ArtifactError(`${where} ${what}`);
+	};
+	const count = (of) => (json.match(of) ?? []).length;
+	if (count(/[[{]/g) > LIMITS.openings) fail(`has more than ${LIMITS.openings} lists and objects`);
+	if (count(/:/g) > LIMITS.colons) fail(`has more than ${LIMITS.colons} keys`);
+	let at = 0;
+	const next = () => {
+		while (/^[ \t\n\r]$/.test(json[at])) at++;
+		return json[at];
+	};
+	const skip = (character) => {
+		if (next() !== character) fail(`is not JSON: ${shown(character)} is missing at character ${at}`);
+		at++;
+	};
+	const string = () => {
+		const begin = at;
+		do {
+			at += json[at] === "\\" ? 2 : 1;
+		} while (at < json.length && json[at] !== '"');
+		let value;
+		try {
+			value = JSON.parse(json.slice(begin, ++at));
+		} catch {
+			fail(`is not JSON at character ${begin}`);
+		}
+		return /\p{Surrogate}/u.test(value) ? fail("has a lone surrogate, which no text has") : value;
+	};
+	const number = () => {
+		const pattern = /-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|true|false|null/y;
+		pattern.lastIndex = at;
+		const found = pattern.exec(json) ?? fail(`is not JSON at character ${at}`);
+		at = pattern.lastIndex;
+		const digits = found[0];
+		if (/^[tfn]/.test(digits)) return JSON.parse(digits);
+		if (!found[1] && !found[2]) {
+			return digits.length > LIMITS.digits
+				? fail(`has an integer of ${digits.length} digits`)
+				: BigInt(digits);
+		}
+		return digits.length > 64 || !Number.isFinite(Number(digits))
+			? fail("has a number that is too long or too large")
+			: Number(digits);
+	};
+	const list = (depth) => {
+		const values = [];
+		for (skip("["); next() !== "]";) {
+			if (values.length) skip(",");
+			values.push(value(depth + 1));
+		}
+		at++;
+		return values;
+	};
+	const object = (depth) => {
+		const values = Object.create(null);
+		let first = true;
+		for (skip("{"); next() !== "}"; first = false) {
+			if (!first) skip(",");
+			if (next() !== '"') fail(`is not JSON at character ${at}`);
+			const key = string();
+			if (key in values) fail(`: the key ${shown(key)} appears twice`);
+			skip(":");
+			values[key] = value(depth + 1);
+		}
+		at++;
+		return values;
+	};
+	const value = (depth) => {
+		if (depth > LIMITS.depth) fail(`is nested more than ${LIMITS.depth} deep`);
+		const first = next();
+		return first === "{" ? object(depth) : first === "[" ? list(depth) : first === '"' ? string() : number();
+	};
+	if (next() !== "{") fail("is not a JSON object");
+	const found = value(1);
+	if (next() !== undefined) fail(`is not JSON: more follows at character ${at}`);
+	return found;
 }
 function kindOf(value) {
-  if (typeof value === "bigint") return "integer";
-  return value === null ? "null" : Array.isArray(value) ? "array" : typeof value;
+	if (typeof value === "bigint") return "integer";
+	return value === null ? "null" : Array.isArray(value) ? "array" : typeof value;
 }
 function conform(schema, name, value) {
-  const kind = kindOf(value);
-  const refuse = (what) => {
-    throw new ArtifactError(`${name} is ${shown(value)}; it must be ${what}`);
-  };
-  if (schema.anyOf) {
-    const own = schema.anyOf.find((each) => each.type === kind);
-    return conform(own ?? schema.anyOf[0], name, value);
-  }
-  if (schema.enum) return schema.enum.includes(value) ? value : refuse(`one of ${schema.enum.join(", ")}`);
-  if (kind !== schema.type && !(schema.type === "number" && kind === "integer")) refuse(schema.type);
-  const size = kind === "string" ? countCharacters(value) : kind === "array" ? value.length : 0;
-  if (
-    size < (schema.minLength ?? schema.minItems ?? 0) ||
-    size > (schema.maxLength ?? schema.maxItems ?? Infinity)
-  ) {
-    throw new ArtifactError(
-      `${name} has ${size} ${kind === "array" ? "values" : "characters"}; that is not allowed`,
-    );
-  }
-  if (kind === "string" && schema.pattern && !new RegExp(schema.pattern, "u").test(value)) {
-    refuse(`one line that matches ${schema.pattern}`);
-  }
-  if (kind === "integer" || kind === "number") {
-    const [low, high] = [schema.minimum ?? schema.exclusiveMinimum ?? -Infinity, schema.maximum ?? Infinity];
-    if (!(value >= low && value <= high) || value <= (schema.exclusiveMinimum ?? -Infinity))
-      refuse(`${low} to ${high}`);
-    const exact =
-      schema.type === "number" || (value <= Number.MAX_SAFE_INTEGER && value >= Number.MIN_SAFE_INTEGER);
-    return exact ? Number(value) : value;
-  }
-  if (kind === "array") {
-    const items = value.map((each, place) =>
-      conform(schema.items, `${name}[${place}]`, each),
-    );
-    if (schema.uniqueItems && new Set(items).size !== items.length)
-      throw new ArtifactError(`${name} has a value twice`);
-    return items;
-  }
-  return kind === "object" ? conformObject(schema, name, value) : value;
+	const kind = kindOf(value);
+	const refuse = (what) => {
+		throw new ArtifactError(`${name} is ${shown(value)}; it must be ${what}`);
+	};
+	if (schema.anyOf) {
+		const own = schema.anyOf.find((each) => each.type === kind);
+		return conform(own ?? schema.anyOf[0], name, value);
+	}
+	if (schema.enum) return schema.enum.includes(value) ? value : refuse(`one of ${schema.enum.join(", ")}`);
+	if (kind !== schema.type && !(schema.type === "number" && kind === "integer")) refuse(schema.type);
+	const size = kind === "string" ? countCharacters(value) : kind === "array" ? value.length : 0;
+	if (
+		size < (schema.minLength ?? schema.minItems ?? 0) ||
+		size > (schema.maxLength ?? schema.maxItems ?? Infinity)
+	) {
+		throw new ArtifactError(
+			`${name} has ${size} ${kind === "array" ? "values" : "characters"}; that is not allowed`,
+		);
+	}
+	if (kind === "string" && schema.pattern && !new RegExp(schema.pattern, "u").test(value)) {
+		refuse(`one line that matches ${schema.pattern}`);
+	}
+	if (kind === "integer" || kind === "number") {
+		const [low, high] = [schema.minimum ?? schema.exclusiveMinimum ?? -Infinity, schema.maximum ?? Infinity];
+		if (!(value >= low && value <= high) || value <= (schema.exclusiveMinimum ?? -Infinity))
+			refuse(`${low} to ${high}`);
+		const exact =
+			schema.type === "number" || (value <= Number.MAX_SAFE_INTEGER && value >= Number.MIN_SAFE_INTEGER);
+		return exact ? Number(value) : value;
+	}
+	if (kind === "array") {
+		const items = value.map((each, place) =>
+			conform(schema.items, `${name}[${place}]`, each),
+		);
+		if (schema.uniqueItems && new Set(items).size !== items.length)
+			throw new ArtifactError(`${name} has a value twice`);
+		return items;
+	}
+	return kind === "object" ? conformObject(schema, name, value) : value;
 }
 function conformObject({ properties, values, maxProperties }, name, value) {
-  const keys = Object.keys(value);
-  if (keys.length > (maxProperties ?? Infinity))
-    throw new ArtifactError(`${name} has ${keys.length} keys; give at most ${maxProperties}`);
-  const missing = Object.keys(properties ?? {}).filter((key) => !(key in value));
-  if (missing.length) throw new ArtifactError(`${name} lacks ${missing.join(", ")}`);
-  const result = Object.create(null);
-  for (const key of keys) {
-    const schema = properties
-      ? Object.hasOwn(properties, key) && properties[key]
-      : countCharacters(key) <= 64 && values;
-    if (!schema) throw new ArtifactError(`${name} has a key that is not known: ${shown(key)}`);
-    result[key] = conform(schema, `${name}: ${key}`, value[key]);
-  }
-  return result;
+	const keys = Object.keys(value);
+	if (keys.length > (maxProperties ?? Infinity))
+		throw new ArtifactError(`${name} has ${keys.length} keys; give at most ${maxProperties}`);
+	const missing = Object.keys(properties ?? {}).filter((key) => !(key in value));
+	if (missing.length) throw new ArtifactError(`${name} lacks ${missing.join(", ")}`);
+	const result = Object.create(null);
+	for (const key of keys) {
+		const schema = properties
+			? Object.hasOwn(properties, key) && properties[key]
+			: countCharacters(key) <= 64 && values;
+		if (!schema) throw new ArtifactError(`${name} has a key that is not known: ${shown(key)}`);
+		result[key] = conform(schema, `${name}: ${key}`, value[key]);
+	}
+	return result;
 }
 const close = (a, b, absolute = 0) =>
-  Number.isFinite(b) && Math.abs(a - b) <= Math.max(1e-6 * Math.max(Math.abs(a), Math.abs(b)), absolute);
+	Number.isFinite(b) && Math.abs(a - b) <= Math.max(1e-6 * Math.max(Math.abs(a), Math.abs(b)), absolute);
 function configProblem({ unit, tokens, merges, end, separator, precision, replacement }) {
-  const newer = "that needs a newer chargen.js";
-  if (unit !== "char")
-    return `unit is ${unit}, and chargen.js reads models of characters; train it with --unit char`;
-  if (merges.length) return "with the unit char there are no pieces";
-  if (!Object.hasOwn(GRAPHS, precision))
-    return `precision is ${shown(precision)}, none of ${Object.keys(GRAPHS).join(", ")}; ${newer}`;
-  const characters = end ? tokens.slice(0, -1) : tokens;
-  if (end && (tokens.at(-1) !== "" || separator !== "" || !characters.length)) {
-    return "end is true, so the last of two or more tokens, and the separator, are empty";
-  }
-  const wrong = characters.findIndex((token) => countCharacters(token) !== 1);
-  if (wrong >= 0)
-    return `tokens[${wrong}] has ${countCharacters(characters[wrong])} characters; with the unit char it has 1`;
-  if (!end && !characters.includes(separator))
-    return `the separator ${shown(separator)} is not one character of the vocabulary`;
-  if (!characters.includes(replacement))
-    return `the replacement ${shown(replacement)} is not one character of the vocabulary`;
-  return "";
+	const newer = "that needs a newer chargen.js";
+	if (unit !== "char")
+		return `unit is ${unit}, and chargen.js reads models of characters; train it with --unit char`;
+	if (merges.length) return "with the unit char there are no pieces";
+	if (!Object.hasOwn(GRAPHS, precision))
+		return `precision is ${shown(precision)}, none of ${Object.keys(GRAPHS).join(", ")}; ${newer}`;
+	const characters = end ? tokens.slice(0, -1) : tokens;
+	if (end && (tokens.at(-1) !== "" || separator !== "" || !characters.length)) {
+		return "end is true, so the last of two or more tokens, and the separator, are empty";
+	}
+	const wrong = characters.findIndex((token) => countCharacters(token) !== 1);
+	if (wrong >= 0)
+		return `tokens[${wrong}] has ${countCharacters(characters[wrong])} characters; with the unit char it has 1`;
+	if (!end && !characters.includes(separator))
+		return `the separator ${shown(separator)} is not one character of the vocabulary`;
+	if (!characters.includes(replacement))
+		return `the replacement ${shown(replacement)} is not one character of the vocabulary`;
+	return "";
 }
 function trainingProblem({
-  characters,
-  training_characters,
-  corpora,
-  exported_step,
-  steps,
-  validation,
-  split,
-  score_quantiles,
+	characters,
+	training_characters,
+	corpora,
+	exported_step,
+	steps,
+	validation,
+	split,
+	score_quantiles,
 }) {
-  const again = "export it again";
-  if (validation && !close(validation.bits_per_char, validation.nats_per_char / Math.LN2)) {
-    return `validation: bits_per_char is ${validation.bits_per_char}, but there are ${validation.nats_per_char} nats; ${again}`;
-  }
-  if (score_quantiles) {
-    const { levels, nats_per_char, by_length, oddness } = score_quantiles;
-    if (levels.length !== nats_per_char.length)
-      return `score_quantiles: ${levels.length} levels and ${nats_per_char.length} nats_per_char`;
-    if (oddness.length !== (by_length.length ? levels.length : 0))
-      return `score_quantiles: ${by_length.length} by_length and ${oddness.length} oddness`;
-    const lengths = by_length.map((each) => each.characters);
-    if (lengths.some((each, place) => each <= lengths[place - 1]))
-      return "score_quantiles: by_length does not rise";
-    for (const numbers of [levels, nats_per_char, oddness]) {
-      if (
-        numbers.some((each, place) => each < numbers[place - 1])
-      )
-        return "score_quantiles do not rise";
-    }
-  }
-  if (training_characters > characters)
-    return `training_characters is ${training_characters}, but the corpus has ${characters}; ${again}`;
-  if (corpora.some((corpus) => corpus.characters > characters))
-    return `characters is ${characters}, but a corpus has more; ${again}`;
-  if (exported_step > steps) return `exported_step is ${exported_step}, but steps is ${steps}`;
-  if (!validation || split.holdout === "file") return "";
-  const left = split.holdout === "none" ? 0n : BigInt(characters) - BigInt(training_characters);
-  if (validation.characters > left)
-    return `validation: characters is ${validation.characters}, but ${left} were held out; ${again}`;
-  if (validation.documents > split.count)
-    return `validation: documents is ${validation.documents} of ${split.count}`;
-  return "";
+	const again = "export it again";
+	if (validation && !close(validation.bits_per_char, validation.nats_per_char / Math.LN2)) {
+		return `validation: bits_per_char is ${validation.bits_per_char}, but there are ${validation.nats_per_char} nats; ${again}`;
+	}
+	if (score_quantiles) {
+		const { levels, nats_per_char, by_length, oddness } = score_quantiles;
+		if (levels.length !== nats_per_char.length)
+			return `score_quantiles: ${levels.length} levels and ${nats_per_char.length} nats_per_char`;
+		if (oddness.length !== (by_length.length ? levels.length : 0))
+			return `score_quantiles: ${by_length.length} by_length and ${oddness.length} oddness`;
+		const lengths = by_length.map((each) => each.characters);
+		if (lengths.some((each, place) => each <= lengths[place - 1]))
+			return "score_quantiles: by_length does not rise";
+		for (const numbers of [levels, nats_per_char, oddness]) {
+			if (
+				numbers.some((each, place) => each < numbers[place - 1])
+			)
+				return "score_quantiles do not rise";
+		}
+	}
+	if (training_characters > characters)
+		return `training_characters is ${training_characters}, but the corpus has ${characters}; ${again}`;
+	if (corpora.some((corpus) => corpus.characters > characters))
+		return `characters is ${characters}, but a corpus has more; ${again}`;
+	if (exported_step > steps) return `exported_step is ${exported_step}, but steps is ${steps}`;
+	if (!validation || split.holdout === "file") return "";
+	const left = split.holdout === "none" ? 0n : BigInt(characters) - BigInt(training_characters);
+	if (validation.characters > left)
+		return `validation: characters is ${validation.characters}, but ${left} were held out; ${again}`;
+	if (validation.documents > split.count)
+		return `validation: documents is ${validation.documents} of ${split.count}`;
+	return "";
 }
 function parityProblem(parity, { precision, tokens }) {
-  for (const written of [parity.greedy, parity.seeded]) {
-    if (written && written.equal !== (written.near_ties === 0))
-      return `equal is ${written.equal} with ${written.near_ties} near ties; export it again`;
-    if (written && written.near_ties > written.characters)
-      return `${written.near_ties} near ties in ${written.characters} characters; export it again`;
-  }
-  if (parity.gate) {
-    const { loss_increase, max_loss_increase, nats_per_char, fp32_nats_per_char } = parity.gate;
-    const increase = nats_per_char - fp32_nats_per_char;
-    if (!close(loss_increase, increase, 1e-6))
-      return `gate: loss_increase is ${loss_increase}, but the losses say ${increase}`;
-    if (loss_increase > max_loss_increase)
-      return `gate: loss_increase is ${loss_increase}, above ${max_loss_increase}`;
-  }
-  const { logits, hidden } = TOLERANCES[precision];
-  for (const [what, limit] of Object.entries({ logits, hidden, prefill: logits })) {
-    const found = parity[`largest_${what}_difference`];
-    if (found > limit)
-      return `largest_${what}_difference is ${found}; the format allows ${limit}; export it again`;
-  }
-  for (const vector of parity.vectors) {
-    if ([...vector.tokens, ...vector.greedy].some((token) => token >= tokens.length))
-      return `a token of a test vector is not below ${tokens.length}`;
-    const wanted = Math.ceil(tokens.length / vector.stride);
-    if (vector.logits.length !== wanted)
-      return `a test vector has ${vector.logits.length} logits; the vocabulary and the stride ask for ${wanted}`;
-  }
-  return "";
+	for (const written of [parity.greedy, parity.seeded]) {
+		if (written && written.equal !== (written.near_ties === 0))
+			return `equal is ${written.equal} with ${written.near_ties} near ties; export it again`;
+		if (written && written.near_ties > written.characters)
+			return `${written.near_ties} near ties in ${written.characters} characters; export it again`;
+	}
+	if (parity.gate) {
+		const { loss_increase, max_loss_increase, nats_per_char, fp32_nats_per_char } = parity.gate;
+		const increase = nats_per_char - fp32_nats_per_char;
+		if (!close(loss_increase, increase, 1e-6))
+			return `gate: loss_increase is ${loss_increase}, but the losses say ${increase}`;
+		if (loss_increase > max_loss_increase)
+			return `gate: loss_increase is ${loss_increase}, above ${max_loss_increase}`;
+	}
+	const { logits, hidden } = TOLERANCES[precision];
+	for (const [what, limit] of Object.entries({ logits, hidden, prefill: logits })) {
+		const found = parity[`largest_${what}_difference`];
+		if (found > limit)
+			return `largest_${what}_difference is ${found}; the format allows ${limit}; export it again`;
+	}
+	for (const vector of parity.vectors) {
+		if ([...vector.tokens, ...vector.greedy].some((token) => token >= tokens.length))
+			return `a token of a test vector is not below ${tokens.length}`;
+		const wanted = Math.ceil(tokens.length / vector.stride);
+		if (vector.logits.length !== wanted)
+			return `a test vector has ${vector.logits.length} logits; the vocabulary and the stride ask for ${wanted}`;
+	}
+	return "";
 }
 
 const POLICIES = RECORDS.config.properties.unknown.enum;
 const DEFAULT_LENGTH = 200;
 function checkOption(name, value) {
-  const { low, high, whole, above, special, range } = OPTIONS[name];
-  const fits = whole ? typeof value === "bigint" || Number.isInteger(value) : Number.isFinite(value);
-  if (!fits && typeof value !== "number")
-    throw new OptionError(`${name} must be a ${whole ? "whole " : ""}number, got ${kindOf(value)}`);
-  const inside =
-    (low < value && value <= high) || (value == low && !above) || (special && value === special[0]);
-  if (!fits || !inside) throw new OptionError(`${name} is ${value}; give ${range}`);
-  return name === "seed" ? BigInt(value) : value;
+	const { low, high, whole, above, special, range } = OPTIONS[name];
+	const fits = whole ? typeof value === "bigint" || Number.isInteger(value) : Number.isFinite(value);
+	if (!fits && typeof value !== "number")
+		throw new OptionError(`${name} must be a ${whole ? "whole " : ""}number, got ${kindOf(value)}`);
+	const inside =
+		(low < value && value <= high) || (value == low && !above) || (special && value === special[0]);
+	if (!fits || !inside) throw new OptionError(`${name} is ${value}; give ${range}`);
+	return name === "seed" ? BigInt(value) : value;
 }
 function checkWhole(name, value, low, high) {
-  const whole = typeof value === "bigint" || Number.isInteger(value);
-  if (!whole) throw new OptionError(`${name} must be a whole number, got ${shown(value)}`);
-  if (!(value >= low && value <= high)) throw new OptionError(`${name} is ${value}; give ${low} to ${high}`);
-  return value;
+	const whole = typeof value === "bigint" || Number.isInteger(value);
+	if (!whole) throw new OptionError(`${name} must be a whole number, got ${shown(value)}`);
+	if (!(value >= low && value <= high)) throw new OptionError(`${name} is ${value}; give ${low} to ${high}`);
+	return value;
 }
 function checkStops(value) {
-  const stops = typeof value === "string" ? (value ? [value] : []) : value;
-  if (!Array.isArray(stops)) throw new OptionError(`stop is ${shown(value)}; give non-empty strings`);
-  if (stops.length > LIMITS.stops)
-    throw new OptionError(`stop has ${stops.length} strings; give at most ${LIMITS.stops}`);
-  for (const stop of stops) {
-    if (typeof stop !== "string" || !stop)
-      throw new OptionError(`stop has ${shown(stop)}; give non-empty strings`);
-    const size = countCharacters(stop);
-    if (size > LIMITS.stop)
-      throw new OptionError(`a stop string has ${size} characters; give at most ${LIMITS.stop}`);
-  }
-  return [...stops];
+	const stops = typeof value === "string" ? (value ? [value] : []) : value;
+	if (!Array.isArray(stops)) throw new OptionError(`stop is ${shown(value)}; give non-empty strings`);
+	if (stops.length > LIMITS.stops)
+		throw new OptionError(`stop has ${stops.length} strings; give at most ${LIMITS.stops}`);
+	for (const stop of stops) {
+		if (typeof stop !== "string" || !stop)
+			throw new OptionError(`stop has ${shown(stop)}; give non-empty strings`);
+		const size = countCharacters(stop);
+		if (size > LIMITS.stop)
+			throw new OptionError(`a stop string has ${size} characters; give at most ${LIMITS.stop}`);
+	}
+	return [...stops];
 }
 function checkOptions(given, vocabulary, defaults = {}) {
-  const options = { ...defaults, stop: checkStops(given.stop ?? defaults.stop ?? []) };
-  for (const name of Object.keys(OPTIONS)) {
-    if (given[name] !== undefined && given[name] !== null) options[name] = checkOption(name, given[name]);
-  }
-  vocabulary.checkWritable(options.stop);
-  return options;
+	const options = { ...defaults, stop: checkStops(given.stop ?? defaults.stop ?? []) };
+	for (const name of Object.keys(OPTIONS)) {
+		if (given[name] !== undefined && given[name] !== null) options[name] = checkOption(name, given[name]);
+	}
+	vocabulary.checkWritable(options.stop);
+	return options;
 }
 function checkPolicy(unknown) {
-  if (unknown === undefined || unknown === null || POLICIES.includes(unknown)) return unknown ?? null;
-  throw new OptionError(`unknown is ${shown(unknown)}; choose one of ${POLICIES.join(", ")}`);
+	if (unknown === undefined || unknown === null || POLICIES.includes(unknown)) return unknown ?? null;
+	throw new OptionError(`unknown is ${shown(unknown)}; choose one of ${POLICIES.join(", ")}`);
 }
 class Vocabulary {
-  constructor({ tokens, end, unknown, replacement }) {
-    this.texts = tokens;
-    this.end = end ? tokens.length - 1 : -1;
-    this.unknown = unknown;
-    this.tokenOf = new Map(
-      tokens.map((text, token) => [text, token]),
-    );
-    this.tokenOf.delete("");
-    this.replacement = this.tokenOf.get(replacement) ?? -1;
-  }
-  lookUp(text) {
-    if (typeof text !== "string") throw new OptionError(`a text must be a string, got ${kindOf(text)}`);
-    return Array.from(text, (character) => this.tokenOf.get(character) ?? -1);
-  }
-  encode(text, unknown) {
-    const tokens = this.lookUp(text);
-    const policy = checkPolicy(unknown) ?? this.unknown;
-    const missing = tokens.indexOf(-1);
-    if (missing < 0) return tokens;
-    if (policy === "error") throw new UnknownCharacterError([...text][missing], missing, this.tokenOf.size);
-    return policy === "skip"
-      ? tokens.filter((token) => token >= 0)
-      : tokens.map((token) => (token < 0 ? this.replacement : token));
-  }
-  checkWritable(stops) {
-    for (const character of stops.join("")) {
-      if (this.tokenOf.has(character)) continue;
-      throw new OptionError(
-        `stop has the character ${shown(character)} (${codePoint(character)}), which the model does not know, ` +
-          "so the text would never stop there; leave it out",
-      );
-    }
-  }
+	constructor({ tokens, end, unknown, replacement }) {
+		this.texts = tokens;
+		this.end = end ? tokens.length - 1 : -1;
+		this.unknown = unknown;
+		this.tokenOf = new Map(
+			tokens.map((text, token) => [text, token]),
+		);
+		this.tokenOf.delete("");
+		this.replacement = this.tokenOf.get(replacement) ?? -1;
+	}
+	lookUp(text) {
+		if (typeof text !== "string") throw new OptionError(`a text must be a string, got ${kindOf(text)}`);
+		return Array.from(text, (character) => this.tokenOf.get(character) ?? -1);
+	}
+	encode(text, unknown) {
+		const tokens = this.lookUp(text);
+		const policy = checkPolicy(unknown) ?? this.unknown;
+		const missing = tokens.indexOf(-1);
+		if (missing < 0) return tokens;
+		if (policy === "error") throw new UnknownCharacterError([...text][missing], missing, this.tokenOf.size);
+		return policy === "skip"
+			? tokens.filter((token) => token >= 0)
+			: tokens.map((token) => (token < 0 ? this.replacement : token));
+	}
+	checkWritable(stops) {
+		for (const character of stops.join("")) {
+			if (this.tokenOf.has(character)) continue;
+			throw new OptionError(
+				`stop has the character ${shown(character)} (${codePoint(character)}), which the model does not know, ` +
+					"so the text would never stop there; leave it out",
+			);
+		}
+	}
 }
 
 async function sha256(data) {
-  const hash = globalThis.crypto?.subtle
-    ? new Uint8Array(await crypto.subtle.digest("SHA-256", (data)))
-    : sha256Here(data);
-  return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
+	const hash = globalThis.crypto?.subtle
+		? new Uint8Array(await crypto.subtle.digest("SHA-256", (data)))
+		: sha256Here(data);
+	return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 function sha256Here(data) {
-  const primes = [];
-  for (let n = 2; primes.length < 64; n++) if (primes.every((prime) => n % prime)) primes.push(n);
-  const fraction = (x) => ((x - Math.floor(x)) * 2 ** 32) | 0;
-  const constants = Int32Array.from(primes, (prime) => fraction(Math.cbrt(prime)));
-  const hash = Int32Array.from(primes.slice(0, 8), (prime) => fraction(Math.sqrt(prime)));
-  const tail = new Uint8Array(128);
-  const whole = data.length - (data.length % 64);
-  tail.set(data.subarray(whole));
-  tail[data.length - whole] = 128;
-  const end = data.length - whole > 55 ? 128 : 64;
-  new DataView(tail.buffer).setBigUint64(end - 8, BigInt(data.length) * 8n);
-  const schedule = new Int32Array(64);
-  for (let at = 0; at < whole; at += 64) digestBlock(hash, data, at, schedule, constants);
-  for (let at = 0; at < end; at += 64) digestBlock(hash, tail, at, schedule, constants);
-  const bytes = new DataView(new ArrayBuffer(32));
-  hash.forEach((word, place) => bytes.setInt32(4 * place, word));
-  return new Uint8Array(bytes.buffer);
+	const primes = [];
+	for (let n = 2; primes.length < 64; n++) if (primes.every((prime) => n % prime)) primes.push(n);
+	const fraction = (x) => ((x - Math.floor(x)) * 2 ** 32) | 0;
+	const constants = Int32Array.from(primes, (prime) => fraction(Math.cbrt(prime)));
+	const hash = Int32Array.from(primes.slice(0, 8), (prime) => fraction(Math.sqrt(prime)));
+	const tail = new Uint8Array(128);
+	const whole = data.length - (data.length % 64);
+	tail.set(data.subarray(whole));
+	tail[data.length - whole] = 128;
+	const end = data.length - whole > 55 ? 128 : 64;
+	new DataView(tail.buffer).setBigUint64(end - 8, BigInt(data.length) * 8n);
+	const schedule = new Int32Array(64);
+	for (let at = 0; at < whole; at += 64) digestBlock(hash, data, at, schedule, constants);
+	for (let at = 0; at < end; at += 64) digestBlock(hash, tail, at, schedule, constants);
+	const bytes = new DataView(new ArrayBuffer(32));
+	hash.forEach((word, place) => bytes.setInt32(4 * place, word));
+	return new Uint8Array(bytes.buffer);
 }
 function digestBlock(hash, data, at, w, k) {
-  const turn = (x, n) => (x >>> n) | (x << (32 - n));
-  for (let i = 0; i < 64; i++) {
-    if (i < 16) {
-      const j = at + 4 * i;
-      w[i] = (data[j] << 24) | (data[j + 1] << 16) | (data[j + 2] << 8) | data[j + 3];
-      continue;
-    }
-    const [x, y] = [w[i - 15], w[i - 2]];
-    w[i] =
-      w[i - 16] +
-      w[i - 7] +
-      (turn(x, 7) ^ turn(x, 18) ^ (x >>> 3)) +
-      (turn(y, 17) ^ turn(y, 19) ^ (y >>> 10));
-  }
-  let [a, b, c, d, e, f, g, h] = hash;
-  for (let i = 0; i < 64; i++) {
-    const one = (h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + k[i] + w[i]) | 0;
-    const two = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
-    [h, g, f, e, d, c, b, a] = [g, f, e, (d + one) | 0, c, b, a, (one + two) | 0];
-  }
-  [a, b, c, d, e, f, g, h].forEach((word, place) => (hash[place] += word));
+	const turn = (x, n) => (x >>> n) | (x << (32 - n));
+	for (let i = 0; i < 64; i++) {
+		if (i < 16) {
+			const j = at + 4 * i;
+			w[i] = (data[j] << 24) | (data[j + 1] << 16) | (data[j + 2] << 8) | data[j + 3];
+			continue;
+		}
+		const [x, y] = [w[i - 15], w[i - 2]];
+		w[i] =
+			w[i - 16] +
+			w[i - 7] +
+			(turn(x, 7) ^ turn(x, 18) ^ (x >>> 3)) +
+			(turn(y, 17) ^ turn(y, 19) ^ (y >>> 10));
+	}
+	let [a, b, c, d, e, f, g, h] = hash;
+	for (let i = 0; i < 64; i++) {
+		const one = (h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + k[i] + w[i]) | 0;
+		const two = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+		[h, g, f, e, d, c, b, a] = [g, f, e, (d + one) | 0, c, b, a, (one + two) | 0];
+	}
+	[a, b, c, d, e, f, g, h].forEach((word, place) => (hash[place] += word));
 }
 
 function readVarint(data, begin, end) {
-  let value = 0;
-  for (let count = 0; count < 10; count++) {
-    if (begin + count >= end)
-      throw new ArtifactError(`the file is cut off inside the number at byte ${begin}`);
-    const byte = data[begin + count];
-    value += (byte & 127) * 2 ** (7 * count);
-    if (byte < 128) {
-      if ((count === 9 && byte > 1) || (byte === 0 && count)) break;
-      return [value, begin + count + 1];
-    }
-  }
-  throw new ArtifactError(`the number at byte ${begin} is longer than its value needs`);
+	let value = 0;
+	for (let count = 0; count < 10; count++) {
+		if (begin + count >= end)
+			throw new ArtifactError(`the file is cut off inside the number at byte ${begin}`);
+		const byte = data[begin + count];
+		value += (byte & 127) * 2 ** (7 * count);
+		if (byte < 128) {
+			if ((count === 9 && byte > 1) || (byte === 0 && count)) break;
+			return [value, begin + count + 1];
+		}
+	}
+	throw new ArtifactError(`the number at byte ${begin} is longer than its value needs`);
 }
 function* fields(data) {
-  for (let at = 0; at < data.length;) {
-    const begin = at;
-    let key, size;
-    [key, at] = readVarint(data, at, data.length);
-    const [number, wire] = [Math.floor(key / 8), key % 8];
-    if (number < 1 || number >= 2 ** 29)
-      throw new ArtifactError(`field number ${number} at byte ${begin} is not valid`);
-    if (wire !== VARINT && wire !== BYTES)
-      throw new ArtifactError(`field ${number} at byte ${begin} has wire type ${wire}`);
-    [size, at] = readVarint(data, at, data.length);
-    if (wire === VARINT) {
-      yield { number, bytes: null, end: at };
-      continue;
-    }
-    if (size > data.length - at) {
-      throw new ArtifactError(
-        `the file is cut off: field ${number} at byte ${begin} needs ${size} bytes, ${data.length - at} are left`,
-      );
-    }
-    at += size;
-    yield { number, bytes: data.subarray(at - size, at), end: at };
-  }
+	for (let at = 0; at < data.length;) {
+		const begin = at;
+		let key, size;
+		[key, at] = readVarint(data, at, data.length);
+		const [number, wire] = [Math.floor(key / 8), key % 8];
+		if (number < 1 || number >= 2 ** 29)
+			throw new ArtifactError(`field number ${number} at byte ${begin} is not valid`);
+		if (wire !== VARINT && wire !== BYTES)
+			throw new ArtifactError(`field ${number} at byte ${begin} has wire type ${wire}`);
+		[size, at] = readVarint(data, at, data.length);
+		if (wire === VARINT) {
+			yield { number, bytes: null, end: at };
+			continue;
+		}
+		if (size > data.length - at) {
+			throw new ArtifactError(
+				`the file is cut off: field ${number} at byte ${begin} needs ${size} bytes, ${data.length - at} are left`,
+			);
+		}
+		at += size;
+		yield { number, bytes: data.subarray(at - size, at), end: at };
+	}
 }
 function readMetadata(data) {
-  const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  const metadata = new Map();
-  let [count, size, begin] = [0, 0, 0];
-  for (const { number, bytes, end } of fields(data)) {
-    if (++count > LIMITS.fields) throw new ArtifactError(`the model has more than ${LIMITS.fields} fields`);
-    if (number !== MODEL_METADATA || !bytes) {
-      begin = end;
-      continue;
-    }
-    size += bytes.length;
-    if (metadata.size === LIMITS.entries)
-      throw new ArtifactError(`the metadata has more than ${LIMITS.entries} entries`);
-    if (size > LIMITS.metadata)
-      throw new ArtifactError(`the metadata has more than ${LIMITS.metadata} bytes`);
-    const where = `metadata entry ${metadata.size + 1}`;
-    const pair = [...fields(bytes)];
-    if (pair.length !== 2 || pair[0].number !== 1 || pair[1].number !== 2) {
-      throw new ArtifactError(`${where} is not one key and then one value`);
-    }
-    let key, value;
-    try {
-      [key, value] = pair.map((part) => strict.decode(part.bytes ?? Uint8Array.of(255)));
-    } catch {
-      throw new ArtifactError(`${where} is not UTF-8`);
-    }
-    if (metadata.has(key)) throw new ArtifactError(`the metadata key ${shown(key)} appears twice`);
-    metadata.set(key, value);
-  }
-  return { metadata, begin };
+	const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+	const metadata = new Map();
+	let [count, size, begin] = [0, 0, 0];
+	for (const { number, bytes, end } of fields(data)) {
+		if (++count > LIMITS.fields) throw new ArtifactError(`the model has more than ${LIMITS.fields} fields`);
+		if (number !== MODEL_METADATA || !bytes) {
+			begin = end;
+			continue;
+		}
+		size += bytes.length;
+		if (metadata.size === LIMITS.entries)
+			throw new ArtifactError(`the metadata has more than ${LIMITS.entries} entries`);
+		if (size > LIMITS.metadata)
+			throw new ArtifactError(`the metadata has more than ${LIMITS.metadata} bytes`);
+		const where = `metadata entry ${metadata.size + 1}`;
+		const pair = [...fields(bytes)];
+		if (pair.length !== 2 || pair[0].number !== 1 || pair[1].number !== 2) {
+			throw new ArtifactError(`${where} is not one key and then one value`);
+		}
+		let key, value;
+		try {
+			[key, value] = pair.map((part) => strict.decode(part.bytes ?? Uint8Array.of(255)));
+		} catch {
+			throw new ArtifactError(`${where} is not UTF-8`);
+		}
+		if (metadata.has(key)) throw new ArtifactError(`the metadata key ${shown(key)} appears twice`);
+		metadata.set(key, value);
+	}
+	return { metadata, begin };
 }
 async function checkSeal(data) {
-  const entry = messageField(MODEL_METADATA, [
-    ...textField(1, SEAL_KEY),
-    ...textField(2, "0".repeat(64)),
-  ]).flatMap((part) => [...(part)]);
-  const body = data.length - entry.length;
-  const isSeal = body > 0 && entry.slice(0, -64).every((byte, place) => data[body + place] === byte);
-  if (!isSeal) throw new ArtifactError(describeForeign(data));
-  const found = new TextDecoder().decode(data.subarray(-64));
-  if (found !== (await sha256(data.subarray(0, body)))) {
-    throw new ArtifactError(
-      "the seal does not match: the file is damaged or was changed after its export; copy or export it again",
-    );
-  }
-  return found;
+	const entry = messageField(MODEL_METADATA, [
+		...textField(1, SEAL_KEY),
+		...textField(2, "0".repeat(64)),
+	]).flatMap((part) => [...(part)]);
+	const body = data.length - entry.length;
+	const isSeal = body > 0 && entry.slice(0, -64).every((byte, place) => data[body + place] === byte);
+	if (!isSeal) throw new ArtifactError(describeForeign(data));
+	const found = new TextDecoder().decode(data.subarray(-64));
+	if (found !== (await sha256(data.subarray(0, body)))) {
+		throw new ArtifactError(
+			"the seal does not match: the file is damaged or was changed after its export; copy or export it again",
+		);
+	}
+	return found;
 }
 function describeForeign(data) {
-  const peek = (bytes) => new TextDecoder("latin1").decode(bytes);
-  const start = peek(data.subarray(0, 4096));
-  if (!data.length) return "the file is empty; copy or export it again";
-  if (start.startsWith("version https://git-lfs"))
-    return "this is a Git LFS pointer, not the model; run: git lfs pull";
-  if (/^\s*</.test(start)) return "this is an HTML or XML page, not a model; download the raw file";
-  if (peek(data.subarray(-4096)).includes(SEAL_KEY)) {
-    return "the seal is not the last thing in the file: it is cut off or was added to";
-  }
-  return "no seal: not a model that train-export wrote, or cut off; export it with train-export";
+	const peek = (bytes) => new TextDecoder("latin1").decode(bytes);
+	const start = peek(data.subarray(0, 4096));
+	if (!data.length) return "the file is empty; copy or export it again";
+	if (start.startsWith("version https://git-lfs"))
+		return "this is a Git LFS pointer, not the model; run: git lfs pull";
+	if (/^\s*</.test(start)) return "this is an HTML or XML page, not a model; download the raw file";
+	if (peek(data.subarray(-4096)).includes(SEAL_KEY)) {
+		return "the seal is not the last thing in the file: it is cut off or was added to";
+	}
+	return "no seal: not a model that train-export wrote, or cut off; export it with train-export";
 }
 async function parseArtifact(data) {
-  if (data.length > LIMITS.file)
-    throw new ArtifactError(`the file has ${data.length} bytes; the limit is ${LIMITS.file}`);
-  const sha256 = await checkSeal(data);
-  const { metadata, begin } = readMetadata(data);
-  checkKeys(metadata, sha256);
-  const read = (name) => {
-    const key = `chargen.${name}`;
-    return conform(RECORDS[name], key, parseObject((metadata.get(key)), key));
-  };
-  const [config, training, parity] = [read("config"), read("training"), read("parity")];
-  const refuse = (name, problem) => {
-    if (problem) throw new ArtifactError(`chargen.${name}: ${problem}`);
-  };
-  refuse("config", configProblem(config));
-  try {
-    config.sampling = checkOptions(config.sampling, new Vocabulary(config));
-  } catch (error) {
-    refuse("config", `sampling: ${(error).message}`);
-  }
-  refuse("training", trainingProblem(training));
-  refuse("parity", parityProblem(parity, config));
-  const form = renderForm(config.precision, { vocab_size: config.tokens.length, ...config });
-  const weights = readWeights(data.subarray(0, begin), form);
-  const properties = Object.fromEntries(
-    LIMITS.flat.map((key) => [key, metadata.get(key) ?? ""]),
-  );
-  return { artifact: { sha256, config, training, parity, properties }, weights };
+	if (data.length > LIMITS.file)
+		throw new ArtifactError(`the file has ${data.length} bytes; the limit is ${LIMITS.file}`);
+	const sha256 = await checkSeal(data);
+	const { metadata, begin } = readMetadata(data);
+	checkKeys(metadata, sha256);
+	const read = (name) => {
+		const key = `chargen.${name}`;
+		return conform(RECORDS[name], key, parseObject((metadata.get(key)), key));
+	};
+	const [config, training, parity] = [read("config"), read("training"), read("parity")];
+	const refuse = (name, problem) => {
+		if (problem) throw new ArtifactError(`chargen.${name}: ${problem}`);
+	};
+	refuse("config", configProblem(config));
+	try {
+		config.sampling = checkOptions(config.sampling, new Vocabulary(config));
+	} catch (error) {
+		refuse("config", `sampling: ${(error).message}`);
+	}
+	refuse("training", trainingProblem(training));
+	refuse("parity", parityProblem(parity, config));
+	const form = renderForm(config.precision, { vocab_size: config.tokens.length, ...config });
+	const weights = readWeights(data.subarray(0, begin), form);
+	const properties = Object.fromEntries(
+		LIMITS.flat.map((key) => [key, metadata.get(key) ?? ""]),
+	);
+	return { artifact: { sha256, config, training, parity, properties }, weights };
 }
 function checkKeys(metadata, sha256) {
-  const format = metadata.get("chargen.format");
-  if (format !== undefined && format !== String(LIMITS.format)) {
-    const cure =
-      format === "1"
-        ? "only development versions wrote it; write the file again with train-export"
-        : "update chargen.js";
-    throw new ArtifactError(
-      `format ${shown(format)} is not known to this version, which reads format ${LIMITS.format}; ${cure}`,
-    );
-  }
-  const missing = LIMITS.keys.filter((key) => !metadata.has(key));
-  if (missing.length)
-    throw new ArtifactError(`the metadata lacks ${missing.join(", ")}; export it with train-export`);
-  if (metadata.has("chargen.graph")) {
-    throw new ArtifactError("the file is a sampler, for other programs; give the model that it was made of");
-  }
-  const keys = [...metadata.keys()];
-  const unknown = keys.find((key) => !LIMITS.keys.includes(key));
-  if (unknown !== undefined)
-    throw new ArtifactError(`the metadata has a key that is not known: ${shown(unknown)}`);
-  if (keys.at(-1) !== SEAL_KEY || metadata.get(SEAL_KEY) !== sha256)
-    throw new ArtifactError("the seal is not the last metadata entry");
-  for (const key of LIMITS.flat) {
-    try {
-      conform(LINE, key, metadata.get(key));
-    } catch {
-      throw new ArtifactError(
-        `${key} is ${shown(metadata.get(key))}; it must be one line of at most ${LINE.maxLength} characters, none of them a control character`,
-      );
-    }
-  }
+	const format = metadata.get("chargen.format");
+	if (format !== undefined && format !== String(LIMITS.format)) {
+		const cure =
+			format === "1"
+				? "only development versions wrote it; write the file again with train-export"
+				: "update chargen.js";
+		throw new ArtifactError(
+			`format ${shown(format)} is not known to this version, which reads format ${LIMITS.format}; ${cure}`,
+		);
+	}
+	const missing = LIMITS.keys.filter((key) => !metadata.has(key));
+	if (missing.length)
+		throw new ArtifactError(`the metadata lacks ${missing.join(", ")}; export it with train-export`);
+	if (metadata.has("chargen.graph")) {
+		throw new ArtifactError("the file is a sampler, for other programs; give the model that it was made of");
+	}
+	const keys = [...metadata.keys()];
+	const unknown = keys.find((key) => !LIMITS.keys.includes(key));
+	if (unknown !== undefined)
+		throw new ArtifactError(`the metadata has a key that is not known: ${shown(unknown)}`);
+	if (keys.at(-1) !== SEAL_KEY || metadata.get(SEAL_KEY) !== sha256)
+		throw new ArtifactError("the seal is not the last metadata entry");
+	for (const key of LIMITS.flat) {
+		try {
+			conform(LINE, key, metadata.get(key));
+		} catch {
+			throw new ArtifactError(
+				`${key} is ${shown(metadata.get(key))}; it must be one line of at most ${LINE.maxLength} characters, none of them a control character`,
+			);
+		}
+	}
 }
 
 const WORD = (1n << 64n) - 1n;
 function uniformDraws(seed, row, block) {
-  let [a, b, c, d] = [BigInt(block) + 1n, 0n, 0n, 0n];
-  let [key, other] = [seed, row];
-  for (let round = 0; round < 10; round++) {
-    const [low, high] = [0xd2e7470ee14c6c93n * a, 0xca5a826395121157n * c];
-    [a, b, c, d] = [(high >> 64n) ^ b ^ key, high & WORD, (low >> 64n) ^ d ^ other, low & WORD];
-    [key, other] = [(key + 0x9e3779b97f4a7c15n) & WORD, (other + 0xbb67ae8584caa73bn) & WORD];
-  }
-  return [a, b, c, d].map((word) => Number(word >> 11n) * 2 ** -53);
+	let [a, b, c, d] = [BigInt(block) + 1n, 0n, 0n, 0n];
+	let [key, other] = [seed, row];
+	for (let round = 0; round < 10; round++) {
+		const [low, high] = [0xd2e7470ee14c6c93n * a, 0xca5a826395121157n * c];
+		[a, b, c, d] = [(high >> 64n) ^ b ^ key, high & WORD, (low >> 64n) ^ d ^ other, low & WORD];
+		[key, other] = [(key + 0x9e3779b97f4a7c15n) & WORD, (other + 0xbb67ae8584caa73bn) & WORD];
+	}
+	return [a, b, c, d].map((word) => Number(word >> 11n) * 2 ** -53);
 }
 class Sampler {
-  constructor(options, size, row) {
-    this.options = options;
-    this.row = row;
-    this.drawn = 0;
-    this.seen = options.repetition_penalty === 1 ? null : new Uint8Array(size);
-    this.weights = new Float64Array(size);
-    this.draws = [0];
-    this.block = -1;
-  }
-  see(tokens) {
-    if (this.seen) for (const token of tokens) this.seen[token] = 1;
-  }
-  sample(logits) {
-    const token = this.choose(logits);
-    this.drawn++;
-    if (this.seen) this.seen[token] = 1;
-    return token;
-  }
-  choose(logits) {
-    const { weights, options } = this;
-    weights.set(logits);
-    if (this.seen) penalise(weights, this.seen, options.repetition_penalty);
-    if (options.temperature === 0) return weights.indexOf(largest(weights));
-    const block = Math.floor(this.drawn / 4);
-    if (block !== this.block) this.draws = uniformDraws(options.seed, this.row, (this.block = block));
-    exponentiate(weights, options);
-    let total = 0;
-    for (let i = 0; i < weights.length; i++) total = weights[i] += total;
-    const point = this.draws[this.drawn % 4] * total;
-    let token = 0;
-    while (weights[token] <= point) token++;
-    return token;
-  }
+	constructor(options, size, row) {
+		this.options = options;
+		this.row = row;
+		this.drawn = 0;
+		this.seen = options.repetition_penalty === 1 ? null : new Uint8Array(size);
+		this.weights = new Float64Array(size);
+		this.draws = [0];
+		this.block = -1;
+	}
+	see(tokens) {
+		if (this.seen) for (const token of tokens) this.seen[token] = 1;
+	}
+	sample(logits) {
+		const token = this.choose(logits);
+		this.drawn++;
+		if (this.seen) this.seen[token] = 1;
+		return token;
+	}
+	choose(logits) {
+		const { weights, options } = this;
+		weights.set(logits);
+		if (this.seen) penalise(weights, this.seen, options.repetition_penalty);
+		if (options.temperature === 0) return weights.indexOf(largest(weights));
+		const block = Math.floor(this.drawn / 4);
+		if (block !== this.block) this.draws = uniformDraws(options.seed, this.row, (this.block = block));
+		exponentiate(weights, options);
+		let total = 0;
+		for (let i = 0; i < weights.length; i++) total = weights[i] += total;
+		const point = this.draws[this.drawn % 4] * total;
+		let token = 0;
+		while (weights[token] <= point) token++;
+		return token;
+	}
 }
 function largest(numbers) {
-  let most = numbers[0];
-  for (let i = 1; i < numbers.length; i++) if (numbers[i] > most) most = numbers[i];
-  return most;
+	let most = numbers[0];
+	for (let i = 1; i < numbers.length; i++) if (numbers[i] > most) most = numbers[i];
+	return most;
 }
 function penalise(logits, seen, penalty) {
-  for (let i = 0; i < logits.length; i++)
-    if (seen[i]) logits[i] = logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty;
+	for (let i = 0; i < logits.length; i++)
+		if (seen[i]) logits[i] = logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty;
 }
 function exponentiate(weights, { temperature, top_k, top_p, min_p }) {
-  const size = weights.length;
-  if (temperature !== 1) for (let i = 0; i < size; i++) weights[i] /= temperature;
-  const kth = top_k > 0 && top_k < size ? weights.slice().sort()[size - Number(top_k)] : -Infinity;
-  const most = largest(weights);
-  for (let i = 0; i < size; i++) weights[i] = weights[i] < kth ? 0 : Math.exp(weights[i] - most);
-  if (top_p < 1) keepTopP(weights, top_p);
-  if (min_p > 0) for (let i = 0; i < size; i++) if (weights[i] < min_p) weights[i] = 0;
+	const size = weights.length;
+	if (temperature !== 1) for (let i = 0; i < size; i++) weights[i] /= temperature;
+	const kth = top_k > 0 && top_k < size ? weights.slice().sort()[size - Number(top_k)] : -Infinity;
+	const most = largest(weights);
+	for (let i = 0; i < size; i++) weights[i] = weights[i] < kth ? 0 : Math.exp(weights[i] - most);
+	if (top_p < 1) keepTopP(weights, top_p);
+	if (min_p > 0) for (let i = 0; i < size; i++) if (weights[i] < min_p) weights[i] = 0;
 }
 function keepTopP(weights, p) {
-  const order = byWeight(weights);
-  let total = 0;
-  const sums = order.map((token) => (total += weights[token]));
-  for (let rank = 1; rank < order.length; rank++) if (sums[rank - 1] >= p * total) weights[order[rank]] = 0;
+	const order = byWeight(weights);
+	let total = 0;
+	const sums = order.map((token) => (total += weights[token]));
+	for (let rank = 1; rank < order.length; rank++) if (sums[rank - 1] >= p * total) weights[order[rank]] = 0;
 }
 const byWeight = (weights) =>
-  Array.from(weights.keys()).sort((a, b) => weights[b] - weights[a] || a - b);
+	Array.from(weights.keys()).sort((a, b) => weights[b] - weights[a] || a - b);
 class StopFinder {
-  constructor(stops) {
-    this.stops = stops.map((stop) => {
-      const characters = [...stop];
-      const shorter = [0];
-      for (let at = 1, length = 0; at < characters.length; at++) {
-        while (length && characters[at] !== characters[length]) length = shorter[length - 1];
-        if (characters[at] === characters[length]) length++;
-        shorter.push(length);
-      }
-      return { characters, shorter, matched: 0 };
-    });
-    this.pending = 0;
-    this.ended = 0;
-  }
-  read(character) {
-    this.pending = this.ended = 0;
-    for (const stop of this.stops) {
-      const { characters, shorter } = stop;
-      while (stop.matched && character !== characters[stop.matched]) stop.matched = shorter[stop.matched - 1];
-      if (character === characters[stop.matched]) stop.matched++;
-      this.pending = Math.max(this.pending, stop.matched);
-      if (stop.matched === characters.length) this.ended = Math.max(this.ended, stop.matched);
-    }
-  }
+	constructor(stops) {
+		this.stops = stops.map((stop) => {
+			const characters = [...stop];
+			const shorter = [0];
+			for (let at = 1, length = 0; at < characters.length; at++) {
+				while (length && characters[at] !== characters[length]) length = shorter[length - 1];
+				if (characters[at] === characters[length]) length++;
+				shorter.push(length);
+			}
+			return { characters, shorter, matched: 0 };
+		});
+		this.pending = 0;
+		this.ended = 0;
+	}
+	read(character) {
+		this.pending = this.ended = 0;
+		for (const stop of this.stops) {
+			const { characters, shorter } = stop;
+			while (stop.matched && character !== characters[stop.matched]) stop.matched = shorter[stop.matched - 1];
+			if (character === characters[stop.matched]) stop.matched++;
+			this.pending = Math.max(this.pending, stop.matched);
+			if (stop.matched === characters.length) this.ended = Math.max(this.ended, stop.matched);
+		}
+	}
 }
 
 class TextState {
-  #engine;
-  #artifact;
-  #vocabulary;
-  #sampler;
-  #unknown;
-  #hidden;
-  #logits;
-  #fed = false;
-  constructor(model, options, row, unknown) {
-    this.model = model;
-    this.#engine = model.engine;
-    this.#artifact = model.artifact;
-    this.#vocabulary = model.vocabulary;
-    this.#sampler = new Sampler(options, this.#engine.vocab, row);
-    this.#unknown = unknown;
-    this.#hidden = new Float32Array(this.#engine.layers * this.#engine.hidden);
-    this.#logits = new Float32Array(this.#engine.vocab);
-  }
-  get options() {
-    return { ...this.#sampler.options };
-  }
-  get seed() {
-    return plain(this.#sampler.options.seed);
-  }
-  get drawn() {
-    return this.#sampler.drawn;
-  }
-  feed(text) {
-    this.feedTokens(this.#vocabulary.encode(text, this.#unknown));
-  }
-  feedTokens(tokens) {
-    for (const token of tokens) checkWhole("a token", token, 0, this.#logits.length - 1);
-    if (!tokens.length) return;
-    if (!this.#fed && this.#vocabulary.end >= 0) this.#beginText();
-    let logits = this.#logits;
-    for (const token of tokens) logits = this.#engine.step(this.#hidden, token);
-    this.#logits.set(logits);
-    this.#sampler.see(tokens);
-    this.#fed = true;
-  }
-  #begin() {
-    if (this.#fed) return;
-    if (this.#vocabulary.end >= 0) this.#beginText();
-    else this.feedTokens(this.#vocabulary.encode(this.#artifact.config.separator, "error"));
-  }
-  #beginText() {
-    this.#hidden.fill(0);
-    this.#logits.set(this.#engine.step(this.#hidden, this.#vocabulary.end));
-    this.#sampler.seen?.fill(0);
-    this.#fed = true;
-  }
-  logits() {
-    this.#begin();
-    return this.#logits.slice();
-  }
-  hidden() {
-    return this.#fed ? this.#hidden.slice() : new Float32Array(this.#hidden.length);
-  }
-  probabilities(top) {
-    const wanted = top === undefined ? undefined : checkWhole("top", top, 1, LIMITS.length);
-    const weights = Float64Array.from(this.logits());
-    exponentiate(weights, { temperature: 1, top_k: 0, top_p: 1, min_p: 0 });
-    const total = weights.reduce((sum, weight) => sum + weight, 0);
-    const texts = this.#vocabulary.texts;
-    return new Map(
-      byWeight(weights)
-        .slice(0, wanted)
-        .map((token) => [texts[token], weights[token] / total]),
-    );
-  }
-  draw() {
-    this.#begin();
-    const token = this.#sampler.sample(this.#logits);
-    this.#logits.set(this.#engine.step(this.#hidden, token));
-    if (token === this.#vocabulary.end) this.#fed = false;
-    return this.#vocabulary.texts[token];
-  }
-  fork() {
-    return restoreState(this.model, this.snapshot());
-  }
-  snapshot() {
-    const { options, row, drawn, seen } = this.#sampler;
-    const { temperature, top_k, top_p, min_p, repetition_penalty, stop, seed } = options;
-    const used = this.#fed && seen ? [...seen.keys()].filter((token) => seen[token]) : [];
-    const sampling =
-      `{"min_p":${pythonFloat(min_p)},"repetition_penalty":${pythonFloat(repetition_penalty)},"stop":${ascii(stop)},` +
-      `"temperature":${pythonFloat(temperature)},"top_k":${top_k},"top_p":${pythonFloat(top_p)}}`;
-    const header =
-      `{"drawn":${drawn},"fed":${this.#fed},"model":"${this.#artifact.sha256}","options":${sampling},` +
-      `"partial":[],"ready":"","rest":"","row":${row},"seed":${seed},"seen":[${used}],` +
-      `"unknown":${ascii(this.#unknown)}}`;
-    const head = utf8.encode(`${LIMITS.magic}${header}\n`);
-    const [hidden, logits] = this.#fed
-      ? [this.#hidden, this.#logits]
-      : [this.hidden(), new Float32Array(this.#logits.length)];
-    const bytes = new Uint8Array(head.length + hidden.byteLength + logits.byteLength);
-    bytes.set(head);
-    bytes.set(new Uint8Array(hidden.buffer), head.length);
-    bytes.set(new Uint8Array(logits.buffer), head.length + hidden.byteLength);
-    return bytes;
-  }
-  resumeFrom({ drawn, fed, seen }, floats) {
-    const wrong = seen.find((token) => token >= this.#logits.length);
-    if (wrong !== undefined) throw new ArtifactError(`the snapshot is damaged: a token is ${wrong}`);
-    this.#sampler.drawn = Number(drawn);
-    this.#sampler.see(seen);
-    this.#fed = fed;
-    this.#hidden.set(floats.subarray(0, this.#hidden.length));
-    this.#logits.set(floats.subarray(this.#hidden.length));
-    return this;
-  }
+	#engine;
+	#artifact;
+	#vocabulary;
+	#sampler;
+	#unknown;
+	#hidden;
+	#logits;
+	#fed = false;
+	constructor(model, options, row, unknown) {
+		this.model = model;
+		this.#engine = model.engine;
+		this.#artifact = model.artifact;
+		this.#vocabulary = model.vocabulary;
+		this.#sampler = new Sampler(options, this.#engine.vocab, row);
+		this.#unknown = unknown;
+		this.#hidden = new Float32Array(this.#engine.layers * this.#engine.hidden);
+		this.#logits = new Float32Array(this.#engine.vocab);
+	}
+	get options() {
+		return { ...this.#sampler.options };
+	}
+	get seed() {
+		return plain(this.#sampler.options.seed);
+	}
+	get drawn() {
+		return this.#sampler.drawn;
+	}
+	feed(text) {
+		this.feedTokens(this.#vocabulary.encode(text, this.#unknown));
+	}
+	feedTokens(tokens) {
+		for (const token of tokens) checkWhole("a token", token, 0, this.#logits.length - 1);
+		if (!tokens.length) return;
+		if (!this.#fed && this.#vocabulary.end >= 0) this.#beginText();
+		let logits = this.#logits;
+		for (const token of tokens) logits = this.#engine.step(this.#hidden, token);
+		this.#logits.set(logits);
+		this.#sampler.see(tokens);
+		this.#fed = true;
+	}
+	#begin() {
+		if (this.#fed) return;
+		if (this.#vocabulary.end >= 0) this.#beginText();
+		else this.feedTokens(this.#vocabulary.encode(this.#artifact.config.separator, "error"));
+	}
+	#beginText() {
+		this.#hidden.fill(0);
+		this.#logits.set(this.#engine.step(this.#hidden, this.#vocabulary.end));
+		this.#sampler.seen?.fill(0);
+		this.#fed = true;
+	}
+	logits() {
+		this.#begin();
+		return this.#logits.slice();
+	}
+	hidden() {
+		return this.#fed ? this.#hidden.slice() : new Float32Array(this.#hidden.length);
+	}
+	probabilities(top) {
+		const wanted = top === undefined ? undefined : checkWhole("top", top, 1, LIMITS.length);
+		const weights = Float64Array.from(this.logits());
+		exponentiate(weights, { temperature: 1, top_k: 0, top_p: 1, min_p: 0 });
+		const total = weights.reduce((sum, weight) => sum + weight, 0);
+		const texts = this.#vocabulary.texts;
+		return new Map(
+			byWeight(weights)
+				.slice(0, wanted)
+				.map((token) => [texts[token], weights[token] / total]),
+		);
+	}
+	draw() {
+		this.#begin();
+		const token = this.#sampler.sample(this.#logits);
+		this.#logits.set(this.#engine.step(this.#hidden, token));
+		if (token === this.#vocabulary.end) this.#fed = false;
+		return this.#vocabulary.texts[token];
+	}
+	fork() {
+		return restoreState(this.model, this.snapshot());
+	}
+	snapshot() {
+		const { options, row, drawn, seen } = this.#sampler;
+		const { temperature, top_k, top_p, min_p, repetition_penalty, stop, seed } = options;
+		const used = this.#fed && seen ? [...seen.keys()].filter((token) => seen[token]) : [];
+		const sampling =
+			`{"min_p":${pythonFloat(min_p)},"repetition_penalty":${pythonFloat(repetition_penalty)},"stop":${ascii(stop)},` +
+			`"temperature":${pythonFloat(temperature)},"top_k":${top_k},"top_p":${pythonFloat(top_p)}}`;
+		const header =
+			`{"drawn":${drawn},"fed":${this.#fed},"model":"${this.#artifact.sha256}","options":${sampling},` +
+			`"partial":[],"ready":"","rest":"","row":${row},"seed":${seed},"seen":[${used}],` +
+			`"unknown":${ascii(this.#unknown)}}`;
+		const head = utf8.encode(`${LIMITS.magic}${header}\n`);
+		const [hidden, logits] = this.#fed
+			? [this.#hidden, this.#logits]
+			: [this.hidden(), new Float32Array(this.#logits.length)];
+		const bytes = new Uint8Array(head.length + hidden.byteLength + logits.byteLength);
+		bytes.set(head);
+		bytes.set(new Uint8Array(hidden.buffer), head.length);
+		bytes.set(new Uint8Array(logits.buffer), head.length + hidden.byteLength);
+		return bytes;
+	}
+	resumeFrom({ drawn, fed, seen }, floats) {
+		const wrong = seen.find((token) => token >= this.#logits.length);
+		if (wrong !== undefined) throw new ArtifactError(`the snapshot is damaged: a token is ${wrong}`);
+		this.#sampler.drawn = Number(drawn);
+		this.#sampler.see(seen);
+		this.#fed = fed;
+		this.#hidden.set(floats.subarray(0, this.#hidden.length));
+		this.#logits.set(floats.subarray(this.#hidden.length));
+		return this;
+	}
 }
 const plain = (value) => (value <= Number.MAX_SAFE_INTEGER ? Number(value) : value);
 const ascii = (value) =>
-  JSON.stringify(value).replace(
-    /[\x7f-\uffff]/g,
-    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
+	JSON.stringify(value).replace(
+		/[\x7f-\uffff]/g,
+		(unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+	);
 function pythonFloat(value) {
-  const [digits, exponent] = value.toExponential().split("e");
-  const power = Number(exponent);
-  if (power >= -4 && power < 16) return Number.isInteger(value) ? `${value}.0` : String(value);
-  return `${digits}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
+	const [digits, exponent] = value.toExponential().split("e");
+	const power = Number(exponent);
+	if (power >= -4 && power < 16) return Number.isInteger(value) ? `${value}.0` : String(value);
+	return `${digits}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
 }
 function restoreState(model, snapshot) {
-  const magic = utf8.encode(LIMITS.magic);
-  if (!(snapshot instanceof Uint8Array))
-    throw new OptionError(`a snapshot must be a Uint8Array, got ${kindOf(snapshot)}`);
-  if (magic.some((byte, place) => byte !== snapshot[place]))
-    throw new ArtifactError("these bytes are not a snapshot of this version of chargen");
-  const found = snapshot.indexOf(10, magic.length);
-  const end = found < 0 ? snapshot.length : found;
-  let header;
-  try {
-    const json = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(
-      snapshot.subarray(magic.length, end),
-    );
-    header = conform(RECORDS.header, "its header", parseObject(json, "its header"));
-    header.options = checkOptions({ ...header.options, seed: header.seed }, model.vocabulary);
-  } catch (error) {
-    throw new ArtifactError(`the snapshot is damaged: ${(error).message}`);
-  }
-  const { sha256, config } = model.artifact;
-  if (header.model !== sha256)
-    throw new ArtifactError(`the snapshot is of another model: ${header.model.slice(0, 12)}…`);
-  const rest = new Uint8Array(snapshot.subarray(end + 1));
-  const expected = 4 * (config.num_layers * config.hidden_size + config.tokens.length);
-  if (rest.length !== expected)
-    throw new ArtifactError(`the snapshot has ${rest.length} bytes of state, ${expected} are needed`);
-  const floats = new Float32Array(rest.buffer);
-  if (!floats.every(Number.isFinite))
-    throw new ArtifactError("the snapshot is damaged: a number in it is not finite");
-  const drawn = header.drawn && !config.end;
-  if (header.rest || header.ready || header.partial.length)
-    throw new ArtifactError("the snapshot is damaged: it has a part of a token, of a model of characters");
-  if (!header.fed && (floats.some(Boolean) || drawn || header.seen.length)) {
-    throw new ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state");
-  }
-  return new TextState(model, header.options, BigInt(header.row), header.unknown).resumeFrom(header, floats);
+	const magic = utf8.encode(LIMITS.magic);
+	if (!(snapshot instanceof Uint8Array))
+		throw new OptionError(`a snapshot must be a Uint8Array, got ${kindOf(snapshot)}`);
+	if (magic.some((byte, place) => byte !== snapshot[place]))
+		throw new ArtifactError("these bytes are not a snapshot of this version of chargen");
+	const found = snapshot.indexOf(10, magic.length);
+	const end = found < 0 ? snapshot.length : found;
+	let header;
+	try {
+		const json = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(
+			snapshot.subarray(magic.length, end),
+		);
+		header = conform(RECORDS.header, "its header", parseObject(json, "its header"));
+		header.options = checkOptions({ ...header.options, seed: header.seed }, model.vocabulary);
+	} catch (error) {
+		throw new ArtifactError(`the snapshot is damaged: ${(error).message}`);
+	}
+	const { sha256, config } = model.artifact;
+	if (header.model !== sha256)
+		throw new ArtifactError(`the snapshot is of another model: ${header.model.slice(0, 12)}…`);
+	const rest = new Uint8Array(snapshot.subarray(end + 1));
+	const expected = 4 * (config.num_layers * config.hidden_size + config.tokens.length);
+	if (rest.length !== expected)
+		throw new ArtifactError(`the snapshot has ${rest.length} bytes of state, ${expected} are needed`);
+	const floats = new Float32Array(rest.buffer);
+	if (!floats.every(Number.isFinite))
+		throw new ArtifactError("the snapshot is damaged: a number in it is not finite");
+	const drawn = header.drawn && !config.end;
+	if (header.rest || header.ready || header.partial.length)
+		throw new ArtifactError("the snapshot is damaged: it has a part of a token, of a model of characters");
+	if (!header.fed && (floats.some(Boolean) || drawn || header.seen.length)) {
+		throw new ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state");
+	}
+	return new TextState(model, header.options, BigInt(header.row), header.unknown).resumeFrom(header, floats);
 }
 
 const PIECE = 64;
 const BREATH = 12;
 class TextStream {
-  #ended = null;
-  #closed = false;
-  #signal;
-  #pieces;
-  constructor(state, start, length, signal) {
-    this.state = state;
-    this.#signal = signal;
-    const { stop } = state.options;
-    const characters = this.#write(start, length);
-    this.#pieces = stop.length ? this.#untilStop(characters, stop) : characters;
-  }
-  get seed() {
-    return this.state.seed;
-  }
-  get ended() {
-    return this.#ended;
-  }
-  close() {
-    this.#closed = true;
-    this.#ended ??= "cancelled";
-  }
-  *[Symbol.iterator]() {
-    for (const piece of this.#pieces) if (piece) yield piece;
-  }
-  async *[Symbol.asyncIterator]() {
-    let begun = performance.now();
-    try {
-      for (const piece of this.#pieces) {
-        if (piece) yield piece;
-        if (performance.now() - begun < BREATH) continue;
-        await breathe();
-        begun = performance.now();
-      }
-    } finally {
-      this.#ended ??= "cancelled";
-    }
-  }
-  *#write(start, length) {
-    const over = () => this.#closed || this.#signal?.aborted;
-    for (let begin = 0; begin < start.length; begin += PIECE) {
-      if (over()) return void (this.#ended ??= "cancelled");
-      this.state.feedTokens(start.slice(begin, begin + PIECE));
-      yield null;
-    }
-    for (let made = 0; made < length; made++) {
-      if (over()) return void (this.#ended ??= "cancelled");
-      const character = this.state.draw();
-      if (!character) return void (this.#ended ??= "end");
-      yield character;
-    }
-    this.#ended ??= "length";
-  }
-  *#untilStop(pieces, stops) {
-    const finder = new StopFinder(stops);
-    const held = [];
-    for (const piece of pieces) {
-      if (!piece) {
-        yield null;
-        continue;
-      }
-      held.push(piece);
-      finder.read(piece);
-      if (finder.ended) {
-        yield* held.slice(0, held.length - finder.ended);
-        this.#ended = "stop";
-        return;
-      }
-      yield* held.splice(0, held.length - finder.pending);
-    }
-    yield* held;
-  }
+	#ended = null;
+	#closed = false;
+	#signal;
+	#pieces;
+	constructor(state, start, length, signal) {
+		this.state = state;
+		this.#signal = signal;
+		const { stop } = state.options;
+		const characters = this.#write(start, length);
+		this.#pieces = stop.length ? this.#untilStop(characters, stop) : characters;
+	}
+	get seed() {
+		return this.state.seed;
+	}
+	get ended() {
+		return this.#ended;
+	}
+	close() {
+		this.#closed = true;
+		this.#ended ??= "cancelled";
+	}
+	*[Symbol.iterator]() {
+		for (const piece of this.#pieces) if (piece) yield piece;
+	}
+	async *[Symbol.asyncIterator]() {
+		let begun = performance.now();
+		try {
+			for (const piece of this.#pieces) {
+				if (piece) yield piece;
+				if (performance.now() - begun < BREATH) continue;
+				await breathe();
+				begun = performance.now();
+			}
+		} finally {
+			this.#ended ??= "cancelled";
+		}
+	}
+	*#write(start, length) {
+		const over = () => this.#closed || this.#signal?.aborted;
+		for (let begin = 0; begin < start.length; begin += PIECE) {
+			if (over()) return void (this.#ended ??= "cancelled");
+			this.state.feedTokens(start.slice(begin, begin + PIECE));
+			yield null;
+		}
+		for (let made = 0; made < length; made++) {
+			if (over()) return void (this.#ended ??= "cancelled");
+			const character = this.state.draw();
+			if (!character) return void (this.#ended ??= "end");
+			yield character;
+		}
+		this.#ended ??= "length";
+	}
+	*#untilStop(pieces, stops) {
+		const finder = new StopFinder(stops);
+		const held = [];
+		for (const piece of pieces) {
+			if (!piece) {
+				yield null;
+				continue;
+			}
+			held.push(piece);
+			finder.read(piece);
+			if (finder.ended) {
+				yield* held.slice(0, held.length - finder.ended);
+				this.#ended = "stop";
+				return;
+			}
+			yield* held.splice(0, held.length - finder.pending);
+		}
+		yield* held;
+	}
 }
 function breathe() {
-  return new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(0);
-  });
+	return new Promise((resolve) => {
+		const { port1, port2 } = new MessageChannel();
+		port1.onmessage = () => {
+			port1.close();
+			resolve();
+		};
+		port2.postMessage(0);
+	});
 }
 
 class Score {
-  constructor(scores, unknown) {
-    this.log_probabilities = Float64Array.from(scores);
-    this.unknown = unknown;
-    this.characters = scores.length;
-    this.total = scores.reduce((sum, score) => sum + score, 0);
-  }
-  get nats_per_char() {
-    return -this.total / this.characters;
-  }
-  get bits_per_char() {
-    return this.nats_per_char / Math.LN2;
-  }
-  get perplexity() {
-    return Math.exp(this.nats_per_char);
-  }
+	constructor(scores, unknown) {
+		this.log_probabilities = Float64Array.from(scores);
+		this.unknown = unknown;
+		this.characters = scores.length;
+		this.total = scores.reduce((sum, score) => sum + score, 0);
+	}
+	get nats_per_char() {
+		return -this.total / this.characters;
+	}
+	get bits_per_char() {
+		return this.nats_per_char / Math.LN2;
+	}
+	get perplexity() {
+		return Math.exp(this.nats_per_char);
+	}
 }
 class Model {
-  constructor(artifact, weights) {
-    this.artifact = artifact;
-    this.vocabulary = new Vocabulary(artifact.config);
-    this.engine = new Engine(artifact.config, weights);
-  }
-  get config() {
-    return this.artifact.config;
-  }
-  state(start = "", options = {}) {
-    const state = this.#newState(options);
-    state.feed(start);
-    return state;
-  }
-  #newState({ row = 0, unknown, length: _, signal: __, ...sampling }) {
-    const wrong = Object.keys(sampling).find((name) => name !== "stop" && !Object.hasOwn(OPTIONS, name));
-    if (wrong !== undefined) throw new OptionError(`no such option: ${wrong}`);
-    const options = checkOptions(sampling, this.vocabulary, this.config.sampling);
-    options.seed ??= BigInt(crypto.getRandomValues(new Uint32Array(1))[0]);
-    return new TextState(this, options, BigInt(checkWhole("row", row, 0, LIMITS.row)), checkPolicy(unknown));
-  }
-  stream(start = "", options = {}) {
-    const tokens = this.vocabulary.encode(start, options.unknown);
-    return new TextStream(this.#newState(options), tokens, checkLength(options.length), options.signal);
-  }
-  generate(start = "", options = {}) {
-    return [...this.stream(start, { length: DEFAULT_LENGTH, ...options })].join("");
-  }
-  resume(state, { length, signal } = {}) {
-    return new TextStream(state, [], checkLength(length), signal);
-  }
-  restore(snapshot) {
-    return restoreState(this, snapshot);
-  }
-  nextProbabilities(text = "", { top, unknown } = {}) {
-    return this.state(text, { unknown }).probabilities(top);
-  }
-  score(text, { window, unknown } = {}) {
-    if (window !== undefined) checkWhole("window", window, 1, LIMITS.length);
-    if (this.config.end) {
-      if (window !== undefined)
-        throw new OptionError("window is for running text, and this model's texts end; leave it out");
-      return this.scoreAlone(text, { unknown, end: true });
-    }
-    const [first, ...tokens] = this.#readable(text, unknown);
-    if (!tokens.length)
-      throw new OptionError(`a score needs at least 2 characters, got ${first === undefined ? 0 : 1}`);
-    return this.#score(first, tokens, unknown, window ?? Infinity);
-  }
-  scoreAlone(text, { end = false, unknown } = {}) {
-    const { config, vocabulary } = this;
-    const ending = vocabulary.end >= 0 ? vocabulary.end : vocabulary.tokenOf.get("\n");
-    const tokens = [...this.#readable(text, unknown), ...(end && ending !== undefined ? [ending] : [])];
-    if (!tokens.length) throw new OptionError("the text is empty; a score needs at least 1 character");
-    return this.#score(config.tokens.indexOf(config.separator), tokens, unknown, Infinity);
-  }
-  #readable(text, unknown) {
-    checkPolicy(unknown);
-    return unknown === "error" ? this.vocabulary.encode(text, unknown) : this.vocabulary.lookUp(text);
-  }
-  #score(first, tokens, unknown, window) {
-    const { config, vocabulary, engine } = this;
-    const standIn = (unknown ?? config.unknown) === "replace" ? vocabulary.replacement : -1;
-    const instead = standIn < 0 ? config.tokens.indexOf(config.separator) : standIn;
-    const hidden = new Float32Array(engine.layers * engine.hidden);
-    let logits = engine.step(hidden, first < 0 ? instead : first);
-    const scores = tokens.map((token, place) => {
-      if (place && place % window === 0) {
-        hidden.fill(0);
-        logits = engine.step(hidden, tokens[place - 1] < 0 ? instead : tokens[place - 1]);
-      }
-      const score = logProbability(logits, token);
-      const read = token < 0 ? standIn : token;
-      if (read >= 0) logits = engine.step(hidden, read);
-      return score;
-    });
-    return new Score(scores, tokens.filter((token) => token < 0).length);
-  }
+	constructor(artifact, weights) {
+		this.artifact = artifact;
+		this.vocabulary = new Vocabulary(artifact.config);
+		this.engine = new Engine(artifact.config, weights);
+	}
+	get config() {
+		return this.artifact.config;
+	}
+	state(start = "", options = {}) {
+		const state = this.#newState(options);
+		state.feed(start);
+		return state;
+	}
+	#newState({ row = 0, unknown, length: _, signal: __, ...sampling }) {
+		const wrong = Object.keys(sampling).find((name) => name !== "stop" && !Object.hasOwn(OPTIONS, name));
+		if (wrong !== undefined) throw new OptionError(`no such option: ${wrong}`);
+		const options = checkOptions(sampling, this.vocabulary, this.config.sampling);
+		options.seed ??= BigInt(crypto.getRandomValues(new Uint32Array(1))[0]);
+		return new TextState(this, options, BigInt(checkWhole("row", row, 0, LIMITS.row)), checkPolicy(unknown));
+	}
+	stream(start = "", options = {}) {
+		const tokens = this.vocabulary.encode(start, options.unknown);
+		return new TextStream(this.#newState(options), tokens, checkLength(options.length), options.signal);
+	}
+	generate(start = "", options = {}) {
+		return [...this.stream(start, { length: DEFAULT_LENGTH, ...options })].join("");
+	}
+	resume(state, { length, signal } = {}) {
+		return new TextStream(state, [], checkLength(length), signal);
+	}
+	restore(snapshot) {
+		return restoreState(this, snapshot);
+	}
+	nextProbabilities(text = "", { top, unknown } = {}) {
+		return this.state(text, { unknown }).probabilities(top);
+	}
+	score(text, { window, unknown } = {}) {
+		if (window !== undefined) checkWhole("window", window, 1, LIMITS.length);
+		if (this.config.end) {
+			if (window !== undefined)
+				throw new OptionError("window is for running text, and this model's texts end; leave it out");
+			return this.scoreAlone(text, { unknown, end: true });
+		}
+		const [first, ...tokens] = this.#readable(text, unknown);
+		if (!tokens.length)
+			throw new OptionError(`a score needs at least 2 characters, got ${first === undefined ? 0 : 1}`);
+		return this.#score(first, tokens, unknown, window ?? Infinity);
+	}
+	scoreAlone(text, { end = false, unknown } = {}) {
+		const { config, vocabulary } = this;
+		const ending = vocabulary.end >= 0 ? vocabulary.end : vocabulary.tokenOf.get("\n");
+		const tokens = [...this.#readable(text, unknown), ...(end && ending !== undefined ? [ending] : [])];
+		if (!tokens.length) throw new OptionError("the text is empty; a score needs at least 1 character");
+		return this.#score(config.tokens.indexOf(config.separator), tokens, unknown, Infinity);
+	}
+	#readable(text, unknown) {
+		checkPolicy(unknown);
+		return unknown === "error" ? this.vocabulary.encode(text, unknown) : this.vocabulary.lookUp(text);
+	}
+	#score(first, tokens, unknown, window) {
+		const { config, vocabulary, engine } = this;
+		const standIn = (unknown ?? config.unknown) === "replace" ? vocabulary.replacement : -1;
+		const instead = standIn < 0 ? config.tokens.indexOf(config.separator) : standIn;
+		const hidden = new Float32Array(engine.layers * engine.hidden);
+		let logits = engine.step(hidden, first < 0 ? instead : first);
+		const scores = tokens.map((token, place) => {
+			if (place && place % window === 0) {
+				hidden.fill(0);
+				logits = engine.step(hidden, tokens[place - 1] < 0 ? instead : tokens[place - 1]);
+			}
+			const score = logProbability(logits, token);
+			const read = token < 0 ? standIn : token;
+			if (read >= 0) logits = engine.step(hidden, read);
+			return score;
+		});
+		return new Score(scores, tokens.filter((token) => token < 0).length);
+	}
 }
 const checkLength = (length) =>
-  length === undefined || length === null ? Infinity : checkWhole("length", length, 0, LIMITS.length);
+	length === undefined || length === null ? Infinity : checkWhole("length", length, 0, LIMITS.length);
 function logProbability(logits, token) {
-  let [least, most, total] = [Infinity, -Infinity, 0];
-  for (const logit of logits) [least, most] = [Math.min(least, logit), Math.max(most, logit)];
-  for (const logit of logits) total += Math.exp(logit - most);
-  return (token < 0 ? least : logits[token]) - most - Math.log(total);
+	let [least, most, total] = [Infinity, -Infinity, 0];
+	for (const logit of logits) [least, most] = [Math.min(least, logit), Math.max(most, logit)];
+	for (const logit of logits) total += Math.exp(logit - most);
+	return (token < 0 ? least : logits[token]) - most - Math.log(total);
 }
 async function load(source) {
-  if (typeof source === "string" || source instanceof URL) return load(await fetchBytes(source));
-  if (!(source instanceof Uint8Array) && !(source instanceof ArrayBuffer)) {
-    throw new OptionError(`a model is a Uint8Array, an ArrayBuffer or a URL, got ${kindOf(source)}`);
-  }
-  const bytes = new Uint8Array(source instanceof Uint8Array ? source : source.slice(0));
-  const { artifact, weights } = await parseArtifact(bytes);
-  return new Model(artifact, weights);
+	if (typeof source === "string" || source instanceof URL) return load(await fetchBytes(source));
+	if (!(source instanceof Uint8Array) && !(source instanceof ArrayBuffer)) {
+		throw new OptionError(`a model is a Uint8Array, an ArrayBuffer or a URL, got ${kindOf(source)}`);
+	}
+	const bytes = new Uint8Array(source instanceof Uint8Array ? source : source.slice(0));
+	const { artifact, weights } = await parseArtifact(bytes);
+	return new Model(artifact, weights);
 }
 async function fetchBytes(source) {
-  const url = String(source);
-  try {
-    if (url.startsWith("file:") && "process" in globalThis && !("Deno" in globalThis)) {
-      const { readFile } = await import("node:fs/promises");
-      return new Uint8Array(await readFile(new URL(url)));
-    }
-    const response = await fetch(url);
-    if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
-    return new Uint8Array(await response.arrayBuffer());
-  } catch (error) {
-    throw new ArtifactError(`cannot read ${shown(url)}: ${(error).message}`);
-  }
+	const url = String(source);
+	try {
+		if (url.startsWith("file:") && "process" in globalThis && !("Deno" in globalThis)) {
+			const { readFile } = await import("node:fs/promises");
+			return new Uint8Array(await readFile(new URL(url)));
+		}
+		const response = await fetch(url);
+		if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+		return new Uint8Array(await response.arrayBuffer());
+	} catch (error) {
+		throw new ArtifactError(`cannot read ${shown(url)}: ${(error).message}`);
+	}
 }
 export { ArtifactError, ChargenError, OptionError, UnknownCharacterError, load, Model, Score, TextState, TextStream };

@@ -29,8 +29,7 @@ ROOT = Path(__file__).parent.parent.parent
 MODULE, SOURCE = ROOT / "runtime/web/chargen.js", ROOT / "runtime/web/src"
 HEAD = """\
 // Run chargen's character models in browsers, workers, Node and Deno, with no other code.
-// One file made of src/ by python -m tests.tools.web: its comments stand there, its types in
-// chargen.d.ts, and runtime/WEB.md shows how it is used. MIT licence.
+// Made of src/ by python -m tests.tools.web; see runtime/WEB.md. MIT licence.
 """
 
 _DECLARED = r"^(?:async )?(?:const|let|class|function\*?) (\w+)"
@@ -268,10 +267,11 @@ def _body(source: str, comments: bool) -> str:
 
 
 def without_comments(source: str) -> str:
-    """JavaScript of this folder without comments and empty lines."""
+    """JavaScript of this folder without comments and empty lines, a tab for each indentation."""
     source = re.sub(r"/\*\*.*?\*/ ?", "", source, flags=re.DOTALL)
     source = re.sub(r"(?:^ *|(?<=[;,{(\[]) +)// .*$", "", source, flags=re.MULTILINE)
-    return re.sub(r"\n\s*(?=\n)|^\n+", "", source)
+    source = re.sub(r"\n\s*(?=\n)|^\n+", "", source)
+    return re.sub(r"^(?:  )+", lambda m: "\t" * (len(m[0]) // 2), source, flags=re.MULTILINE)
 
 
 def main() -> None:
