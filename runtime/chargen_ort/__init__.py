@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from chargen_ort.generator import CharGenerator
     from chargen_ort.options import SamplingOptions
     from chargen_ort.records import Certificate, Config, Training
-    from chargen_ort.scoring import Score
+    from chargen_ort.score import Score
     from chargen_ort.state import TextState
     from chargen_ort.stream import TextStream
     from chargen_ort.vocabulary import Vocabulary

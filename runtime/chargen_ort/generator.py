@@ -16,7 +16,8 @@ from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import MAX_LENGTH, ROW_LIMIT, SamplingOptions, SamplingOverrides
 from chargen_ort.records import Config
 from chargen_ort.sampling import fresh_seed
-from chargen_ort.scoring import Score, iterate_scores, score_text, score_texts
+from chargen_ort.score import Score
+from chargen_ort.scoring import iterate_scores, score_text, score_texts
 from chargen_ort.state import TextState, check_top
 from chargen_ort.stream import TextStream
 from chargen_ort.vocabulary import UnknownPolicy, Vocabulary, check_policy

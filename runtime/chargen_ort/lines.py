@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from chargen_ort.errors import OptionError, UnknownCharacterError
 from chargen_ort.generator import CharGenerator
-from chargen_ort.scoring import LINE_END, Score
+from chargen_ort.score import Score
+from chargen_ort.score_reader import LINE_END
 from chargen_ort.shading import shaded
 from chargen_ort.terminal import visible
 from chargen_ort.vocabulary import UnknownPolicy

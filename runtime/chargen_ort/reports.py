@@ -18,7 +18,8 @@ from chargen_ort.lines import LineOptions, score_figures
 from chargen_ort.models import ChosenModel
 from chargen_ort.options import TABLE, SamplingOptions
 from chargen_ort.records import PIECE, Base, Certificate, Gate, HeldOut, Training
-from chargen_ort.scoring import Score, score_continuations
+from chargen_ort.score import Score
+from chargen_ort.scoring import score_continuations
 from chargen_ort.shading import shaded
 from chargen_ort.vocabulary import UnknownPolicy, Vocabulary
 

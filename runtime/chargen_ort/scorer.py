@@ -12,7 +12,7 @@ from chargen_ort.errors import OptionError
 from chargen_ort.generator import CharGenerator
 from chargen_ort.lines import LineOptions, check_highest, check_lines, some_at_once
 from chargen_ort.reports import odd_windows, text_score
-from chargen_ort.scoring import Score
+from chargen_ort.score import Score
 from chargen_ort.shading import Colour, in_colour, legend, shaded
 from chargen_ort.terminal import OutputError, Progress, write_text
 

@@ -10,219 +10,30 @@ stands before it, and with the one that ends it.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice, pairwise
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.calibration import Calibration
 from chargen_ort.checks import instance
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError
 from chargen_ort.healing import score_healed
 from chargen_ort.pieces import MAX_RUN
 from chargen_ort.rows import LOGITS_AT_ONCE, score_alike, score_rows
+from chargen_ort.score import Score
+from chargen_ort.score_reader import LINE_END, MANY_ROWS, ScoreReader, score_reader
 from chargen_ort.vocabulary import UnknownPolicy
 
-LINE_END = "\n"
-_MANY = 16  # rows in a call, from which on they are read as rows of a batch
 _SHORT = 256  # characters of texts of which what begins alike is read once
 _ROWS = 64  # windows scored side by side
 _SIDE_BY_SIDE = 256  # texts of a stream of them
 _PIECE = 1 << 16  # characters of a long text held as tokens at a time
 _BATCH_AT_ONCE = 1 << 20  # characters, padding included, of the texts that share a batch
 
-
 _Integer = TypeVar("_Integer", bound=np.integer)
-
-
-@dataclass(frozen=True)
-class Score:
-    """Log probability of a text.
-
-    Attributes:
-        total: log probability of all scored characters together, nats (0 or less).
-        characters: how many were scored, unknown ones included, at least one.
-        log_probabilities: nats, one for each token, which of the unit char is a character, float64
-            ``[tokens]``; None if not kept.
-        unknown: how many of them the model does not know. Each counts as likely as the character
-            that the model finds least likely at that place.
-        text: what was scored, to show it; None if not kept.
-        calibration: how odd such a score is; None where the model's file says nothing of its like.
-        tokens: how many tokens were scored; None where each is a character.
-        sizes: how many characters each token is, int64 ``[tokens]``, to show them; of bytes, those
-            are one that begin a character. None where each is a character, or if not kept.
-    """
-
-    total: float
-    characters: int
-    log_probabilities: NDArray[np.float64] | None = None
-    unknown: int = 0
-    text: str | None = field(default=None, repr=False, compare=False)
-    calibration: Calibration | None = field(default=None, repr=False, compare=False)
-    tokens: int | None = None
-    sizes: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def nats_per_char(self) -> float:
-        """Mean negative log probability, nats: the loss of training."""
-        return -self.total / self.characters
-
-    @property
-    def nats_per_token(self) -> float:
-        """The same a token."""
-        return -self.total / (self.tokens or self.characters)
-
-    @property
-    def bits_per_char(self) -> float:
-        """The same in bits."""
-        return self.nats_per_char / math.log(2)
-
-    @property
-    def perplexity(self) -> float:
-        """Exp of `nats_per_char`: between so many characters the model hesitates on average."""
-        try:
-            return math.exp(self.nats_per_char)
-        except OverflowError:
-            return math.inf
-
-    @property
-    def character_log_probabilities(self) -> NDArray[np.float64] | None:
-        """Nats of each character, float64 ``[characters]``, to show them; None if not kept.
-
-        Those of a token are spread evenly over its characters; those of bytes that go on with a
-        character are added to it.
-        """
-        own, sizes = self.log_probabilities, self.sizes
-        if own is None or sizes is None:
-            return own
-        owner = np.cumsum(sizes > 0) - 1  # the last token so far that has a character
-        within = owner >= 0  # the first character is not scored, and so none of its bytes is shown
-        begins = sizes > 0
-        summed = np.bincount(owner[within], weights=own[within], minlength=int(begins.sum()))
-        counts = sizes[begins]
-        return np.repeat(summed / counts, counts)
-
-    @property
-    def percentile(self) -> float | None:
-        """Percent of held-out texts that are less odd than this one, 0 to 100.
-
-        It is known of whole texts, their ends included, where the model was trained on documents;
-        and where it was trained on running text by characters, of as many as its held-out windows
-        have. Otherwise, and where the file has no quantiles, it is None. See `Calibration`.
-        """
-        if self.calibration is None:
-            return None
-        return self.calibration.percentile(self.nats_per_char, self.characters)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the text, each character shaded by its surprise, and figures."""
-        from chargen_ort.shading import score_html  # here, as few programs show a score
-
-        nats = self.character_log_probabilities
-        return score_html(self.text, nats, self.bits_per_char, self.percentile)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """The model, and what it reads where a text has a character that it does not know.
-
-    Attributes:
-        engine: the model.
-        policy: ``error``, ``skip`` or ``replace``.
-        separator: the token before a text; also read before what follows, where a text or a
-            window begins with a character that is left out.
-        stand_in: the token read in place of an unknown character; None leaves it out.
-        side_by_side: whether it reads with `Engine.run_rows`.
-        ending: the token that is scored after each text; None where there is none.
-        calibration: how odd the score of a whole text is; None where that is not known.
-    """
-
-    engine: Engine
-    policy: UnknownPolicy
-    separator: int
-    stand_in: int | None
-    side_by_side: bool
-    ending: int | None
-    calibration: Calibration | None
-
-    def pieces(self, text: str, size: int) -> Iterator[NDArray[np.int32]]:
-        """Tokens of `text` and its ending, `size` characters at a time; -1 is an unknown one."""
-        last = np.zeros(0, dtype=np.int32)  # held back until it is known that it is the last
-        for piece in self.characters(text, size):
-            if len(last):
-                yield last
-            last = piece
-        if self.ending is not None:
-            last = np.append(last, np.int32(self.ending))
-        if len(last):
-            yield last
-
-    def characters(self, text: str, size: int) -> Iterator[NDArray[np.int32]]:
-        """Tokens of `text` without its ending."""
-        vocabulary = self.engine.vocabulary
-        if self.policy == "error":
-            for piece in vocabulary.encode_pieces(text, "error", size):
-                yield piece.astype(np.int32)
-            return
-        yield from map(vocabulary.look_up, vocabulary.cut(text, size))
-
-    def most_tokens(self, text: str) -> int:
-        """How many tokens a text has at most, without its ending."""
-        is_bytes = self.engine.vocabulary.unit == "byte" and not text.isascii()
-        return len(text.encode("utf-8", "replace")) if is_bytes else len(text)
-
-    @property
-    def by_character(self) -> bool:
-        """Whether each token is a character."""
-        return self.engine.vocabulary.unit == "char"
-
-    def sizes(self, tokens: NDArray[np.int32]) -> NDArray[np.int64]:
-        """How many characters tokens ``[time]`` are; an unknown one and the ending are one each."""
-        found = self.engine.vocabulary.sizes[np.maximum(tokens, 0)].astype(np.int64)
-        alone = (tokens < 0) | (tokens == (-1 if self.ending is None else self.ending))
-        return np.where(alone, 1, found)
-
-    def scored(
-        self,
-        text: str,
-        own: NDArray[np.float64],
-        unknown: int,
-        sizes: NDArray[np.int64] | None,
-    ) -> Score:
-        """The score of all of `text`, and its end, from those of its tokens ``[tokens]``."""
-        characters = len(text) + (self.ending is not None)
-        tokens = None if self.by_character else len(own)
-        total, known = math.fsum(own.tolist()), self.calibration
-        return Score(total, characters, own, unknown, text, known, tokens, sizes)
-
-
-def _reader(engine: Engine, unknown: UnknownPolicy | None, rows: int, end: bool = False) -> _Reader:
-    """A reader of so many rows with the policy `unknown`; None takes the model's, skip for error.
-
-    How it reads depends on all rows of a call, so that those beside a row change nothing of it.
-    With `end`, texts end with the end token; in models without one, with a line end if they know
-    it.
-    """
-    vocabulary = engine.vocabulary
-    vocabulary.encode("", unknown)  # refuses a policy that does not exist
-    policy = unknown or ("skip" if vocabulary.unknown == "error" else vocabulary.unknown)
-    replacement = vocabulary.characters.index(vocabulary.replacement)
-    ending = vocabulary.end_token
-    if ending is None and LINE_END in vocabulary.characters:
-        ending = vocabulary.characters.index(LINE_END)
-    known = engine.calibration
-    return _Reader(
-        engine,
-        policy,
-        engine.config.separator_token,
-        replacement if policy == "replace" else None,
-        rows >= _MANY and engine.has_row_reader,
-        ending if end else None,
-        known if known and known.window is None and engine.config.end and end else None,
-    )
 
 
 def score_text(
@@ -237,7 +48,7 @@ def score_text(
     Of a model of documents, score each character and the end.
     """
     instance("a text", text, str)
-    reader = _reader(engine, unknown, len(text) // window if window else 1, engine.config.end)
+    reader = score_reader(engine, unknown, len(text) // window if window else 1, engine.config.end)
     if engine.config.end:
         if window is not None:
             raise OptionError(
@@ -284,19 +95,19 @@ def score_text(
     )
 
 
-def _first_size(reader: _Reader, text: str) -> int:
+def _first_size(reader: ScoreReader, text: str) -> int:
     """Characters of the first token of a text, which is read and not scored."""
     first = next(reader.characters(text[: 2 * MAX_RUN + 2], _PIECE))[:1]
     return max(1, int(reader.sizes(first)[0])) if len(first) else 1
 
 
-def _sizes(reader: _Reader, text: str) -> NDArray[np.int64]:
+def _sizes(reader: ScoreReader, text: str) -> NDArray[np.int64]:
     """How many characters each token of a text and its ending is, ``[tokens]``."""
     pieces = [reader.sizes(piece) for piece in reader.pieces(text, _PIECE)]
     return np.concatenate([np.zeros(0, dtype=np.int64), *pieces])
 
 
-def _window_tokens(reader: _Reader, text: str, window: int) -> int:
+def _window_tokens(reader: ScoreReader, text: str, window: int) -> int:
     """As many tokens of a text as have `window` characters on average."""
     tokens = sum(len(piece) for piece in reader.pieces(text, _PIECE))
     return max(1, round(window * tokens / len(text)))
@@ -327,7 +138,7 @@ def score_texts(
 
     With `as_rows` they are read as rows of a batch even where they are few.
     """
-    reader = _reader(engine, unknown, _MANY if as_rows else len(texts), end)
+    reader = score_reader(engine, unknown, MANY_ROWS if as_rows else len(texts), end)
     for text in texts:
         instance("a text", text, str)
     joined = False
@@ -374,7 +185,7 @@ def score_continuations(
     totals = [0.0] * len(texts)
     ends = ended or [False] * len(texts)
     for end in (False, True):
-        reader = _reader(engine, "error", len(texts), end)
+        reader = score_reader(engine, "error", len(texts), end)
         places = [i for i, text in enumerate(texts) if ends[i] == end and (text or end)]
         for batch in _batches(reader, [texts[place] for place in places], _ROWS):
             indices = [places[place] for place in batch]
@@ -385,7 +196,7 @@ def score_continuations(
     return totals
 
 
-def _batches(reader: _Reader, texts: list[str], batch_size: int) -> Iterator[list[int]]:
+def _batches(reader: ScoreReader, texts: list[str], batch_size: int) -> Iterator[list[int]]:
     """Indices of texts that are scored side by side.
 
     They are of like length, and have not too much padding; or, where what begins alike is read
@@ -400,7 +211,7 @@ def _batches(reader: _Reader, texts: list[str], batch_size: int) -> Iterator[lis
     sizes = [reader.most_tokens(text) for text in texts]
     batch: list[int] = []
     longest = 0
-    batch_size = min(batch_size, max(_MANY, LOGITS_AT_ONCE // len(reader.engine.vocabulary)))
+    batch_size = min(batch_size, max(MANY_ROWS, LOGITS_AT_ONCE // len(reader.engine.vocabulary)))
     for index in sorted(range(len(texts)), key=place):
         longest = max(longest, sizes[index])
         full = (len(batch) + 1) * longest > _BATCH_AT_ONCE
@@ -413,7 +224,7 @@ def _batches(reader: _Reader, texts: list[str], batch_size: int) -> Iterator[lis
 
 
 def _score_batch(
-    reader: _Reader, texts: list[str], first: int, hidden: NDArray[np.float32] | None = None
+    reader: ScoreReader, texts: list[str], first: int, hidden: NDArray[np.float32] | None = None
 ) -> Iterator[Score]:
     """A score for each text, every character included, where `first` is read before it.
 
@@ -441,7 +252,7 @@ def _score_batch(
         yield reader.scored(text, scored[at, :size].copy(), unknown, row_sizes)
 
 
-def _padded(reader: _Reader, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _padded(reader: ScoreReader, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Tokens of texts and their endings, ``[texts, longest]``; token 0 after the end of a text.
 
     The second result is how many there are of each, ``[texts]``.
@@ -478,7 +289,7 @@ def _overlapping(pieces: Iterable[NDArray[np.int32]], size: int) -> Iterator[NDA
 
 
 def _score_through(
-    reader: _Reader,
+    reader: ScoreReader,
     pieces: Iterable[NDArray[np.int32]],
     last: NDArray[np.int64] | None = None,
     hidden: NDArray[np.float32] | None = None,
@@ -507,7 +318,7 @@ def _score_through(
 
 
 def _score_windows(
-    reader: _Reader, pieces: Iterable[NDArray[np.int32]], window: int
+    reader: ScoreReader, pieces: Iterable[NDArray[np.int32]], window: int
 ) -> Iterator[tuple[NDArray[np.float64], int]]:
     """As `_score_through`, from a zero state each `window` characters, windows side by side."""
     for tokens in pieces:
@@ -539,14 +350,14 @@ def _unknown_in(tokens: NDArray[np.int32]) -> int:
     return int(np.count_nonzero(tokens < 0))
 
 
-def _readable(reader: _Reader, tokens: NDArray[np.int32]) -> NDArray[np.int64]:
+def _readable(reader: ScoreReader, tokens: NDArray[np.int32]) -> NDArray[np.int64]:
     """What is read first where `tokens` begin texts or windows: no -1 any more."""
     stand_in = reader.separator if reader.stand_in is None else reader.stand_in
     return np.where(tokens < 0, stand_in, tokens).astype(np.int64)
 
 
 def _score_after(
-    reader: _Reader,
+    reader: ScoreReader,
     first: NDArray[np.int64],
     following: NDArray[np.int32],
     hidden: NDArray[np.float32] | None = None,

@@ -15,7 +15,7 @@ from chargen_ort.generator import CharGenerator
 from chargen_ort.lines import score_figures
 from chargen_ort.page import served_page
 from chargen_ort.reports import model_facts
-from chargen_ort.scoring import Score
+from chargen_ort.score import Score
 from chargen_ort.serve.requests import (
     Refusal,
     check_tokens,
