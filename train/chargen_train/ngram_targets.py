@@ -10,6 +10,8 @@ The counts are of the text that is learnt from, so the token of a place is left 
 predicted: else each would be foretold by itself.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from chargen_train.windows import Batch
 _ORDER = 6
 _KEPT = 64  # likeliest tokens of a prediction; the others share nothing
 _NUMBERS_AT_ONCE = 1 << 21  # of the predictions that `prepare` computes: 8 MB an array
+_LARGEST_TABLE = 1 << 23  # numbers of a table of predictions: 32 MB
 
 
 class NGramTargets:
@@ -66,6 +69,8 @@ class NGramTargets:
             for n in range(1, len(self._levels))
         ]
         self._before = before
+        self._mixtures = [_mixture(level) for level in self._levels]
+        self._tables = _tables(self._levels, self._mixtures, before, vocab_size)
         kept = min(_KEPT, vocab_size)
         self._tokens = np.zeros((len(places), kept), dtype=np.uint16)
         self._probabilities = np.zeros((len(places), kept), dtype=np.float16)
@@ -78,12 +83,25 @@ class NGramTargets:
 
     def prepare(self) -> None:
         """Compute some more of them."""
-        count = max(1, _NUMBERS_AT_ONCE // self._vocab_size)
+        size = self._vocab_size
+        count = max(1, _NUMBERS_AT_ONCE // size)
         piece = slice(self._prepared, min(self._prepared + count, len(self._tokens)))
-        prediction = np.full((piece.stop - piece.start, self._vocab_size), 1 / self._vocab_size)
-        for n, level in enumerate(self._levels):
-            context = self._before[n][piece]
-            prediction = _mixed(level, self._discounts[n], context, prediction)
+        before = [ids[piece] for ids in self._before]
+        prediction = self._tables[0][before[0]]  # [contexts, vocab_size]
+        for n in range(1, len(self._tables)):
+            known = before[n] >= 0
+            prediction[known] = self._tables[n][before[n][known]]
+        # from the longest down, so that what is left to the order below is multiplied only once
+        left = np.ones(len(prediction), dtype=np.float32)  # [contexts]
+        counted = []
+        for n in reversed(range(len(self._tables), len(self._levels))):
+            known = before[n] >= 0
+            row, token, kept = _counted_after(self._levels[n], self._mixtures[n], before[n], size)
+            counted.append((row, token, kept * left[row]))
+            left[known] *= self._mixtures[n].passed[before[n][known]]
+        prediction *= left[:, None]
+        for row, token, weight in counted:
+            prediction[row, token] += weight
         likeliest = torch.from_numpy(prediction).topk(self._tokens.shape[1])
         self._tokens[piece] = likeliest.indices.numpy()
         self._probabilities[piece] = likeliest.values.numpy()
@@ -153,29 +171,68 @@ def _ngrams_at(
     return found
 
 
-def _mixed(
-    level: Level,
-    discounts: NDArray[np.float64],
-    context: NDArray[np.int64],
-    lower: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Predictions after contexts of a level, -1 for none, by those of the order below.
+@dataclass(frozen=True)
+class _Mixture:
+    """How a level's counts and the order below make a prediction.
+
+    Attributes:
+        kept: what each n-gram's own count gives its last token, ``[ngrams]``.
+        passed: what is left to the order below, ``[contexts]``.
+    """
+
+    kept: NDArray[np.float32]
+    passed: NDArray[np.float32]
+
+
+def _mixture(level: Level) -> _Mixture:
+    """Of a level of n-grams, with discounts; a context that nothing counts after passes all on."""
+    lost = discounts_of(level.used)[np.minimum(level.used, 3)]  # [ngrams]
+    total = np.bincount(level.owners, level.used, level.contexts)
+    freed = np.bincount(level.owners, lost, level.contexts)
+    passed = np.where(total > 0, freed / np.maximum(total, 1), 1.0)
+    kept = (level.used - lost) / np.maximum(total, 1)[level.owners]
+    return _Mixture(kept.astype(np.float32), passed.astype(np.float32))
+
+
+def _tables(
+    levels: tuple[Level, ...],
+    mixtures: list[_Mixture],
+    before: list[NDArray[np.int64]],
+    vocab_size: int,
+) -> list[NDArray[np.float32]]:
+    """Whole predictions after every short context, ``[contexts, vocab_size]`` of each length.
+
+    Many long contexts end with the same short one, whose prediction is then made once. The lengths
+    go from 0 as far as the tables are small.
 
     Args:
-        level: of n-grams.
-        discounts: of their counts.
-        context: of each prediction, ``[predictions]``.
-        lower, and the result: probabilities ``[predictions, vocab_size]``.
+        before: the id of each context's ending of each length, or -1, ``[places]`` each.
     """
-    vocab_size = lower.shape[1]
+    tables: list[NDArray[np.float32]] = []
+    lower = np.full((1, vocab_size), 1 / vocab_size, dtype=np.float32)
+    for n, (level, mixture) in enumerate(zip(levels, mixtures, strict=True)):
+        if n and level.contexts * vocab_size > _LARGEST_TABLE:
+            break
+        shorter = np.zeros(level.contexts, dtype=np.int64)
+        if n:
+            known = before[n] >= 0
+            shorter[before[n][known]] = before[n - 1][known]
+            lower = tables[-1]
+        table = lower[shorter] * mixture.passed[:, None]
+        row, token, kept = _counted_after(level, mixture, np.arange(level.contexts), vocab_size)
+        table[row, token] += kept
+        tables.append(table)
+    return tables
+
+
+def _counted_after(
+    level: Level, mixture: _Mixture, context: NDArray[np.int64], vocab_size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """What stands in a level after contexts, -1 for none: each one's place there, the token, and
+    what its own count gives it, ``[counted]`` each.
+    """
     rows = np.flatnonzero(context >= 0)
     begins = np.searchsorted(level.owners, context[rows])
     sizes = np.searchsorted(level.owners, context[rows], side="right") - begins
-    row = np.repeat(rows, sizes)
-    at = np.arange(len(row)) + np.repeat(begins - np.cumsum(sizes) + sizes, sizes)
-    counts = np.zeros(lower.shape)
-    counts[row, level.keys[at] % vocab_size] = level.used[at]
-    lost = discounts[np.minimum(counts, 3).astype(np.int64)]
-    total = counts.sum(1, keepdims=True)  # [predictions, 1]
-    mixed = (counts - lost + lost.sum(1, keepdims=True) * lower) / np.maximum(total, 1)
-    return np.where(total > 0, mixed, lower)
+    at = np.arange(sizes.sum()) + np.repeat(begins - np.cumsum(sizes) + sizes, sizes)
+    return np.repeat(rows, sizes), level.keys[at] % vocab_size, mixture.kept[at]
