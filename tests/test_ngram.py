@@ -182,8 +182,12 @@ def test_of_a_long_text_as_much_is_counted_as_asked_from_all_over_it():
 # A network that learns from it
 
 
+@pytest.mark.parametrize("largest_table", [1, 1 << 23])  # none after any context, and all
 @pytest.mark.parametrize("documents", [False, True])
-def test_a_network_is_taught_by_the_counts_of_all_other_places(documents):
+def test_a_network_is_taught_by_the_counts_of_all_other_places(
+    documents, largest_table, monkeypatch
+):
+    monkeypatch.setattr("chargen_train.ngram_targets._LARGEST_TABLE", largest_table)
     text, end = (LINES, END) if documents else (TEXT, None)
     part = Part.of(np.array(text, dtype=np.uint8))
     if documents:
