@@ -246,7 +246,7 @@ function integerSources({ hidden_size, num_layers, tokens }, weights) {
 	};
 }
 
-const LIMITS = {format:2,ir:8,opset:17,producer:"chargen",version:"format 2",keys:["chargen.format","chargen.config","chargen.training","chargen.parity","description","author","license","version","task","chargen.sha256"],flat:["description","author","license","version","task"],file:1073741824,metadata:2097152,entries:64,fields:128,weight:1000000.0,table:67108864,depth:16,openings:4096,colons:16384,digits:20,length:1099511627776,row:18446744073709551615n,stops:16,stop:256,magic:"chargen-state-2\n"};
+const LIMITS = {format:2,ir:8,opset:17,producer:"chargen",version:"format 2",keys:["chargen.format","chargen.config","chargen.training","chargen.parity","description","author","license","version","task","chargen.sha256"],flat:["description","author","license","version","task"],file:1073741824,metadata:2097152,entries:64,fields:128,weight:1000000.0,table:67108864,depth:16,openings:4096,colons:16384,digits:20,length:1099511627776,row:18446744073709551615n,stops:16,stop:256,letters:"0-9A-Za-zÀ-῿Ⰰ-⿿぀-﻿０-９Ａ-Ｚａ-ｚｦ-􏿿",run:32,magic:"chargen-state-2\n"};
 const OPTIONS = {temperature:{low:1e-06,high:1000000.0,whole:false,above:false,special:[0,"greedy"],off:null,range:"0 (greedy), or 1e-06 to 1e+06"},top_k:{low:0,high:9223372036854775807n,whole:true,above:false,special:null,off:0,range:"0 (off) to 2**63 - 1"},top_p:{low:0,high:1,whole:false,above:true,special:null,off:1,range:"a value above 0, up to 1 (off)"},min_p:{low:0,high:1,whole:false,above:false,special:null,off:0,range:"0 (off) to 1"},repetition_penalty:{low:0,high:100,whole:false,above:true,special:null,off:1,range:"a value above 0, up to 100 (1 is off)"},seed:{low:0,high:18446744073709551615n,whole:true,above:false,special:null,off:null,range:"0 to 2**64 - 1"}};
 const LINE = {type:"string",maxLength:4096,pattern:"^[^\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]*$"};
 const SHA256 = {type:"string",minLength:64,maxLength:64,pattern:"^[0-9a-f]{64}$"};
@@ -431,6 +431,13 @@ function checkFinite(numbers, name) {
 	);
 }
 
+const [LETTERS, MAX_RUN] = [LIMITS.letters, LIMITS.run];
+const SPLIT = new RegExp(
+	` ?[${LETTERS}]{1,${MAX_RUN}}| ?[^ ${LETTERS}]{1,${MAX_RUN}}| {1,${MAX_RUN}}(?= )| `,
+	"gu",
+);
+const splitRuns = (text) => text.match(SPLIT) ?? [];
+
 function parseObject(json, where) {
 	const fail = (what) => {
 		throw new ArtifactError(`${where} ${what}`);
@@ -574,23 +581,59 @@ const close = (a, b, absolute = 0) =>
 	Number.isFinite(b) && Math.abs(a - b) <= Math.max(1e-6 * Math.max(Math.abs(a), Math.abs(b)), absolute);
 function configProblem({ unit, tokens, merges, end, separator, precision, replacement }) {
 	const newer = "that needs a newer chargen.js";
-	if (unit !== "char")
-		return `unit is ${unit}, and chargen.js reads models of characters; train it with --unit char`;
-	if (merges.length) return "with the unit char there are no pieces";
 	if (!Object.hasOwn(GRAPHS, precision))
 		return `precision is ${shown(precision)}, none of ${Object.keys(GRAPHS).join(", ")}; ${newer}`;
-	const characters = end ? tokens.slice(0, -1) : tokens;
-	if (end && (tokens.at(-1) !== "" || separator !== "" || !characters.length)) {
+	const own = end ? tokens.slice(0, -1) : tokens;
+	if (end && (tokens.at(-1) !== "" || separator !== "" || !own.length)) {
 		return "end is true, so the last of two or more tokens, and the separator, are empty";
 	}
-	const wrong = characters.findIndex((token) => countCharacters(token) !== 1);
+	const lengths = own.map(countCharacters);
+	const longer = lengths.findIndex((length) => length !== 1);
+	const single = PIECES.includes(unit) && longer >= 0 ? longer : own.length;
+	const wrong = lengths.findIndex((length, place) =>
+		place < single ? length !== 1 : length < 2,
+	);
 	if (wrong >= 0)
-		return `tokens[${wrong}] has ${countCharacters(characters[wrong])} characters; with the unit char it has 1`;
-	if (!end && !characters.includes(separator))
+		return wrong < single
+			? `tokens[${wrong}] has ${lengths[wrong]} characters; with the unit ${unit} it has 1`
+			: `tokens[${wrong}] has ${lengths[wrong]} characters and comes after a longer one`;
+	const characters = own.slice(0, single);
+	if (!end && !own.slice(0, single).includes(separator))
 		return `the separator ${shown(separator)} is not one character of the vocabulary`;
 	if (!characters.includes(replacement))
 		return `the replacement ${shown(replacement)} is not one character of the vocabulary`;
-	return "";
+	if (PIECES.includes(unit)) return piecesProblem(unit, own, single, merges);
+	if (unit === "byte" && (own.length !== 256 || own.some(isNoByte)))
+		return "with the unit byte, the tokens are the 256 bytes, written U+0000 to U+00FF";
+	return merges.length ? `with the unit ${unit} there are no pieces` : "";
+}
+const PIECES = ["word", "bpe"];
+const isNoByte = (text, byte) => text !== String.fromCharCode(byte);
+function piecesProblem(unit, texts, single, merges) {
+	const known = new Set(texts.slice(0, single));
+	for (let at = single; at < texts.length; at++) {
+		const piece = texts[at];
+		if ([...piece].some((character) => !known.has(character)))
+			return `tokens[${at}] has a character that is no token by itself`;
+		if (splitRuns(piece).length !== 1 && splitRuns(`${piece} `)[0] !== piece)
+			return `tokens[${at}] goes across where a text is split, so no text has it`;
+	}
+	if (unit !== "bpe") return merges.length ? "merges are of the unit bpe" : "";
+	if (merges.length % 2) return `merges has ${merges.length} tokens, which are no pairs`;
+	const tokenOf = new Map(texts.map((text, token) => [text, token]));
+	const [made, seen] = [new Set(Array(single).keys()), new Set()];
+	for (let at = 0; at < merges.length; at += 2) {
+		const [one, other] = [merges[at], merges[at + 1]];
+		if (!made.has(one) || !made.has(other))
+			return `merges[${at}]: a token of the pair (${one}, ${other}) is not made before it`;
+		const joined = tokenOf.get(texts[one] + texts[other]);
+		if (joined === undefined) return `merges[${at}]: the pair (${one}, ${other}) makes no token`;
+		if (seen.has(`${one} ${other}`)) return `merges[${at}]: the pair (${one}, ${other}) stands twice`;
+		seen.add(`${one} ${other}`);
+		made.add(joined);
+	}
+	const missing = texts.findIndex((_, token) => !made.has(token));
+	return missing < 0 ? "" : `tokens[${missing}] is made by no merge`;
 }
 function trainingProblem({
 	characters,
@@ -710,41 +753,6 @@ function checkPolicy(unknown) {
 	if (unknown === undefined || unknown === null || POLICIES.includes(unknown)) return unknown ?? null;
 	throw new OptionError(`unknown is ${shown(unknown)}; choose one of ${POLICIES.join(", ")}`);
 }
-class Vocabulary {
-	constructor({ tokens, end, unknown, replacement }) {
-		this.texts = tokens;
-		this.end = end ? tokens.length - 1 : -1;
-		this.unknown = unknown;
-		this.tokenOf = new Map(
-			tokens.map((text, token) => [text, token]),
-		);
-		this.tokenOf.delete("");
-		this.replacement = this.tokenOf.get(replacement) ?? -1;
-	}
-	lookUp(text) {
-		if (typeof text !== "string") throw new OptionError(`a text must be a string, got ${kindOf(text)}`);
-		return Array.from(text, (character) => this.tokenOf.get(character) ?? -1);
-	}
-	encode(text, unknown) {
-		const tokens = this.lookUp(text);
-		const policy = checkPolicy(unknown) ?? this.unknown;
-		const missing = tokens.indexOf(-1);
-		if (missing < 0) return tokens;
-		if (policy === "error") throw new UnknownCharacterError([...text][missing], missing, this.tokenOf.size);
-		return policy === "skip"
-			? tokens.filter((token) => token >= 0)
-			: tokens.map((token) => (token < 0 ? this.replacement : token));
-	}
-	checkWritable(stops) {
-		for (const character of stops.join("")) {
-			if (this.tokenOf.has(character)) continue;
-			throw new OptionError(
-				`stop has the character ${shown(character)} (${codePoint(character)}), which the model does not know, ` +
-					"so the text would never stop there; leave it out",
-			);
-		}
-	}
-}
 
 async function sha256(data) {
 	const hash = globalThis.crypto?.subtle
@@ -793,6 +801,141 @@ function digestBlock(hash, data, at, w, k) {
 		[h, g, f, e, d, c, b, a] = [g, f, e, (d + one) | 0, c, b, a, (one + two) | 0];
 	}
 	[a, b, c, d, e, f, g, h].forEach((word, place) => (hash[place] += word));
+}
+
+const utf8Bytes = new TextEncoder();
+class Vocabulary {
+	#merges = new Map();
+	constructor({ unit, tokens, merges, end, unknown, replacement }) {
+		this.unit = unit;
+		this.texts = tokens;
+		this.end = end ? tokens.length - 1 : -1;
+		this.unknown = unknown;
+		this.tokenOf = new Map(
+			tokens.map((text, token) => [text, token]),
+		);
+		this.tokenOf.delete("");
+		this.replacement = this.tokenOf.get(replacement) ?? -1;
+		this.hasPieces = unit === "word" || unit === "bpe";
+		for (let at = 0; at < merges.length; at += 2) {
+			const [one, other] = merges.slice(at, at + 2);
+			const joined = this.tokenOf.get(tokens[one] + tokens[other]);
+			this.#merges.set(pairOf(one, other), [at, (joined)]);
+		}
+	}
+	get sizes() {
+		return this.texts.map((text, token) =>
+			text && this.unit === "byte" ? Number((token & 192) !== 128) : countCharacters(text),
+		);
+	}
+	#knows(character) {
+		return this.unit === "byte" ? !/\p{Surrogate}/u.test(character) : this.tokenOf.has(character);
+	}
+	#known(text) {
+		return this.unit === "byte" ? [...utf8Bytes.encode(text)] : this.#tokensOf(splitRuns(text));
+	}
+	#tokensOf(runs) {
+		return runs.flatMap((run) => {
+			const whole = this.unit === "word" ? this.tokenOf.get(run) : undefined;
+			const tokens = Array.from(run, (character) => (this.tokenOf.get(character)));
+			return whole === undefined ? this.#joined(tokens) : [whole];
+		});
+	}
+	#joined(tokens) {
+		for (;;) {
+			let [earliest, place, joined] = [Infinity, -1, 0];
+			for (let at = 1; at < tokens.length; at++) {
+				const merge = this.#merges.get(pairOf(tokens[at - 1], tokens[at]));
+				if (merge && merge[0] < earliest) [earliest, place, joined] = [merge[0], at - 1, merge[1]];
+			}
+			if (place < 0) return tokens;
+			tokens.splice(place, 2, joined);
+		}
+	}
+	lookUp(text) {
+		if (typeof text !== "string") throw new OptionError(`a text must be a string, got ${kindOf(text)}`);
+		if (this.unit === "char") return Array.from(text, (character) => this.tokenOf.get(character) ?? -1);
+		const tokens = [];
+		let known = "";
+		for (const character of text) {
+			if (this.#knows(character)) known += character;
+			else {
+				tokens.push(...this.#known(known), -1);
+				known = "";
+			}
+		}
+		return tokens.concat(this.#known(known));
+	}
+	knownPart(text, unknown) {
+		if (typeof text !== "string") throw new OptionError(`a text must be a string, got ${kindOf(text)}`);
+		const policy = checkPolicy(unknown) ?? this.unknown;
+		const instead = policy === "skip" ? "" : this.texts[this.replacement];
+		let place = 0;
+		return Array.from(text, (character) => {
+			if (this.#knows(character)) return place++, character;
+			if (policy === "error") {
+				const known = this.texts.filter((each) => countCharacters(each) === 1).length;
+				throw new UnknownCharacterError(character, place, known);
+			}
+			return instead;
+		}).join("");
+	}
+	encode(text, unknown) {
+		return this.lookUp(this.knownPart(text, unknown));
+	}
+	encodeOpen(text, unknown) {
+		if (!this.hasPieces) return [this.encode(text, unknown), ""];
+		const runs = splitRuns(this.knownPart(text, unknown));
+		const rest = runs.pop() ?? "";
+		return [this.#tokensOf(runs), rest];
+	}
+	goesOn(token, text) {
+		const own = this.texts[token];
+		return own !== "" && (own.startsWith(text) || text.startsWith(own));
+	}
+	checkWritable(stops) {
+		for (const character of stops.join("")) {
+			if (this.#knows(character)) continue;
+			throw new OptionError(
+				`stop has the character ${shown(character)} (${codePoint(character)}), which the model does not know, ` +
+					"so the text would never stop there; leave it out",
+			);
+		}
+	}
+}
+const pairOf = (one, other) => one * 65536 + other;
+class TokenDecoder {
+	partial = [];
+	constructor(vocabulary) {
+		this.vocabulary = vocabulary;
+	}
+	feed(token) {
+		const { unit, texts } = this.vocabulary;
+		if (unit !== "byte") return texts[token];
+		const [lead, second] = this.partial;
+		let text = "";
+		const isHalf = lead === 0xed && second >= 0xa0;
+		if (lead && (isHalf || !goesOnAfter(lead, second, token)))
+			[text, this.partial] = ["\ufffd".repeat(isHalf ? 2 : 1), []];
+		if (!this.partial.length) {
+			if (token < 0x80) return text + texts[token];
+			if (token < 0xc2 || token > 0xf4) return `${text}\ufffd`;
+		}
+		this.partial.push(token);
+		if (this.partial.length === 1 || this.partial.length < (lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4))
+			return text;
+		const bytes = Uint8Array.from(this.partial);
+		this.partial = [];
+		return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+	}
+	restart(partial = []) {
+		this.partial = [...partial];
+	}
+}
+function goesOnAfter(lead, second, byte) {
+	const least = second ? 0x80 : lead === 0xe0 ? 0xa0 : lead === 0xf0 ? 0x90 : 0x80;
+	const most = !second && lead === 0xf4 ? 0x8f : 0xbf;
+	return byte >= least && byte <= most;
 }
 
 function readVarint(data, begin, end) {
@@ -1054,6 +1197,52 @@ class StopFinder {
 	}
 }
 
+const FOLLOWED = 256;
+const LEFT_OUT = 1e-6;
+const SOFTMAX = { temperature: 1, top_k: 0, top_p: 1, min_p: 0 };
+const masked = (vocabulary, logits, rest) =>
+	logits.map((logit, token) => (vocabulary.goesOn(token, rest) ? logit : -Infinity));
+function nextCharacters(engine, vocabulary, { hidden, logits, rest, partial }) {
+	const found = new Map();
+	const waiting = [];
+	const decoder = new TokenDecoder(vocabulary);
+	let [weight, left] = [1, 0];
+	for (let followed = 0; ; followed++) {
+		const weights = Float64Array.from(rest ? masked(vocabulary, logits, rest) : logits);
+		exponentiate(weights, SOFTMAX);
+		const total = weights.reduce((sum, each) => sum + each, 0);
+		vocabulary.texts.forEach((text, token) => {
+			const part = (weights[token] * weight) / total;
+			if (!part) return;
+			decoder.restart(partial);
+			const brought = rest ? text.slice(rest.length) : text && decoder.feed(token);
+			const path = rest ? text.length <= rest.length : text && !brought;
+			if (path) {
+				waiting.push({
+					weight: part,
+					hidden,
+					token,
+					rest: rest.slice(text.length),
+					partial: decoder.partial,
+				});
+				left += part;
+			} else {
+				const [character = ""] = brought;
+				found.set(character, (found.get(character) ?? 0) + part);
+			}
+		});
+		if (!waiting.length || followed === FOLLOWED || left <= LEFT_OUT) break;
+		let likeliest = 0;
+		for (let i = 1; i < waiting.length; i++) if (waiting[i].weight > waiting[likeliest].weight) likeliest = i;
+		const [path] = waiting.splice(likeliest, 1);
+		({ weight, rest, partial } = path);
+		left -= weight;
+		hidden = path.hidden.slice();
+		logits = engine.step(hidden, path.token);
+	}
+	return [...found].sort((a, b) => b[1] - a[1]);
+}
+
 class TextState {
 	#engine;
 	#artifact;
@@ -1062,7 +1251,10 @@ class TextState {
 	#unknown;
 	#hidden;
 	#logits;
+	#decoder;
 	#fed = false;
+	#rest = "";
+	#ready = "";
 	constructor(model, options, row, unknown) {
 		this.model = model;
 		this.#engine = model.engine;
@@ -1070,6 +1262,7 @@ class TextState {
 		this.#vocabulary = model.vocabulary;
 		this.#sampler = new Sampler(options, this.#engine.vocab, row);
 		this.#unknown = unknown;
+		this.#decoder = new TokenDecoder(this.#vocabulary);
 		this.#hidden = new Float32Array(this.#engine.layers * this.#engine.hidden);
 		this.#logits = new Float32Array(this.#engine.vocab);
 	}
@@ -1083,39 +1276,65 @@ class TextState {
 		return this.#sampler.drawn;
 	}
 	feed(text) {
-		this.feedTokens(this.#vocabulary.encode(text, this.#unknown));
+		const known = this.#vocabulary.knownPart(text, this.#unknown);
+		if (!known) return;
+		const [tokens, rest] = this.#vocabulary.encodeOpen(this.#rest + known);
+		this.#read(tokens);
+		this.keepBack(rest);
 	}
 	feedTokens(tokens) {
 		for (const token of tokens) checkWhole("a token", token, 0, this.#logits.length - 1);
 		if (!tokens.length) return;
+		if (this.#rest) this.#read(this.#vocabulary.encode(this.#rest));
+		this.#read(tokens);
+		this.keepBack("");
+	}
+	keepBack(rest) {
+		[this.#rest, this.#ready] = [rest, ""];
+		this.#decoder.restart();
+	}
+	#read(tokens) {
+		if (!tokens.length) return;
 		if (!this.#fed && this.#vocabulary.end >= 0) this.#beginText();
-		let logits = this.#logits;
-		for (const token of tokens) logits = this.#engine.step(this.#hidden, token);
-		this.#logits.set(logits);
+		for (const token of tokens) this.#step(token);
 		this.#sampler.see(tokens);
 		this.#fed = true;
+	}
+	#step(token) {
+		this.#logits.set(this.#engine.step(this.#hidden, token));
 	}
 	#begin() {
 		if (this.#fed) return;
 		if (this.#vocabulary.end >= 0) this.#beginText();
-		else this.feedTokens(this.#vocabulary.encode(this.#artifact.config.separator, "error"));
+		else this.#read([(this.#vocabulary.tokenOf.get(this.#artifact.config.separator))]);
 	}
 	#beginText() {
 		this.#hidden.fill(0);
-		this.#logits.set(this.#engine.step(this.#hidden, this.#vocabulary.end));
+		this.#step(this.#vocabulary.end);
 		this.#sampler.seen?.fill(0);
 		this.#fed = true;
 	}
 	logits() {
 		this.#begin();
-		return this.#logits.slice();
+		return this.#rest ? masked(this.#vocabulary, this.#logits, this.#rest) : this.#logits.slice();
 	}
 	hidden() {
 		return this.#fed ? this.#hidden.slice() : new Float32Array(this.#hidden.length);
 	}
 	probabilities(top) {
 		const wanted = top === undefined ? undefined : checkWhole("top", top, 1, LIMITS.length);
-		const weights = Float64Array.from(this.logits());
+		if (this.#ready) return new Map([[first(this.#ready), 1]]);
+		this.#begin();
+		if (this.#vocabulary.unit !== "char") {
+			const place = {
+				hidden: this.#hidden,
+				logits: this.#logits,
+				rest: this.#rest,
+				partial: this.#decoder.partial,
+			};
+			return new Map(nextCharacters(this.#engine, this.#vocabulary, place).slice(0, wanted));
+		}
+		const weights = Float64Array.from(this.#logits);
 		exponentiate(weights, { temperature: 1, top_k: 0, top_p: 1, min_p: 0 });
 		const total = weights.reduce((sum, weight) => sum + weight, 0);
 		const texts = this.#vocabulary.texts;
@@ -1126,11 +1345,30 @@ class TextState {
 		);
 	}
 	draw() {
-		this.#begin();
-		const token = this.#sampler.sample(this.#logits);
-		this.#logits.set(this.#engine.step(this.#hidden, token));
-		if (token === this.#vocabulary.end) this.#fed = false;
-		return this.#vocabulary.texts[token];
+		while (!this.#ready) {
+			this.#begin();
+			const token = this.#sampler.sample(
+				this.#rest ? masked(this.#vocabulary, this.#logits, this.#rest) : this.#logits,
+			);
+			this.#step(token);
+			if (token === this.#vocabulary.end) {
+				this.#fed = false;
+				this.#decoder.restart();
+				return "";
+			}
+			if (this.#rest) {
+				const piece = this.#vocabulary.texts[token];
+				[this.#ready, this.#rest] = [piece.slice(this.#rest.length), this.#rest.slice(piece.length)];
+			} else this.#ready = this.#decoder.feed(token);
+		}
+		const character = first(this.#ready);
+		this.#ready = this.#ready.slice(character.length);
+		return character;
+	}
+	rest() {
+		const ready = this.#ready;
+		this.#ready = "";
+		return ready;
 	}
 	fork() {
 		return restoreState(this.model, this.snapshot());
@@ -1144,7 +1382,7 @@ class TextState {
 			`"temperature":${pythonFloat(temperature)},"top_k":${top_k},"top_p":${pythonFloat(top_p)}}`;
 		const header =
 			`{"drawn":${drawn},"fed":${this.#fed},"model":"${this.#artifact.sha256}","options":${sampling},` +
-			`"partial":[],"ready":"","rest":"","row":${row},"seed":${seed},"seen":[${used}],` +
+			`"partial":[${this.#decoder.partial}],"ready":${ascii(this.#ready)},"rest":${ascii(this.#rest)},"row":${row},"seed":${seed},"seen":[${used}],` +
 			`"unknown":${ascii(this.#unknown)}}`;
 		const head = utf8.encode(`${LIMITS.magic}${header}\n`);
 		const [hidden, logits] = this.#fed
@@ -1156,17 +1394,21 @@ class TextState {
 		bytes.set(new Uint8Array(logits.buffer), head.length + hidden.byteLength);
 		return bytes;
 	}
-	resumeFrom({ drawn, fed, seen }, floats) {
+	resumeFrom({ drawn, fed, seen, rest, ready, partial }, floats) {
 		const wrong = seen.find((token) => token >= this.#logits.length);
 		if (wrong !== undefined) throw new ArtifactError(`the snapshot is damaged: a token is ${wrong}`);
 		this.#sampler.drawn = Number(drawn);
 		this.#sampler.see(seen);
 		this.#fed = fed;
+		this.keepBack(rest);
+		this.#ready = ready;
+		this.#decoder.restart(partial);
 		this.#hidden.set(floats.subarray(0, this.#hidden.length));
 		this.#logits.set(floats.subarray(this.#hidden.length));
 		return this;
 	}
 }
+const first = (text) => String.fromCodePoint((text.codePointAt(0)));
 const plain = (value) => (value <= Number.MAX_SAFE_INTEGER ? Number(value) : value);
 const ascii = (value) =>
 	JSON.stringify(value).replace(
@@ -1208,9 +1450,16 @@ function restoreState(model, snapshot) {
 	if (!floats.every(Number.isFinite))
 		throw new ArtifactError("the snapshot is damaged: a number in it is not finite");
 	const drawn = header.drawn && !config.end;
-	if (header.rest || header.ready || header.partial.length)
-		throw new ArtifactError("the snapshot is damaged: it has a part of a token, of a model of characters");
-	if (!header.fed && (floats.some(Boolean) || drawn || header.seen.length)) {
+	const { ready, partial, fed, seen } = header;
+	const { unit, hasPieces } = model.vocabulary;
+	if ((header.rest && !hasPieces) || (partial.length && unit !== "byte"))
+		throw new ArtifactError("the snapshot is damaged: it has a part of a token, and such tokens have none");
+	try {
+		model.vocabulary.knownPart(header.rest + ready, "error");
+	} catch (error) {
+		throw new ArtifactError(`the snapshot is damaged: ${(error).message}`);
+	}
+	if (!fed && (floats.some(Boolean) || drawn || seen.length || ready || partial.length)) {
 		throw new ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state");
 	}
 	return new TextState(model, header.options, BigInt(header.row), header.unknown).resumeFrom(header, floats);
@@ -1256,13 +1505,14 @@ class TextStream {
 			this.#ended ??= "cancelled";
 		}
 	}
-	*#write(start, length) {
+	*#write([start, rest], length) {
 		const over = () => this.#closed || this.#signal?.aborted;
 		for (let begin = 0; begin < start.length; begin += PIECE) {
 			if (over()) return void (this.#ended ??= "cancelled");
 			this.state.feedTokens(start.slice(begin, begin + PIECE));
 			yield null;
 		}
+		if (rest) this.state.keepBack(rest);
 		for (let made = 0; made < length; made++) {
 			if (over()) return void (this.#ended ??= "cancelled");
 			const character = this.state.draw();
@@ -1303,11 +1553,21 @@ function breathe() {
 }
 
 class Score {
-	constructor(scores, unknown) {
+	constructor(scores, unknown, sizes, characters) {
 		this.log_probabilities = Float64Array.from(scores);
 		this.unknown = unknown;
-		this.characters = scores.length;
+		this.sizes = sizes;
+		this.characters = characters;
 		this.total = scores.reduce((sum, score) => sum + score, 0);
+	}
+	get character_log_probabilities() {
+		const nats = [];
+		this.sizes.forEach((size, token) => {
+			const own = this.log_probabilities[token];
+			for (let i = 0; i < size; i++) nats.push(own / size);
+			if (!size && nats.length) nats[nats.length - 1] += own;
+		});
+		return nats;
 	}
 	get nats_per_char() {
 		return -this.total / this.characters;
@@ -1341,14 +1601,14 @@ class Model {
 		return new TextState(this, options, BigInt(checkWhole("row", row, 0, LIMITS.row)), checkPolicy(unknown));
 	}
 	stream(start = "", options = {}) {
-		const tokens = this.vocabulary.encode(start, options.unknown);
-		return new TextStream(this.#newState(options), tokens, checkLength(options.length), options.signal);
+		const begun = this.vocabulary.encodeOpen(start, options.unknown);
+		return new TextStream(this.#newState(options), begun, checkLength(options.length), options.signal);
 	}
 	generate(start = "", options = {}) {
 		return [...this.stream(start, { length: DEFAULT_LENGTH, ...options })].join("");
 	}
 	resume(state, { length, signal } = {}) {
-		return new TextStream(state, [], checkLength(length), signal);
+		return new TextStream(state, [[], ""], checkLength(length), signal);
 	}
 	restore(snapshot) {
 		return restoreState(this, snapshot);
@@ -1364,22 +1624,39 @@ class Model {
 			return this.scoreAlone(text, { unknown, end: true });
 		}
 		const [first, ...tokens] = this.#readable(text, unknown);
+		const characters = countCharacters(text);
+		if (characters < 2)
+			throw new OptionError(`a score needs at least 2 characters, got ${characters}`);
 		if (!tokens.length)
-			throw new OptionError(`a score needs at least 2 characters, got ${first === undefined ? 0 : 1}`);
-		return this.#score(first, tokens, unknown, window ?? Infinity);
+			throw new OptionError(`a score needs at least 2 tokens, and ${characters} characters are one`);
+		const { unit } = this.vocabulary;
+		const size =
+			window && unit !== "char"
+				? Math.max(1, roundHalfEven((window * (tokens.length + 1)) / characters))
+				: (window ?? Infinity);
+		return this.#score(first, tokens, unknown, size, characters - Math.max(1, this.#sizes([first], -1)[0]));
 	}
 	scoreAlone(text, { end = false, unknown } = {}) {
 		const { config, vocabulary } = this;
 		const ending = vocabulary.end >= 0 ? vocabulary.end : vocabulary.tokenOf.get("\n");
-		const tokens = [...this.#readable(text, unknown), ...(end && ending !== undefined ? [ending] : [])];
+		const ends = end && ending !== undefined;
+		const joined = ends && vocabulary.hasPieces && vocabulary.end < 0;
+		const tokens = this.#readable(joined ? `${text}\n` : text, unknown);
+		if (ends && !joined) tokens.push(ending);
 		if (!tokens.length) throw new OptionError("the text is empty; a score needs at least 1 character");
-		return this.#score(config.tokens.indexOf(config.separator), tokens, unknown, Infinity);
+		const characters = countCharacters(text) + Number(ends);
+		const first = config.tokens.indexOf(config.separator);
+		return this.#score(first, tokens, unknown, Infinity, characters, ends && !joined ? ending : -1);
 	}
 	#readable(text, unknown) {
-		checkPolicy(unknown);
-		return unknown === "error" ? this.vocabulary.encode(text, unknown) : this.vocabulary.lookUp(text);
+		const policy = checkPolicy(unknown);
+		return this.vocabulary.lookUp(policy === "error" ? this.vocabulary.knownPart(text, policy) : text);
 	}
-	#score(first, tokens, unknown, window) {
+	#sizes(tokens, ending) {
+		const { sizes } = this.vocabulary;
+		return tokens.map((token) => (token < 0 || token === ending ? 1 : sizes[token]));
+	}
+	#score(first, tokens, unknown, window, characters, ending = -1) {
 		const { config, vocabulary, engine } = this;
 		const standIn = (unknown ?? config.unknown) === "replace" ? vocabulary.replacement : -1;
 		const instead = standIn < 0 ? config.tokens.indexOf(config.separator) : standIn;
@@ -1395,9 +1672,11 @@ class Model {
 			if (read >= 0) logits = engine.step(hidden, read);
 			return score;
 		});
-		return new Score(scores, tokens.filter((token) => token < 0).length);
+		const missing = tokens.filter((token) => token < 0).length;
+		return new Score(scores, missing, this.#sizes(tokens, ending), characters);
 	}
 }
+const roundHalfEven = (value) => (value % 2 === 0.5 ? Math.floor(value) : Math.round(value));
 const checkLength = (length) =>
 	length === undefined || length === null ? Infinity : checkWhole("length", length, 0, LIMITS.length);
 function logProbability(logits, token) {

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from chargen_ort import artifact, form, options, snapshots, strict
+from chargen_ort import artifact, form, options, pieces, snapshots, strict
 from chargen_ort.graphs import VARIANTS, int8, spec
 from chargen_ort.graphs.spec import FORMAT, Graph, Node, Sizes, Tensor
 from chargen_ort.records import LINE_PATTERN, MAX_LINE, Certificate, Config, Training
@@ -96,6 +96,8 @@ def _limits() -> dict[str, Item]:
         "row": options.ROW_LIMIT - 1,
         "stops": options.MAX_STOPS,
         "stop": options.MAX_STOP_LENGTH,
+        "letters": pieces.LETTERS,
+        "run": pieces.MAX_RUN,
         "magic": snapshots.MAGIC.decode(),
     }
 

@@ -11,10 +11,11 @@ import {
   renderForm,
   textField,
 } from "./form.js";
-import { Vocabulary, checkOptions } from "./options.js";
+import { checkOptions } from "./options.js";
 import { configProblem, conform, parityProblem, parseObject, trainingProblem } from "./records.js";
 import { sha256 } from "./sha256.js";
 import { LIMITS, LINE, RECORDS } from "./tables.js";
+import { Vocabulary } from "./vocabulary.js";
 
 /** @import { Json } from "./errors.js" */
 

@@ -1,13 +1,14 @@
 // A loaded model: write, score, look at what may come.
 
 import { Engine } from "./engine.js";
-import { ArtifactError, OptionError, shown } from "./errors.js";
+import { ArtifactError, OptionError, countCharacters, shown } from "./errors.js";
 import { parseArtifact } from "./file.js";
-import { DEFAULT_LENGTH, Vocabulary, checkOptions, checkPolicy, checkWhole } from "./options.js";
+import { DEFAULT_LENGTH, checkOptions, checkPolicy, checkWhole } from "./options.js";
 import { kindOf } from "./records.js";
 import { TextState, restoreState } from "./state.js";
 import { TextStream } from "./stream.js";
 import { LIMITS, OPTIONS } from "./tables.js";
+import { Vocabulary } from "./vocabulary.js";
 
 /** @import { Artifact } from "./file.js" */
 /** @import { SamplingOptions } from "./options.js" */
@@ -18,18 +19,37 @@ import { LIMITS, OPTIONS } from "./tables.js";
 /** Log probability of a text. */
 export class Score {
   /**
-   * @param {number[]} scores nats, one for each character that was scored
+   * @param {number[]} scores nats, one for each token that was scored
    * @param {number} unknown how many of them the model does not know
+   * @param {number[]} sizes how many characters each is
+   * @param {number} characters that were scored
    */
-  constructor(scores, unknown) {
-    /** Nats, one for each character that was scored. */
+  constructor(scores, unknown, sizes, characters) {
+    /** Nats, one for each token that was scored, which of the unit char is a character. */
     this.log_probabilities = Float64Array.from(scores);
     /** How many of them the model does not know: each counts as likely as the least likely one. */
     this.unknown = unknown;
+    /** How many characters each token is; of bytes, those are one that begin a character. */
+    this.sizes = sizes;
     /** How many were scored. */
-    this.characters = scores.length;
+    this.characters = characters;
     /** Log probability of all of them together, nats (0 or less). */
     this.total = scores.reduce((sum, score) => sum + score, 0);
+  }
+
+  /**
+   * Nats of each character, to show them: those of a token are spread over its characters, those of
+   * bytes that go on with a character are added to it.
+   */
+  get character_log_probabilities() {
+    /** @type {number[]} */
+    const nats = [];
+    this.sizes.forEach((size, token) => {
+      const own = this.log_probabilities[token];
+      for (let i = 0; i < size; i++) nats.push(own / size);
+      if (!size && nats.length) nats[nats.length - 1] += own;
+    });
+    return nats;
   }
 
   /** Mean negative log probability, nats: the loss of training. */
@@ -94,8 +114,8 @@ export class Model {
    *   `close` or the signal
    */
   stream(start = "", options = {}) {
-    const tokens = this.vocabulary.encode(start, options.unknown);
-    return new TextStream(this.#newState(options), tokens, checkLength(options.length), options.signal);
+    const begun = this.vocabulary.encodeOpen(start, options.unknown);
+    return new TextStream(this.#newState(options), begun, checkLength(options.length), options.signal);
   }
 
   /**
@@ -113,7 +133,7 @@ export class Model {
    * @param {StreamOptions} [options]
    */
   resume(state, { length, signal } = {}) {
-    return new TextStream(state, [], checkLength(length), signal);
+    return new TextStream(state, [[], ""], checkLength(length), signal);
   }
 
   /**
@@ -149,9 +169,17 @@ export class Model {
       return this.scoreAlone(text, { unknown, end: true });
     }
     const [first, ...tokens] = this.#readable(text, unknown);
+    const characters = countCharacters(text);
+    if (characters < 2)
+      throw new OptionError(`a score needs at least 2 characters, got ${characters}`);
     if (!tokens.length)
-      throw new OptionError(`a score needs at least 2 characters, got ${first === undefined ? 0 : 1}`);
-    return this.#score(first, tokens, unknown, window ?? Infinity);
+      throw new OptionError(`a score needs at least 2 tokens, and ${characters} characters are one`);
+    const { unit } = this.vocabulary; // of others than char, as many tokens as have so many characters
+    const size =
+      window && unit !== "char"
+        ? Math.max(1, roundHalfEven((window * (tokens.length + 1)) / characters))
+        : (window ?? Infinity);
+    return this.#score(first, tokens, unknown, size, characters - Math.max(1, this.#sizes([first], -1)[0]));
   }
 
   /**
@@ -163,19 +191,30 @@ export class Model {
   scoreAlone(text, { end = false, unknown } = {}) {
     const { config, vocabulary } = this;
     const ending = vocabulary.end >= 0 ? vocabulary.end : vocabulary.tokenOf.get("\n");
-    const tokens = [...this.#readable(text, unknown), ...(end && ending !== undefined ? [ending] : [])];
+    const ends = end && ending !== undefined;
+    const joined = ends && vocabulary.hasPieces && vocabulary.end < 0; // it may be part of a piece
+    const tokens = this.#readable(joined ? `${text}\n` : text, unknown);
+    if (ends && !joined) tokens.push(ending);
     if (!tokens.length) throw new OptionError("the text is empty; a score needs at least 1 character");
-    return this.#score(config.tokens.indexOf(config.separator), tokens, unknown, Infinity);
+    const characters = countCharacters(text) + Number(ends);
+    const first = config.tokens.indexOf(config.separator);
+    return this.#score(first, tokens, unknown, Infinity, characters, ends && !joined ? ending : -1);
   }
 
   /** @type {(text: string, unknown: string | undefined) => number[]} */
   #readable(text, unknown) {
-    checkPolicy(unknown);
-    return unknown === "error" ? this.vocabulary.encode(text, unknown) : this.vocabulary.lookUp(text);
+    const policy = checkPolicy(unknown);
+    return this.vocabulary.lookUp(policy === "error" ? this.vocabulary.knownPart(text, policy) : text);
   }
 
-  /** @type {(first: number, tokens: number[], unknown: string | undefined, window: number) => Score} */
-  #score(first, tokens, unknown, window) {
+  /** An unknown character and the ending are one each. @type {(tokens: number[], ending: number) => number[]} */
+  #sizes(tokens, ending) {
+    const { sizes } = this.vocabulary;
+    return tokens.map((token) => (token < 0 || token === ending ? 1 : sizes[token]));
+  }
+
+  /** @type {(first: number, tokens: number[], unknown: string | undefined, window: number, characters: number, ending?: number) => Score} */
+  #score(first, tokens, unknown, window, characters, ending = -1) {
     const { config, vocabulary, engine } = this;
     const standIn = (unknown ?? config.unknown) === "replace" ? vocabulary.replacement : -1;
     const instead = standIn < 0 ? config.tokens.indexOf(config.separator) : standIn; // before a window
@@ -191,9 +230,13 @@ export class Model {
       if (read >= 0) logits = engine.step(hidden, read);
       return score;
     });
-    return new Score(scores, tokens.filter((token) => token < 0).length);
+    const missing = tokens.filter((token) => token < 0).length;
+    return new Score(scores, missing, this.#sizes(tokens, ending), characters);
   }
 }
+
+/** As Python rounds. @param {number} value */
+const roundHalfEven = (value) => (value % 2 === 0.5 ? Math.floor(value) : Math.round(value));
 
 /** @param {any} length */
 const checkLength = (length) =>

@@ -1,10 +1,11 @@
 // Sampling options and characters, checked as Python checks them.
 
-import { OptionError, UnknownCharacterError, codePoint, countCharacters, shown } from "./errors.js";
+import { OptionError, countCharacters, shown } from "./errors.js";
 import { kindOf } from "./records.js";
 import { LIMITS, OPTIONS, RECORDS } from "./tables.js";
 
 /** @import { Json } from "./errors.js" */
+/** @import { Vocabulary } from "./vocabulary.js" */
 
 /**
  * @typedef {object} SamplingOptions How the next token is chosen.
@@ -94,59 +95,4 @@ export function checkOptions(given, vocabulary, defaults = {}) {
 export function checkPolicy(unknown) {
   if (unknown === undefined || unknown === null || POLICIES.includes(unknown)) return unknown ?? null;
   throw new OptionError(`unknown is ${shown(unknown)}; choose one of ${POLICIES.join(", ")}`);
-}
-
-/** The texts that tokens stand for. */
-export class Vocabulary {
-  /** @param {Json} config */
-  constructor({ tokens, end, unknown, replacement }) {
-    /** @type {string[]} the end token's is empty */
-    this.texts = tokens;
-    /** @type {number} the token that ends a text, -1 where texts have no end */
-    this.end = end ? tokens.length - 1 : -1;
-    this.unknown = unknown;
-    /** @type {Map<string, number>} */
-    this.tokenOf = new Map(
-      tokens.map((/** @type {string} */ text, /** @type {number} */ token) => [text, token]),
-    );
-    this.tokenOf.delete("");
-    this.replacement = this.tokenOf.get(replacement) ?? -1;
-  }
-
-  /**
-   * Tokens of a text; -1 for a character that is not known.
-   * @param {string} text
-   * @returns {number[]}
-   */
-  lookUp(text) {
-    if (typeof text !== "string") throw new OptionError(`a text must be a string, got ${kindOf(text)}`);
-    return Array.from(text, (character) => this.tokenOf.get(character) ?? -1);
-  }
-
-  /**
-   * Tokens of a text, where a policy decides about what is not known.
-   * @param {string} text
-   * @param {string | null | undefined} unknown
-   */
-  encode(text, unknown) {
-    const tokens = this.lookUp(text);
-    const policy = checkPolicy(unknown) ?? this.unknown;
-    const missing = tokens.indexOf(-1);
-    if (missing < 0) return tokens;
-    if (policy === "error") throw new UnknownCharacterError([...text][missing], missing, this.tokenOf.size);
-    return policy === "skip"
-      ? tokens.filter((token) => token >= 0)
-      : tokens.map((token) => (token < 0 ? this.replacement : token));
-  }
-
-  /** @param {string[]} stops */
-  checkWritable(stops) {
-    for (const character of stops.join("")) {
-      if (this.tokenOf.has(character)) continue;
-      throw new OptionError(
-        `stop has the character ${shown(character)} (${codePoint(character)}), which the model does not know, ` +
-          "so the text would never stop there; leave it out",
-      );
-    }
-  }
 }

@@ -1,6 +1,7 @@
 // What a file says of itself: strict JSON, the records' limits, and what contradicts itself.
 
 import { ArtifactError, countCharacters, shown } from "./errors.js";
+import { splitRuns } from "./runs.js";
 import { GRAPHS, LIMITS, TOLERANCES } from "./tables.js";
 
 /** @import { Json } from "./errors.js" */
@@ -174,23 +175,64 @@ export const close = (a, b, absolute = 0) =>
  */
 export function configProblem({ unit, tokens, merges, end, separator, precision, replacement }) {
   const newer = "that needs a newer chargen.js";
-  if (unit !== "char")
-    return `unit is ${unit}, and chargen.js reads models of characters; train it with --unit char`;
-  if (merges.length) return "with the unit char there are no pieces";
   if (!Object.hasOwn(GRAPHS, precision))
     return `precision is ${shown(precision)}, none of ${Object.keys(GRAPHS).join(", ")}; ${newer}`;
-  const characters = end ? tokens.slice(0, -1) : tokens;
-  if (end && (tokens.at(-1) !== "" || separator !== "" || !characters.length)) {
+  const own = end ? tokens.slice(0, -1) : tokens;
+  if (end && (tokens.at(-1) !== "" || separator !== "" || !own.length)) {
     return "end is true, so the last of two or more tokens, and the separator, are empty";
   }
-  const wrong = characters.findIndex((/** @type {string} */ token) => countCharacters(token) !== 1);
+  const lengths = own.map(countCharacters);
+  const longer = lengths.findIndex((/** @type {number} */ length) => length !== 1);
+  const single = PIECES.includes(unit) && longer >= 0 ? longer : own.length;
+  const wrong = lengths.findIndex((/** @type {number} */ length, /** @type {number} */ place) =>
+    place < single ? length !== 1 : length < 2,
+  );
   if (wrong >= 0)
-    return `tokens[${wrong}] has ${countCharacters(characters[wrong])} characters; with the unit char it has 1`;
-  if (!end && !characters.includes(separator))
+    return wrong < single
+      ? `tokens[${wrong}] has ${lengths[wrong]} characters; with the unit ${unit} it has 1`
+      : `tokens[${wrong}] has ${lengths[wrong]} characters and comes after a longer one`;
+  const characters = own.slice(0, single);
+  if (!end && !own.slice(0, single).includes(separator))
     return `the separator ${shown(separator)} is not one character of the vocabulary`;
   if (!characters.includes(replacement))
     return `the replacement ${shown(replacement)} is not one character of the vocabulary`;
-  return "";
+  if (PIECES.includes(unit)) return piecesProblem(unit, own, single, merges);
+  if (unit === "byte" && (own.length !== 256 || own.some(isNoByte)))
+    return "with the unit byte, the tokens are the 256 bytes, written U+0000 to U+00FF";
+  return merges.length ? `with the unit ${unit} there are no pieces` : "";
+}
+
+const PIECES = ["word", "bpe"];
+
+/** @type {(text: string, byte: number) => boolean} */
+const isNoByte = (text, byte) => text !== String.fromCharCode(byte);
+
+/** @type {(unit: string, texts: string[], single: number, merges: number[]) => string} */
+function piecesProblem(unit, texts, single, merges) {
+  const known = new Set(texts.slice(0, single));
+  for (let at = single; at < texts.length; at++) {
+    const piece = texts[at];
+    if ([...piece].some((character) => !known.has(character)))
+      return `tokens[${at}] has a character that is no token by itself`;
+    if (splitRuns(piece).length !== 1 && splitRuns(`${piece} `)[0] !== piece)
+      return `tokens[${at}] goes across where a text is split, so no text has it`;
+  }
+  if (unit !== "bpe") return merges.length ? "merges are of the unit bpe" : "";
+  if (merges.length % 2) return `merges has ${merges.length} tokens, which are no pairs`;
+  const tokenOf = new Map(texts.map((text, token) => [text, token]));
+  const [made, seen] = [new Set(Array(single).keys()), new Set()];
+  for (let at = 0; at < merges.length; at += 2) {
+    const [one, other] = [merges[at], merges[at + 1]];
+    if (!made.has(one) || !made.has(other))
+      return `merges[${at}]: a token of the pair (${one}, ${other}) is not made before it`;
+    const joined = tokenOf.get(texts[one] + texts[other]);
+    if (joined === undefined) return `merges[${at}]: the pair (${one}, ${other}) makes no token`;
+    if (seen.has(`${one} ${other}`)) return `merges[${at}]: the pair (${one}, ${other}) stands twice`;
+    seen.add(`${one} ${other}`);
+    made.add(joined);
+  }
+  const missing = texts.findIndex((_, token) => !made.has(token));
+  return missing < 0 ? "" : `tokens[${missing}] is made by no merge`;
 }
 
 /**

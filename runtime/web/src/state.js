@@ -2,14 +2,16 @@
 
 import { ArtifactError, OptionError } from "./errors.js";
 import { utf8 } from "./form.js";
+import { masked, nextCharacters } from "./healing.js";
 import { checkOptions, checkWhole } from "./options.js";
 import { conform, kindOf, parseObject } from "./records.js";
 import { Sampler, byWeight, exponentiate } from "./sampling.js";
 import { LIMITS, RECORDS } from "./tables.js";
+import { TokenDecoder } from "./vocabulary.js";
 
 /** @import { Artifact } from "./file.js" */
 /** @import { Engine } from "./engine.js" */
-/** @import { Vocabulary } from "./options.js" */
+/** @import { Vocabulary } from "./vocabulary.js" */
 /** @import { Json } from "./errors.js" */
 /** @import { Model } from "./model.js" */
 
@@ -22,7 +24,10 @@ export class TextState {
   /** @type {string | null} */ #unknown;
   /** @type {Float32Array} */ #hidden;
   /** @type {Float32Array} */ #logits;
+  /** @type {TokenDecoder} */ #decoder;
   #fed = false;
+  #rest = ""; // the last run of what was fed, with which what follows is to begin
+  #ready = ""; // drawn with others, and comes next
 
   /**
    * Made by `Model.state`.
@@ -38,6 +43,7 @@ export class TextState {
     this.#vocabulary = model.vocabulary;
     this.#sampler = new Sampler(options, this.#engine.vocab, row);
     this.#unknown = unknown;
+    this.#decoder = new TokenDecoder(this.#vocabulary);
     this.#hidden = new Float32Array(this.#engine.layers * this.#engine.hidden);
     this.#logits = new Float32Array(this.#engine.vocab);
   }
@@ -58,36 +64,58 @@ export class TextState {
   }
 
   /**
-   * Read a text as if it had been written: all of it, or nothing where this throws.
+   * Read a text as if it had been written: all of it, or nothing where this throws. Of the units word
+   * and bpe its last run is kept back, since it may go on otherwise.
    * @param {string} text
    */
   feed(text) {
-    this.feedTokens(this.#vocabulary.encode(text, this.#unknown));
+    const known = this.#vocabulary.knownPart(text, this.#unknown);
+    if (!known) return;
+    const [tokens, rest] = this.#vocabulary.encodeOpen(this.#rest + known);
+    this.#read(tokens);
+    this.keepBack(rest);
   }
 
   /** @param {number[]} tokens of the model's */
   feedTokens(tokens) {
     for (const token of tokens) checkWhole("a token", token, 0, this.#logits.length - 1);
     if (!tokens.length) return;
+    if (this.#rest) this.#read(this.#vocabulary.encode(this.#rest));
+    this.#read(tokens);
+    this.keepBack("");
+  }
+
+  /** Have what follows begin with a run of characters that the model knows. @param {string} rest */
+  keepBack(rest) {
+    [this.#rest, this.#ready] = [rest, ""];
+    this.#decoder.restart();
+  }
+
+  /** @param {number[]} tokens */
+  #read(tokens) {
+    if (!tokens.length) return;
     if (!this.#fed && this.#vocabulary.end >= 0) this.#beginText();
-    let logits = this.#logits;
-    for (const token of tokens) logits = this.#engine.step(this.#hidden, token);
-    this.#logits.set(logits);
+    for (const token of tokens) this.#step(token);
     this.#sampler.see(tokens);
     this.#fed = true;
+  }
+
+  /** @param {number} token */
+  #step(token) {
+    this.#logits.set(this.#engine.step(this.#hidden, token));
   }
 
   /** Where nothing was fed yet, feed the separator that stands before a text. */
   #begin() {
     if (this.#fed) return;
     if (this.#vocabulary.end >= 0) this.#beginText();
-    else this.feedTokens(this.#vocabulary.encode(this.#artifact.config.separator, "error"));
+    else this.#read([/** @type {number} */ (this.#vocabulary.tokenOf.get(this.#artifact.config.separator))]);
   }
 
   /** Feed the end token before the first character: it is no token that a text has seen. */
   #beginText() {
     this.#hidden.fill(0);
-    this.#logits.set(this.#engine.step(this.#hidden, this.#vocabulary.end));
+    this.#step(this.#vocabulary.end);
     this.#sampler.seen?.fill(0);
     this.#fed = true;
   }
@@ -95,7 +123,7 @@ export class TextState {
   /** Scores of the next token before temperature, a copy, [vocab_size]. */
   logits() {
     this.#begin();
-    return this.#logits.slice();
+    return this.#rest ? masked(this.#vocabulary, this.#logits, this.#rest) : this.#logits.slice();
   }
 
   /** The hidden state, a copy, [num_layers, hidden_size]. */
@@ -111,7 +139,18 @@ export class TextState {
    */
   probabilities(top) {
     const wanted = top === undefined ? undefined : checkWhole("top", top, 1, LIMITS.length);
-    const weights = Float64Array.from(this.logits());
+    if (this.#ready) return new Map([[first(this.#ready), 1]]);
+    this.#begin();
+    if (this.#vocabulary.unit !== "char") {
+      const place = {
+        hidden: this.#hidden,
+        logits: this.#logits,
+        rest: this.#rest,
+        partial: this.#decoder.partial,
+      };
+      return new Map(nextCharacters(this.#engine, this.#vocabulary, place).slice(0, wanted));
+    }
+    const weights = Float64Array.from(this.#logits);
     exponentiate(weights, { temperature: 1, top_k: 0, top_p: 1, min_p: 0 });
     const total = weights.reduce((sum, weight) => sum + weight, 0);
     const texts = this.#vocabulary.texts;
@@ -127,11 +166,32 @@ export class TextState {
    * model whose texts have one: the state then stands before the next text, and its draws go on.
    */
   draw() {
-    this.#begin();
-    const token = this.#sampler.sample(this.#logits);
-    this.#logits.set(this.#engine.step(this.#hidden, token));
-    if (token === this.#vocabulary.end) this.#fed = false;
-    return this.#vocabulary.texts[token];
+    while (!this.#ready) {
+      this.#begin();
+      const token = this.#sampler.sample(
+        this.#rest ? masked(this.#vocabulary, this.#logits, this.#rest) : this.#logits,
+      );
+      this.#step(token);
+      if (token === this.#vocabulary.end) {
+        this.#fed = false;
+        this.#decoder.restart();
+        return "";
+      }
+      if (this.#rest) {
+        const piece = this.#vocabulary.texts[token];
+        [this.#ready, this.#rest] = [piece.slice(this.#rest.length), this.#rest.slice(piece.length)];
+      } else this.#ready = this.#decoder.feed(token);
+    }
+    const character = first(this.#ready);
+    this.#ready = this.#ready.slice(character.length);
+    return character;
+  }
+
+  /** The characters that were drawn with others and have not come yet; they come no more. */
+  rest() {
+    const ready = this.#ready;
+    this.#ready = "";
+    return ready;
   }
 
   /** An independent copy that goes on with the same draws; it shares the model. */
@@ -152,7 +212,7 @@ export class TextState {
       `"temperature":${pythonFloat(temperature)},"top_k":${top_k},"top_p":${pythonFloat(top_p)}}`;
     const header =
       `{"drawn":${drawn},"fed":${this.#fed},"model":"${this.#artifact.sha256}","options":${sampling},` +
-      `"partial":[],"ready":"","rest":"","row":${row},"seed":${seed},"seen":[${used}],` +
+      `"partial":[${this.#decoder.partial}],"ready":${ascii(this.#ready)},"rest":${ascii(this.#rest)},"row":${row},"seed":${seed},"seen":[${used}],` +
       `"unknown":${ascii(this.#unknown)}}`;
     const head = utf8.encode(`${LIMITS.magic}${header}\n`);
     const [hidden, logits] = this.#fed
@@ -166,17 +226,23 @@ export class TextState {
   }
 
   /** @type {(header: Json, floats: Float32Array) => this} */
-  resumeFrom({ drawn, fed, seen }, floats) {
+  resumeFrom({ drawn, fed, seen, rest, ready, partial }, floats) {
     const wrong = seen.find((/** @type {number} */ token) => token >= this.#logits.length);
     if (wrong !== undefined) throw new ArtifactError(`the snapshot is damaged: a token is ${wrong}`);
     this.#sampler.drawn = Number(drawn);
     this.#sampler.see(seen);
     this.#fed = fed;
+    this.keepBack(rest);
+    this.#ready = ready;
+    this.#decoder.restart(partial);
     this.#hidden.set(floats.subarray(0, this.#hidden.length));
     this.#logits.set(floats.subarray(this.#hidden.length));
     return this;
   }
 }
+
+/** @param {string} text */
+const first = (text) => String.fromCodePoint(/** @type {number} */ (text.codePointAt(0)));
 
 /** @param {bigint} value */
 export const plain = (value) => (value <= Number.MAX_SAFE_INTEGER ? Number(value) : value);
@@ -226,9 +292,16 @@ export function restoreState(model, snapshot) {
   if (!floats.every(Number.isFinite))
     throw new ArtifactError("the snapshot is damaged: a number in it is not finite");
   const drawn = header.drawn && !config.end; // before its next text a state may have drawn others
-  if (header.rest || header.ready || header.partial.length)
-    throw new ArtifactError("the snapshot is damaged: it has a part of a token, of a model of characters");
-  if (!header.fed && (floats.some(Boolean) || drawn || header.seen.length)) {
+  const { ready, partial, fed, seen } = header;
+  const { unit, hasPieces } = model.vocabulary;
+  if ((header.rest && !hasPieces) || (partial.length && unit !== "byte"))
+    throw new ArtifactError("the snapshot is damaged: it has a part of a token, and such tokens have none");
+  try {
+    model.vocabulary.knownPart(header.rest + ready, "error");
+  } catch (error) {
+    throw new ArtifactError(`the snapshot is damaged: ${/** @type {Error} */ (error).message}`);
+  }
+  if (!fed && (floats.some(Boolean) || drawn || seen.length || ready || partial.length)) {
     throw new ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state");
   }
   return new TextState(model, header.options, BigInt(header.row), header.unknown).resumeFrom(header, floats);

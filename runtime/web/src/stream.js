@@ -17,7 +17,7 @@ export class TextStream {
   /**
    * Made by `Model.stream` and `Model.resume`.
    * @param {TextState} state
-   * @param {number[]} start tokens to be fed first
+   * @param {[number[], string]} start tokens to be fed first, and what is then kept back
    * @param {number | bigint} length
    * @param {AbortSignal | undefined} signal
    */
@@ -67,14 +67,15 @@ export class TextStream {
     }
   }
 
-  /** @type {(start: number[], length: number | bigint) => Generator<string | null, void>} */
-  *#write(start, length) {
+  /** @type {(start: [number[], string], length: number | bigint) => Generator<string | null, void>} */
+  *#write([start, rest], length) {
     const over = () => this.#closed || this.#signal?.aborted;
     for (let begin = 0; begin < start.length; begin += PIECE) {
       if (over()) return void (this.#ended ??= "cancelled");
       this.state.feedTokens(start.slice(begin, begin + PIECE));
       yield null;
     }
+    if (rest) this.state.keepBack(rest);
     for (let made = 0; made < length; made++) {
       if (over()) return void (this.#ended ??= "cancelled");
       const character = this.state.draw();
