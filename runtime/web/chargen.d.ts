@@ -254,6 +254,8 @@ export type StreamOptions = {
 export type WritingOptions = SamplingOptions & TextOptions & StreamOptions;
 /** The texts that tokens stand for. */
 declare class Vocabulary {
+    #private;
+    unit: any;
     /** @type {string[]} the end token's is empty */
     texts: string[];
     /** @type {number} the token that ends a text, -1 where texts have no end */
@@ -262,8 +264,12 @@ declare class Vocabulary {
     /** @type {Map<string, number>} */
     tokenOf: Map<string, number>;
     replacement: number;
+    /** Whether a token may be several characters, so that the last one of a prompt may grow. */
+    hasPieces: boolean;
     /** @param {Json} config */
-    constructor({ tokens, end, unknown, replacement }: Json);
+    constructor({ unit, tokens, merges, end, unknown, replacement }: Json);
+    /** How many characters each token adds to a text; of bytes, those do that begin a character. */
+    get sizes(): number[];
     /**
      * Tokens of a text; -1 for a character that is not known.
      * @param {string} text
@@ -271,11 +277,30 @@ declare class Vocabulary {
      */
     lookUp(text: string): number[];
     /**
-     * Tokens of a text, where a policy decides about what is not known.
+     * A text with what a policy makes of the characters that are not known.
      * @param {string} text
      * @param {string | null | undefined} unknown
      */
-    encode(text: string, unknown: string | null | undefined): number[];
+    knownPart(text: string, unknown: string | null | undefined): string;
+    /**
+     * Tokens of a text, where a policy decides about what is not known.
+     * @param {string} text
+     * @param {string | null | undefined} [unknown]
+     */
+    encode(text: string, unknown?: string | null | undefined): number[];
+    /**
+     * Tokens of a text without its last run, and that run: what follows is to begin with it, as the
+     * text may go on inside its last word. Of characters and bytes it is empty.
+     * @param {string} text
+     * @param {string | null | undefined} [unknown]
+     * @returns {[number[], string]}
+     */
+    encodeOpen(text: string, unknown?: string | null | undefined): [number[], string];
+    /**
+     * Whether a token goes on as a text does: reaches beyond its end, or is a beginning of it.
+     * @type {(token: number, text: string) => boolean}
+     */
+    goesOn(token: number, text: string): boolean;
     /** @param {string[]} stops */
     checkWritable(stops: string[]): void;
 }
@@ -303,6 +328,13 @@ export type Artifact = {
         [key: string]: string;
     };
 };
+export type Path = {
+    weight: number;
+    hidden: Float32Array;
+    token: number;
+    rest: string;
+    partial: number[];
+};
 /** A text in the making: feed it, look at what may come, draw, fork, save and restore. */
 declare class TextState {
     #private;
@@ -322,14 +354,17 @@ declare class TextState {
     /** How many tokens were drawn so far. */
     get drawn(): number;
     /**
-     * Read a text as if it had been written: all of it, or nothing where this throws.
+     * Read a text as if it had been written: all of it, or nothing where this throws. Of the units word
+     * and bpe its last run is kept back, since it may go on otherwise.
      * @param {string} text
      */
     feed(text: string): void;
     /** @param {number[]} tokens of the model's */
     feedTokens(tokens: number[]): void;
+    /** Have what follows begin with a run of characters that the model knows. @param {string} rest */
+    keepBack(rest: string): void;
     /** Scores of the next token before temperature, a copy, [vocab_size]. */
-    logits(): Float32Array<ArrayBuffer>;
+    logits(): Float32Array<ArrayBufferLike>;
     /** The hidden state, a copy, [num_layers, hidden_size]. */
     hidden(): Float32Array<ArrayBuffer>;
     /**
@@ -344,6 +379,8 @@ declare class TextState {
      * model whose texts have one: the state then stands before the next text, and its draws go on.
      */
     draw(): string;
+    /** The characters that were drawn with others and have not come yet; they come no more. */
+    rest(): string;
     /** An independent copy that goes on with the same draws; it shares the model. */
     fork(): TextState;
     /**
@@ -352,7 +389,7 @@ declare class TextState {
      */
     snapshot(): Uint8Array;
     /** @type {(header: Json, floats: Float32Array) => this} */
-    resumeFrom({ drawn, fed, seen }: Json, floats: Float32Array<ArrayBufferLike>): this;
+    resumeFrom({ drawn, fed, seen, rest, ready, partial }: Json, floats: Float32Array<ArrayBufferLike>): this;
 }
 /** The characters of one text as they are written; `for await` gives others their turn meanwhile. */
 declare class TextStream {
@@ -361,11 +398,11 @@ declare class TextStream {
     /**
      * Made by `Model.stream` and `Model.resume`.
      * @param {TextState} state
-     * @param {number[]} start tokens to be fed first
+     * @param {[number[], string]} start tokens to be fed first, and what is then kept back
      * @param {number | bigint} length
      * @param {AbortSignal | undefined} signal
      */
-    constructor(state: TextState, start: number[], length: number | bigint, signal: AbortSignal | undefined);
+    constructor(state: TextState, start: [number[], string], length: number | bigint, signal: AbortSignal | undefined);
     /** The seed of its draws; with the same seed the text can be made again. */
     get seed(): number | bigint;
     /**
@@ -381,19 +418,28 @@ declare class TextStream {
 }
 /** Log probability of a text. */
 declare class Score {
-    /** Nats, one for each character that was scored. */
+    /** Nats, one for each token that was scored, which of the unit char is a character. */
     log_probabilities: Float64Array<ArrayBuffer>;
     /** How many of them the model does not know: each counts as likely as the least likely one. */
     unknown: number;
+    /** How many characters each token is; of bytes, those are one that begin a character. */
+    sizes: number[];
     /** How many were scored. */
     characters: number;
     /** Log probability of all of them together, nats (0 or less). */
     total: number;
     /**
-     * @param {number[]} scores nats, one for each character that was scored
+     * @param {number[]} scores nats, one for each token that was scored
      * @param {number} unknown how many of them the model does not know
+     * @param {number[]} sizes how many characters each is
+     * @param {number} characters that were scored
      */
-    constructor(scores: number[], unknown: number);
+    constructor(scores: number[], unknown: number, sizes: number[], characters: number);
+    /**
+     * Nats of each character, to show them: those of a token are spread over its characters, those of
+     * bytes that go on with a character are added to it.
+     */
+    get character_log_probabilities(): number[];
     /** Mean negative log probability, nats: the loss of training. */
     get nats_per_char(): number;
     /** The same in bits. */

@@ -1,6 +1,6 @@
 """Writes runtime/web: what it shares with Python (src/tables.js), and all of src/ as chargen.js.
 
-    python -m tests.tools.web
+    make web-tools && python -m tests.tools.web
 
 The tables are graphs, records, sampling options and limits, none of which is written by hand twice.
 
@@ -10,8 +10,10 @@ are written as products of those sizes, and what repeats from layer to layer is 
 """
 
 import functools
+import hashlib
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -27,9 +29,10 @@ from tests.tools.schemas import schema_of
 
 ROOT = Path(__file__).parent.parent.parent
 MODULE, SOURCE = ROOT / "runtime/web/chargen.js", ROOT / "runtime/web/src"
+TERSER = ROOT / "runtime/web/node_modules/.bin/terser"
 HEAD = """\
-// Run chargen's character models in browsers, workers, Node and Deno, with no other code.
-// Made of src/ by python -m tests.tools.web; see runtime/WEB.md. MIT licence.
+// Run models of chargen in browsers, workers, Node and Deno, with no other code. MIT licence.
+// src/ has it to be read, see runtime/WEB.md; python -m tests.tools.web made this of it (sha256 #).
 """
 
 _DECLARED = r"^(?:async )?(?:const|let|class|function\*?) (\w+)"
@@ -240,16 +243,34 @@ def _literal(value: Item) -> str:
     return f"{value}n" if whole else json.dumps(value, ensure_ascii=False)
 
 
-def bundle(comments: bool = False) -> str:
+def bundle() -> str:
     """The folder as one module: imports first, no import or export but at the end."""
     order: list[str] = []
     _after("index.js", order)
-    *names, index = order
-    bodies = [_body((SOURCE / name).read_text(), comments) for name in names]
-    public = ", ".join(re.findall(r"(?<=export \{ ).+(?= \})", (SOURCE / index).read_text()))
+    bodies = [_body((SOURCE / name).read_text()) for name in order[:-1]]
     declared = re.findall(_DECLARED, "".join(bodies), re.MULTILINE)
     assert len(declared) == len(set(declared)), "two files declare the same name"
-    return "".join([HEAD, *bodies, f"export {{ {public} }};\n"])
+    return "".join([*bodies, f"export {{ {', '.join(_public())} }};\n"])
+
+
+def head() -> str:
+    """The first lines of chargen.js, by which it is known what it was made of."""
+    return HEAD.replace("#", hashlib.sha256(bundle().encode()).hexdigest())
+
+
+def shortened() -> str:
+    """The file chargen.js: the module, shortened by terser but for the names that are public."""
+    public = _public()
+    command = [TERSER, "--module", "--compress", "--keep-classnames"]
+    command += ["--mangle", f"reserved=[{','.join(public)}]"]
+    made = subprocess.run(command, input=bundle(), capture_output=True, text=True, check=True)
+    code = re.sub(r"export\{[^}]*\};?\s*$", "", made.stdout)
+    return f"{head()}{code}\nexport {{ {', '.join(public)} }};\n"
+
+
+def _public() -> list[str]:
+    exported = re.findall(r"(?<=export \{ ).+(?= \})", (SOURCE / "index.js").read_text())
+    return ", ".join(exported).split(", ")
 
 
 def _after(name: str, order: list[str]) -> None:
@@ -261,27 +282,18 @@ def _after(name: str, order: list[str]) -> None:
     order.append(name)
 
 
-def _body(source: str, comments: bool) -> str:
+def _body(source: str) -> str:
     source = re.sub(r"^import [^;]*;\n", "", source, flags=re.MULTILINE)
     source = re.sub(r"^export ", "", source, flags=re.MULTILINE)
-    source = re.sub(r"^/\*\* @import .*\n", "", source, flags=re.MULTILINE)
-    return source if comments else without_comments(source)
-
-
-def without_comments(source: str) -> str:
-    """JavaScript of this folder without comments and empty lines, a tab for each indentation."""
-    source = re.sub(r"/\*\*.*?\*/ ?", "", source, flags=re.DOTALL)
-    source = re.sub(r"(?:^ *|(?<=[;,{(\[]) +)// .*$", "", source, flags=re.MULTILINE)
-    source = re.sub(r"\n\s*(?=\n)|^\n+", "", source)
-    return re.sub(r"^(?:  )+", lambda m: "\t" * (len(m[0]) // 2), source, flags=re.MULTILINE)
+    return re.sub(r"^/\*\* @import .*\n", "", source, flags=re.MULTILINE)
 
 
 def main() -> None:
-    """Write them; to a path that is given also chargen.js with its comments, for its types."""
+    """Write them; to a path that is given also the module as it is read, for its types."""
     (SOURCE / "tables.js").write_text(tables())
-    MODULE.write_text(bundle())
+    MODULE.write_text(shortened())
     if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(bundle(comments=True))
+        Path(sys.argv[1]).write_text(bundle())
 
 
 if __name__ == "__main__":
