@@ -25,15 +25,7 @@ def page_bytes(artifact: Artifact, title: str) -> bytes:
 
     A content security policy in it forbids all requests; scripts and styles are allowed by their
     hashes. The code for the worker is packed, as it is most of the page.
-
-    Raises:
-        OptionError: the model's unit is one that the page does not read.
     """
-    if artifact.config.unit != "char":
-        raise OptionError(
-            f"the model's unit is {artifact.config.unit}, and a page reads models of characters; "
-            "train it with --unit char"
-        )
     code = _read("chargen.js") + _read("page/worker.js")
     about = "Everything runs in this page, with no server and no network. Made with chargen."
     chooser = (

@@ -125,7 +125,7 @@ function facts({ config, training, parity, properties, sha256, difference }) {
     `${gap(parity.largest_logits_difference)} from ${parity.against} over ${count(parity.steps)} steps`,
   ];
   if (difference !== null) proof.push(`here, in this browser, ${gap(difference)} from its test vectors`);
-  const unit = config.end ? "tokens" : "characters";
+  const unit = config.end || config.unit !== "char" ? "tokens" : "characters";
   return [
     [
       "Trained on",

@@ -15,22 +15,13 @@ let model = null;
 let writing = null;
 
 /**
- * The likeliest characters, and the surprise of a token in bits, null for none.
- * @type {(logits: Float32Array, token: number | null) => {bits: number | null, top: [string, number][]}}
+ * The likeliest characters at a place, and the surprise of one in bits, null for none and where it is
+ * not known.
+ * @type {(found: Map<string, number>, character?: string) => {bits: number | null, top: [string, number][]}}
  */
-function look(logits, token) {
-  const { texts } = /** @type {Model} */ (model).vocabulary;
-  let most = -Infinity;
-  for (const logit of logits) most = Math.max(most, logit);
-  let total = 0;
-  for (const logit of logits) total += Math.exp(logit - most);
-  const best = Array.from(logits.keys())
-    .sort((a, b) => logits[b] - logits[a] || a - b)
-    .slice(0, SHOWN);
-  return {
-    bits: token === null ? null : (most + Math.log(total) - logits[token]) / Math.LN2,
-    top: best.map((each) => [texts[each], Math.exp(logits[each] - most) / total]),
-  };
+function look(found, character) {
+  const own = character === undefined ? undefined : found.get(character);
+  return { bits: own === undefined ? null : -Math.log2(own), top: [...found].slice(0, SHOWN) };
 }
 
 /** Open a model, and run the test vectors of its certificate here. @param {ArrayBuffer} bytes */
@@ -58,20 +49,19 @@ async function open(bytes) {
  * @param {{start: string, length: number}} asked and sampling options
  */
 async function write({ start, length, ...options }) {
-  const { vocabulary } = /** @type {Model} */ (model);
+  const opened = /** @type {Model} */ (model);
+  const state = opened.state(start, options); // refuses what is not known before anything is shown
   writing?.abort();
   const mine = (writing = new AbortController());
-  const state = /** @type {Model} */ (model).state("", options);
-  vocabulary.encode(start, "error"); // refuses what is not known before anything is shown
-  const begin = readPlaces(start, state);
+  const begin = readPlaces(start, opened.state());
   postMessage({ kind: "places", places: begin, begin: true });
   /** @type {Place[]} */
   const drawn = []; // which the stream may hold back, as they may become a stop string
   const draw = state.draw.bind(state);
   state.draw = () => {
-    const logits = state.logits();
+    const found = state.probabilities();
     const character = draw();
-    drawn.push({ character, ...look(logits, vocabulary.tokenOf.get(character) ?? vocabulary.end) });
+    drawn.push({ character, ...look(found, character) });
     return character;
   };
   const begun = performance.now();
@@ -80,7 +70,7 @@ async function write({ start, length, ...options }) {
   let places = [];
   let stream;
   for (;;) {
-    stream = /** @type {Model} */ (model).resume(state, { length: length - made, signal: mine.signal });
+    stream = opened.resume(state, { length: length - made, signal: mine.signal });
     for await (const _ of stream) {
       places.push(/** @type {Place} */ (drawn.shift()));
       made++;
@@ -94,12 +84,13 @@ async function write({ start, length, ...options }) {
     made++; // the end counts too, so that many empty texts have an end
     if (stream.ended !== "end" || made >= length) break;
     // a model of documents goes on with the next one, which begins as the first did
-    places.push(/** @type {Place} */ (drawn.shift()), ...readPlaces(start, state));
+    state.feed(start);
+    places.push(/** @type {Place} */ (drawn.shift()), ...begin);
   }
   postMessage({ kind: "places", places });
   if (writing === mine) writing = null;
   return {
-    next: look(state.logits(), null).top,
+    next: look(state.probabilities()).top,
     made: made - 1,
     ended: stream.ended,
     seed: String(state.seed),
@@ -114,12 +105,12 @@ async function write({ start, length, ...options }) {
  * @returns {Place[]}
  */
 function readPlaces(text, state) {
-  const { tokenOf, end } = /** @type {Model} */ (model).vocabulary;
+  const { vocabulary } = /** @type {Model} */ (model);
   return Array.from(text, (character, place) => {
     // the first character of running text is read from nothing, so there is nothing to say of it
     const told =
-      place || end >= 0 ? look(state.logits(), tokenOf.get(character) ?? null) : { bits: null, top: [] };
-    if (tokenOf.has(character)) state.feed(character);
+      place || vocabulary.end >= 0 ? look(state.probabilities(), character) : { bits: null, top: [] };
+    state.feed(vocabulary.knownPart(character, "skip"));
     return { character, ...told };
   });
 }
@@ -127,16 +118,15 @@ function readPlaces(text, state) {
 /** Score a text. @param {{text: string}} asked */
 function score({ text }) {
   const opened = /** @type {Model} */ (model);
-  const { log_probabilities, bits_per_char, perplexity, characters, unknown } = opened.score(text, {
-    unknown: "skip",
-  });
+  const found = opened.score(text, { unknown: "skip" });
+  const { character_log_probabilities, bits_per_char, perplexity, characters, unknown } = found;
   const { end } = opened.vocabulary;
   const state = opened.state();
   const places = readPlaces(text, state);
-  const next = look(state.logits(), null).top;
+  const next = look(state.probabilities()).top;
   if (end >= 0) places.push({ character: "", bits: null, top: next });
   const scored = end >= 0 ? places : places.slice(1);
-  scored.forEach((place, index) => (place.bits = -log_probabilities[index] / Math.LN2));
+  scored.forEach((place, index) => (place.bits = -character_log_probabilities[index] / Math.LN2));
   return { places, next: end >= 0 ? [] : next, bits_per_char, perplexity, characters, unknown };
 }
 
