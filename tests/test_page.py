@@ -12,8 +12,9 @@ import pytest
 import chargen_ort
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.page import page_bytes
-from tests.conftest import assert_refused, run
+from tests.conftest import artifact_bytes, assert_refused, random_model, run
 from tests.tools.browser import in_chromium, needs_browser
+from tests.tools.units import bpe, word
 
 START, SEED = "hell", 7
 
@@ -113,3 +114,19 @@ def test_in_a_browser_it_writes_what_python_writes(page, tmp_path):
     assert not found["overflow"]
     for contrast, whose in found["contrast"]:  # WCAG 2.2 AA
         assert contrast >= 4.5, whose
+
+
+@needs_browser
+@pytest.mark.parametrize("unit", [bpe, word])
+def test_in_a_browser_words_and_pieces_are_written_as_python_writes_them(unit, tmp_path):
+    vocabulary = unit()
+    data = artifact_bytes(random_model(len(vocabulary), seed=3), vocabulary=vocabulary)
+    model = chargen_ort.CharGenerator.from_bytes(data)
+    path, damaged = tmp_path / "units.html", tmp_path / "damaged.onnx"
+    path.write_bytes(page_bytes(model.artifact, "units"))
+    damaged.write_bytes(data[:-3] + b"???")
+    found = in_chromium("page.mjs", path, damaged, START, SEED)
+    assert found["plain"] == model.generate(START, 60, seed=SEED, temperature=0.8)
+    assert found["hot"] == model.generate(START, 60, seed=SEED, temperature=1.7)
+    assert f"{model.score(START + found['plain']).bits_per_char:.3f} bits" in found["figures"]
+    assert found["errors"] == []
