@@ -180,7 +180,7 @@ _SIZE_SETTINGS = {"hidden_size", "num_layers", "embedding_dim"}
 # reads it four times better than the next larger one that reads it twice; see EXPERIMENTS.md.
 _SIZES = (((2, 512), 4.0), ((1, 512), 4.0), ((1, 256), 1.0), ((1, 128), 0.0))
 # units of a layer and passes through the corpus, at most, and their rate; others are not measured
-_NARROW, _FEW_EPOCHS, _NARROW_RATE = 256, 10.0, 6e-3
+_NARROW, _FEW_EPOCHS, _NARROW_RATE = 256, 20.0, 6e-3
 _TAUGHT = (500_000, 5_000_000)  # characters; measured at a million, and memory grows with them
 _TAUGHT_DROPOUT = 0.05  # soft targets leave little to be learnt by heart
 _EPOCHS_A_TEACHER = 7.5  # enough for a good one
