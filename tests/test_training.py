@@ -121,6 +121,17 @@ def test_a_long_run_has_teachers():
         assert choose_recipe(characters, epochs=90).teachers == 0
 
 
+def test_a_narrow_model_that_reads_its_corpus_a_few_times_learns_at_twice_the_rate():
+    def rate(epochs=3, **given):
+        return choose_recipe(400_000, epochs=epochs, **given).learning_rate
+
+    assert [rate(hidden_size=n) for n in (128, 256, 512)] == [6e-3, 6e-3, 3e-3]
+    assert rate(hidden_size=256, learning_rate=0.02) == 0.02
+    assert [rate(epochs=n, hidden_size=256) for n in (18, 40)] == [6e-3, 3e-3]
+    slow = choose_recipe(400_000, None, lambda recipe: 1e4, minutes=1)
+    assert (slow.hidden_size, slow.learning_rate) == (256, 6e-3), "shrunk by the speed"
+
+
 def test_dropout_follows_the_speed_of_the_machine_if_minutes_are_given():
     def dropout(speed):
         return choose_recipe(1_000_000, None, lambda recipe: speed, minutes=10).dropout

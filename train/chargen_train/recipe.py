@@ -179,6 +179,8 @@ _SIZE_SETTINGS = {"hidden_size", "num_layers", "embedding_dim"}
 # 256 that reads it three times is far better than one of 128 that reads it five times, and one that
 # reads it four times better than the next larger one that reads it twice; see EXPERIMENTS.md.
 _SIZES = (((2, 512), 4.0), ((1, 512), 4.0), ((1, 256), 1.0), ((1, 128), 0.0))
+# units of a layer and passes through the corpus, at most, and their rate; others are not measured
+_NARROW, _FEW_EPOCHS, _NARROW_RATE = 256, 20.0, 6e-3
 _TAUGHT = (500_000, 5_000_000)  # characters; measured at a million, and memory grows with them
 _TAUGHT_DROPOUT = 0.05  # soft targets leave little to be learnt by heart
 _EPOCHS_A_TEACHER = 7.5  # enough for a good one
@@ -275,9 +277,11 @@ def choose_recipe(
         return recipe
     recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink)
     suitable: dict[str, Any] = {"dropout": suitable_dropout(epochs)}
+    if recipe.hidden_size <= _NARROW and epochs <= _FEW_EPOCHS:
+        suitable["learning_rate"] = _NARROW_RATE
     teachers = suitable_teachers(epochs)
     if teachers and _TAUGHT[0] <= characters <= _TAUGHT[1] and not documents:
-        suitable = {"teachers": teachers, "dropout": _TAUGHT_DROPOUT}
+        suitable |= {"teachers": teachers, "dropout": _TAUGHT_DROPOUT}
     return replace(recipe, **(suitable | given))
 
 
