@@ -158,7 +158,8 @@ def test_a_text_may_end_by_itself(ending, prompt, options):
         (choice,) = answer["choices"]
         assert choice["text"] == text
         assert choice["finish_reason"] == {"end": "stop"}.get(stream.ended, stream.ended)
-        assert len(choice["logprobs"]["tokens"]) == len(text)
+        by_itself = stream.ended == "end"  # which is the last token, of no characters
+        assert choice["logprobs"]["tokens"] == [*text, *[""] * by_itself]
         if stream.ended == "end":
             assert answer["usage"]["completion_tokens"] == len(text) + 1
         assert "".join(e["choices"][0]["text"] for e in streamed(served, **fields)) == text
@@ -226,10 +227,16 @@ def test_lm_eval_finds_tokens_and_where_a_text_begins(which, served, ending, gen
     facts = served.client.get("/tokenizer_info").json()
     assert facts["eos_token"] is None  # or lm-eval would stop there
     begin = encode(facts["bos_token"])[0]
-    answer = served.complete(prompt=[[begin, *tokens]], max_tokens=1, logprobs=1, echo=True)
-    found = sum(answer["choices"][0]["logprobs"]["token_logprobs"][1:-1])
     (score,) = model.score_batch(["once upon"], end=False)
-    assert found == pytest.approx(score.total, abs=1e-6)
+    # what is drawn, which lm-eval leaves out, may be the end
+    for bias in ({}, {str(model.config.tokens.index("")): 100} if which == "ending" else {}):
+        answer = served.complete(
+            prompt=[[begin, *tokens]], max_tokens=1, logprobs=1, echo=True, logit_bias=bias, seed=1
+        )
+        logprobs = answer["choices"][0]["logprobs"]
+        assert len(logprobs["tokens"]) == len(tokens) + 2
+        assert sum(logprobs["token_logprobs"][1:-1]) == pytest.approx(score.total, abs=1e-6)
+        assert len(logprobs["top_logprobs"]) == len(logprobs["text_offset"]) == len(tokens) + 2
 
 
 # What is added to scores
@@ -271,7 +278,8 @@ def test_a_confined_text_is_the_one_that_the_library_writes(
         (choice,) = served.complete(**fields, logprobs=0)["choices"]
         assert choice["text"] == expected
         assert choice["finish_reason"] == {"end": "stop"}.get(stream.ended, stream.ended)
-        assert len(choice["logprobs"]["tokens"]) == len(expected)
+        by_itself = stream.ended == "end" and bool(model.config.end)
+        assert choice["logprobs"]["tokens"] == [*expected, *[""] * by_itself]
         texts = [event["choices"][0]["text"] for event in streamed(served, **fields)]
         assert "".join(texts) == expected
 

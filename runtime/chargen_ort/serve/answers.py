@@ -51,7 +51,10 @@ class Choices:
         own: Logprobs | None = None
         if scored:
             offset = self._sent[index] or 0
-            own = _logprobs(self._texts, list(piece.text), piece.scores, offset)
+            tokens = list(piece.text)
+            if piece.scores is not None and len(piece.scores.own) > len(tokens):
+                tokens.append("")  # the end, which lm-eval expects as the token that it asks for
+            own = _logprobs(self._texts, tokens, piece.scores, offset)
         ended = _REASONS.get(piece.ended or "", piece.ended)
         yield self._part(index, piece.text, own, ended)
 

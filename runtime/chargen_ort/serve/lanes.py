@@ -232,8 +232,10 @@ class StepLane:
         if vocabulary.unit == "char":
             written = _texts(vocabulary, tokens)
             for text, (own, ended), found in zip(texts, written, scores, strict=True):
-                own = own[: ends.get(text)]
-                text.take(own, join_scores(found) if found else None, ended or text in ends)
+                at = ends.get(text, len(own))
+                by_token = ended and at == len(own)  # what is drawn after the end has no part in it
+                told = join_scores(found).part(0, at + by_token) if found else None
+                text.take(own[:at], told, ended or text in ends)
         else:
             for text, row in zip(texts, tokens.tolist(), strict=True):
                 text.take_tokens(row[: ends.get(text)], vocabulary.end_token, text in ends)

@@ -107,7 +107,7 @@ class Piece:
 
     Attributes:
         text: the characters.
-        scores: of them, where asked for.
+        scores: of them, where asked for, and of the end, where the model ended the text.
         drawn: how many tokens the text has drawn so far, those of a stop string included.
         ended: why the text has ended; None where it goes on.
         failure: why it could not be written, in one line, where that is so.
@@ -338,7 +338,7 @@ class Writing:
         ends = ends and len(text) < self.left
         text = text[: self.left]
         if scores is not None:
-            self._scores.append(scores.part(0, len(text)))
+            self._scores.append(scores.part(0, len(text) + ends))
         before, whole = len(self._held), self._held + text
         keep = len(whole)  # characters that may be sent
         if self._finder is not None and not self._cannot_stop(text):
@@ -376,8 +376,9 @@ class Writing:
         scores = None
         if self._scores:
             joined = join_scores(self._scores)
-            scores = joined.part(0, len(text))
-            self._scores = [joined.part(len(text), len(joined.own))]
+            told = len(text) + (self.ended == "end")  # the end has a score too
+            scores = joined.part(0, told)
+            self._scores = [joined.part(told, len(joined.own))]
         self._out = []
         self._sent += len(text)
         return Piece(text, scores, self.written, self.ended)

@@ -140,6 +140,8 @@ async function write({ start, length, ...options }) {
   const begun = performance.now();
   let [made, ends, waited, number] = [0, 0, 0, -1];
   let [text, seed, ended] = ["", "", "cancelled"];
+  /** @type {Place} */
+  let end = { character: "", bits: null, top: [] };
   const show = async (/** @type {Place[]} */ places) => {
     for (let at = 0; at < places.length && !mine.signal.aborted; at += TOGETHER) {
       postMessage({ kind: "places", places: places.slice(at, at + TOGETHER) });
@@ -153,9 +155,10 @@ async function write({ start, length, ...options }) {
       if (piece.number > number) {
         const echo = piece.places.splice(0, given); // it comes in one piece
         if (number < 0) postMessage({ kind: "places", places: echo, begin: true });
-        else await show([{ character: "", bits: null, top: [] }, ...echo]);
+        else await show([end, ...echo]);
         [number, text, seed] = [piece.number, start, String(options.seed ?? piece.seed)];
       }
+      if (piece.places.at(-1)?.character === "") end = /** @type {Place} */ (piece.places.pop());
       const own = piece.places.slice(0, length - made);
       await show(own);
       made += own.length;
