@@ -3,13 +3,14 @@
 import base64
 import itertools
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from chargen_ort import CharGenerator
+from chargen_ort import ArtifactError, CharGenerator
 from tests.conftest import artifact_bytes, random_model
 from tests.tools.units import bpe, byte, word
 from tests.tools.web import ROOT
@@ -60,6 +61,25 @@ def drawn(model: CharGenerator, start: str) -> dict[str, object]:
     }  # fmt: skip
 
 
+def forged(model: CharGenerator, unit: str) -> list[str]:
+    """Snapshots that claim parts of tokens which there cannot be, all of them refused by Python."""
+    snapshot = model.state("the other").snapshot()
+    wrong: list[tuple[str, object]] = [
+        ("ready", "\ud7ff?" if unit != "byte" else ""),
+        ("rest", "?"),
+    ]
+    wrong += [("rest", "the " * 9), ("partial", [256] if unit == "byte" else [226])]
+    made = []
+    for key, value in wrong:
+        if value:
+            pattern = rb'"%s":("[^"]*"|\[[^]]*\])' % key.encode()
+            text = f'"{key}":{json.dumps(value)}'.encode()
+            made.append(re.sub(pattern, text.replace(b"\\", b"\\\\"), snapshot, count=1))
+            with pytest.raises(ArtifactError, match="the snapshot is damaged"):
+                model.restore(made[-1])
+    return [base64.b64encode(each).decode() for each in made]
+
+
 def case(path: Path, unit: str, end: bool) -> dict[str, object]:
     vocabulary = UNITS[unit](end=end)
     model_bytes = artifact_bytes(
@@ -77,6 +97,7 @@ def case(path: Path, unit: str, end: bool) -> dict[str, object]:
             for text in STARTS
         ],
         "states": [drawn(model, start) for start in STARTS],
+        "forged": forged(model, unit),
     }
 
 

@@ -361,7 +361,10 @@ declare class TextState {
     feed(text: string): void;
     /** @param {number[]} tokens of the model's */
     feedTokens(tokens: number[]): void;
-    /** Have what follows begin with a run of characters that the model knows. @param {string} rest */
+    /**
+     * Have what follows begin with a run of characters that the model knows.
+     * @param {string} rest empty, unless the model's unit is word or bpe
+     */
     keepBack(rest: string): void;
     /** Scores of the next token before temperature, a copy, [vocab_size]. */
     logits(): Float32Array<ArrayBufferLike>;

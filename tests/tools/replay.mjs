@@ -29,7 +29,17 @@ function replayState(model, { start, options, draws, text, snapshot, more }) {
   compare(`snapshot of ${start}, restored`, draw(model.restore(saved), more.length), more.join(""));
 }
 
-for (const { path, texts, scores, next, states } of JSON.parse(readFileSync(process.argv[2], "utf8"))) {
+/** Whether a snapshot is refused as damaged. */
+function refuses(model, snapshot) {
+  try {
+    model.restore(new Uint8Array(Buffer.from(snapshot, "base64")));
+  } catch (error) {
+    return error.name === "ArtifactError" && error.message.startsWith("the snapshot is damaged: ");
+  }
+  return false;
+}
+
+for (const { path, texts, scores, next, states, forged } of JSON.parse(readFileSync(process.argv[2], "utf8"))) {
   const model = await load(new Uint8Array(readFileSync(path)));
   for (const { start, options, text } of texts)
     compare(`${start} ${JSON.stringify(options)}`, model.generate(start, options), text);
@@ -46,4 +56,5 @@ for (const { path, texts, scores, next, states } of JSON.parse(readFileSync(proc
     compareNumbers(`how likely it follows ${text}`, [...own.values()], probabilities);
   }
   for (const state of states) replayState(model, state);
+  forged.forEach((snapshot, at) => compare(`forged snapshot ${at} is refused`, refuses(model, snapshot), true));
 }

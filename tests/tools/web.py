@@ -260,6 +260,8 @@ def head() -> str:
 
 def shortened() -> str:
     """The file chargen.js: the module, shortened by terser but for the names that are public."""
+    if not TERSER.exists():
+        sys.exit("terser is not installed; make web-tools brings it")
     public = _public()
     command = [TERSER, "--module", "--compress", "--keep-classnames"]
     command += ["--mangle", f"reserved=[{','.join(public)}]"]

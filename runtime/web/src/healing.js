@@ -1,6 +1,6 @@
 // What may follow a text whose last run was taken back, and the next character of any unit.
 
-import { exponentiate } from "./sampling.js";
+import { softmax } from "./sampling.js";
 import { TokenDecoder } from "./vocabulary.js";
 
 /** @import { Engine } from "./engine.js" */
@@ -8,7 +8,6 @@ import { TokenDecoder } from "./vocabulary.js";
 
 const FOLLOWED = 256; // tokens that are read at most to find the next character ...
 const LEFT_OUT = 1e-6; // ... as long as more probability than this stands behind those not read
-const SOFTMAX = { temperature: 1, top_k: 0, top_p: 1, min_p: 0 };
 
 /** @typedef {{weight: number, hidden: Float32Array, token: number, rest: string, partial: number[]}} Path */
 
@@ -36,11 +35,9 @@ export function nextCharacters(engine, vocabulary, { hidden, logits, rest, parti
   const decoder = new TokenDecoder(vocabulary);
   let [weight, left] = [1, 0];
   for (let followed = 0; ; followed++) {
-    const weights = Float64Array.from(rest ? masked(vocabulary, logits, rest) : logits);
-    exponentiate(weights, SOFTMAX);
-    const total = weights.reduce((sum, each) => sum + each, 0);
+    const probabilities = softmax(rest ? masked(vocabulary, logits, rest) : logits);
     vocabulary.texts.forEach((text, token) => {
-      const part = (weights[token] * weight) / total;
+      const part = probabilities[token] * weight;
       if (!part) return;
       decoder.restart(partial);
       const brought = rest ? text.slice(rest.length) : text && decoder.feed(token);

@@ -1,7 +1,7 @@
 // What a file says of itself: strict JSON, the records' limits, and what contradicts itself.
 
 import { ArtifactError, countCharacters, shown } from "./errors.js";
-import { splitRuns } from "./runs.js";
+import { hasPieces, splitRuns } from "./runs.js";
 import { GRAPHS, LIMITS, TOLERANCES } from "./tables.js";
 
 /** @import { Json } from "./errors.js" */
@@ -183,7 +183,7 @@ export function configProblem({ unit, tokens, merges, end, separator, precision,
   }
   const lengths = own.map(countCharacters);
   const longer = lengths.findIndex((/** @type {number} */ length) => length !== 1);
-  const single = PIECES.includes(unit) && longer >= 0 ? longer : own.length;
+  const single = hasPieces(unit) && longer >= 0 ? longer : own.length;
   const wrong = lengths.findIndex((/** @type {number} */ length, /** @type {number} */ place) =>
     place < single ? length !== 1 : length < 2,
   );
@@ -192,17 +192,15 @@ export function configProblem({ unit, tokens, merges, end, separator, precision,
       ? `tokens[${wrong}] has ${lengths[wrong]} characters; with the unit ${unit} it has 1`
       : `tokens[${wrong}] has ${lengths[wrong]} characters and comes after a longer one`;
   const characters = own.slice(0, single);
-  if (!end && !own.slice(0, single).includes(separator))
+  if (!end && !characters.includes(separator))
     return `the separator ${shown(separator)} is not one character of the vocabulary`;
   if (!characters.includes(replacement))
     return `the replacement ${shown(replacement)} is not one character of the vocabulary`;
-  if (PIECES.includes(unit)) return piecesProblem(unit, own, single, merges);
+  if (hasPieces(unit)) return piecesProblem(unit, own, single, merges);
   if (unit === "byte" && (own.length !== 256 || own.some(isNoByte)))
     return "with the unit byte, the tokens are the 256 bytes, written U+0000 to U+00FF";
   return merges.length ? `with the unit ${unit} there are no pieces` : "";
 }
-
-const PIECES = ["word", "bpe"];
 
 /** @type {(text: string, byte: number) => boolean} */
 const isNoByte = (text, byte) => text !== String.fromCharCode(byte);

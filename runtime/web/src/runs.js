@@ -2,6 +2,9 @@
 
 import { LIMITS } from "./tables.js";
 
+/** Whether a token may be several characters. @param {string} unit */
+export const hasPieces = (unit) => unit === "word" || unit === "bpe";
+
 const [LETTERS, MAX_RUN] = [LIMITS.letters, LIMITS.run];
 const SPLIT = new RegExp(
   ` ?[${LETTERS}]{1,${MAX_RUN}}| ?[^ ${LETTERS}]{1,${MAX_RUN}}| {1,${MAX_RUN}}(?= )| `,

@@ -90,7 +90,7 @@ function penalise(logits, seen, penalty) {
  * @param {Float64Array} weights
  * @param {Json} options
  */
-export function exponentiate(weights, { temperature, top_k, top_p, min_p }) {
+function exponentiate(weights, { temperature, top_k, top_p, min_p }) {
   const size = weights.length;
   if (temperature !== 1) for (let i = 0; i < size; i++) weights[i] /= temperature;
   const kth = top_k > 0 && top_k < size ? weights.slice().sort()[size - Number(top_k)] : -Infinity;
@@ -98,6 +98,14 @@ export function exponentiate(weights, { temperature, top_k, top_p, min_p }) {
   for (let i = 0; i < size; i++) weights[i] = weights[i] < kth ? 0 : Math.exp(weights[i] - most);
   if (top_p < 1) keepTopP(weights, top_p);
   if (min_p > 0) for (let i = 0; i < size; i++) if (weights[i] < min_p) weights[i] = 0;
+}
+
+/** The model's own probabilities: no temperature, no filters. @param {Float32Array} logits */
+export function softmax(logits) {
+  const weights = Float64Array.from(logits);
+  exponentiate(weights, { temperature: 1, top_k: 0, top_p: 1, min_p: 0 });
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  return weights.map((weight) => weight / total);
 }
 
 /** @type {(weights: Float64Array, p: number) => void} */

@@ -1,11 +1,11 @@
 // The state of one text: what was fed, what comes next, and where its draws stand.
 
-import { ArtifactError, OptionError } from "./errors.js";
+import { ArtifactError, OptionError, countCharacters } from "./errors.js";
 import { utf8 } from "./form.js";
 import { masked, nextCharacters } from "./healing.js";
 import { checkOptions, checkWhole } from "./options.js";
 import { conform, kindOf, parseObject } from "./records.js";
-import { Sampler, byWeight, exponentiate } from "./sampling.js";
+import { Sampler, byWeight, softmax } from "./sampling.js";
 import { LIMITS, RECORDS } from "./tables.js";
 import { TokenDecoder } from "./vocabulary.js";
 
@@ -85,9 +85,14 @@ export class TextState {
     this.keepBack("");
   }
 
-  /** Have what follows begin with a run of characters that the model knows. @param {string} rest */
+  /**
+   * Have what follows begin with a run of characters that the model knows.
+   * @param {string} rest empty, unless the model's unit is word or bpe
+   */
   keepBack(rest) {
-    [this.#rest, this.#ready] = [rest, ""];
+    const [size, most] = [countCharacters(rest), this.#vocabulary.hasPieces ? LIMITS.run + 1 : 0];
+    if (size > most) throw new OptionError(`rest has ${size} characters; give at most ${most}`);
+    [this.#rest, this.#ready] = [this.#vocabulary.knownPart(rest, "error"), ""];
     this.#decoder.restart();
   }
 
@@ -150,15 +155,9 @@ export class TextState {
       };
       return new Map(nextCharacters(this.#engine, this.#vocabulary, place).slice(0, wanted));
     }
-    const weights = Float64Array.from(this.#logits);
-    exponentiate(weights, { temperature: 1, top_k: 0, top_p: 1, min_p: 0 });
-    const total = weights.reduce((sum, weight) => sum + weight, 0);
-    const texts = this.#vocabulary.texts;
-    return new Map(
-      byWeight(weights)
-        .slice(0, wanted)
-        .map((token) => [texts[token], weights[token] / total]),
-    );
+    const [weights, texts] = [softmax(this.#logits), this.#vocabulary.texts];
+    const best = byWeight(weights).slice(0, wanted);
+    return new Map(best.map((token) => [texts[token], weights[token]]));
   }
 
   /**
@@ -232,8 +231,12 @@ export class TextState {
     this.#sampler.drawn = Number(drawn);
     this.#sampler.see(seen);
     this.#fed = fed;
-    this.keepBack(rest);
-    this.#ready = ready;
+    try {
+      this.keepBack(rest);
+      this.#ready = this.#vocabulary.knownPart(ready, "error");
+    } catch (error) {
+      throw new ArtifactError(`the snapshot is damaged: ${/** @type {Error} */ (error).message}`);
+    }
     this.#decoder.restart(partial);
     this.#hidden.set(floats.subarray(0, this.#hidden.length));
     this.#logits.set(floats.subarray(this.#hidden.length));
@@ -293,14 +296,9 @@ export function restoreState(model, snapshot) {
     throw new ArtifactError("the snapshot is damaged: a number in it is not finite");
   const drawn = header.drawn && !config.end; // before its next text a state may have drawn others
   const { ready, partial, fed, seen } = header;
-  const { unit, hasPieces } = model.vocabulary;
-  if ((header.rest && !hasPieces) || (partial.length && unit !== "byte"))
-    throw new ArtifactError("the snapshot is damaged: it has a part of a token, and such tokens have none");
-  try {
-    model.vocabulary.knownPart(header.rest + ready, "error");
-  } catch (error) {
-    throw new ArtifactError(`the snapshot is damaged: ${/** @type {Error} */ (error).message}`);
-  }
+  const most = model.vocabulary.unit === "byte" ? 255 : -1;
+  if (partial.some((/** @type {number} */ byte) => byte > most))
+    throw new ArtifactError("the snapshot is damaged: it has a part of a character that is none");
   if (!fed && (floats.some(Boolean) || drawn || seen.length || ready || partial.length)) {
     throw new ArtifactError("the snapshot is damaged: nothing was fed, and yet it has a state");
   }

@@ -3,7 +3,7 @@
 import { OptionError, UnknownCharacterError, codePoint, countCharacters, shown } from "./errors.js";
 import { checkPolicy } from "./options.js";
 import { kindOf } from "./records.js";
-import { splitRuns } from "./runs.js";
+import { hasPieces, splitRuns } from "./runs.js";
 
 /** @import { Json } from "./errors.js" */
 
@@ -28,7 +28,7 @@ export class Vocabulary {
     this.tokenOf.delete("");
     this.replacement = this.tokenOf.get(replacement) ?? -1;
     /** Whether a token may be several characters, so that the last one of a prompt may grow. */
-    this.hasPieces = unit === "word" || unit === "bpe";
+    this.hasPieces = hasPieces(unit);
     for (let at = 0; at < merges.length; at += 2) {
       const [one, other] = merges.slice(at, at + 2);
       const joined = this.tokenOf.get(tokens[one] + tokens[other]);
