@@ -32,14 +32,7 @@ from chargen_train.base import (
     base_settings,
     load_base,
 )
-from chargen_train.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    previous_of,
-    refuse_misfit,
-    refuse_other,
-    saved_reading,
-)
+from chargen_train.checkpoint import Checkpoint, load_checkpoint, previous_of
 from chargen_train.comparison import compared, measure_yardstick, plan_samples
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import choose_device
@@ -61,6 +54,7 @@ from chargen_train.recipe import (
     Recipe,
     parameter_count,
 )
+from chargen_train.resuming import refuse_misfit, refuse_other, saved_reading
 from chargen_train.run import build_model
 from chargen_train.run_folder import RunFolder, RunRecorder
 from chargen_train.training import train, trained_so_far

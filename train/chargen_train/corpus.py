@@ -1,11 +1,8 @@
 """A corpus: a text as tokens, in documents or running on, and what of it is held out."""
 
-import contextlib
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +10,10 @@ from numpy.typing import NDArray
 from chargen_ort.checks import printable
 from chargen_ort.documents import DocumentKind
 from chargen_ort.errors import CorpusError
-from chargen_ort.text import as_corpus_error
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.collecting import Collected, SourceFile, Tell, collect, number_tokens
 from chargen_train.cutting import document_ranges, judge_lines
-from chargen_train.ids import Tokens, TokenStore, load_tokens
+from chargen_train.ids import Tokens, TokenStore
 from chargen_train.inputs import (
     STDIN,
     Input,
@@ -27,6 +23,7 @@ from chargen_train.inputs import (
     find_inputs,
     refuse_unreadable,
 )
+from chargen_train.kept_tokens import Facts, find_kept
 from chargen_train.likeness import describe_unlikeness
 from chargen_train.reading import Reading
 from chargen_train.split import (
@@ -124,31 +121,6 @@ class Corpus:
         return "\n".join(map(self.vocabulary.decode, np.split(text, ends)[1:]))
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the tokens of a corpus are of; the attributes of `Corpus`, and what it is made of.
-
-    Attributes:
-        title: what messages call it.
-        counts: how often each token stands in it, ``[vocab_size]``.
-        cut: tokens of the text to train on; behind them stands that which measures.
-        known: characters that were to be in the vocabulary besides.
-    """
-
-    name: str
-    title: str
-    characters: int
-    sources: tuple[SourceFile, ...]
-    measure: tuple[SourceFile, ...]
-    vocabulary: Vocabulary
-    counts: list[int]
-    cut: int
-    reading: Reading
-    decision: str
-    notes: tuple[str, ...]
-    known: Vocabulary | None
-
-
 def load_corpus(
     paths: Path | Sequence[Path],
     reading: Reading = Reading(),  # noqa: B008 - frozen
@@ -178,8 +150,8 @@ def load_corpus(
     inputs, measure = find_inputs(paths), _measure_of(reading)
     if not reading.skip_unreadable:
         refuse_unreadable(inputs, reading.encoding)
-    if store.kept is not None and (found := _reused(store.kept, inputs, measure, reading, known)):
-        return found
+    if store.kept and (found := find_kept(store.kept, inputs, measure, reading, known)):
+        return corpus_of(*found)
     name = corpus_name(paths)
     title = (
         str(inputs[0] if paths == [STDIN] else paths[0])
@@ -228,60 +200,6 @@ def corpus_of(facts: Facts, tokens: Tokens) -> Corpus:
         facts.measure,
         np.array(facts.counts, dtype=np.int64),
     )
-
-
-def _reused(
-    path: Path,
-    inputs: Sequence[Input],
-    measure: Sequence[Input],
-    reading: Reading,
-    known: Vocabulary | None,
-) -> Corpus | None:
-    """The corpus whose tokens a run that stopped has left, if it was read from the same files.
-
-    Those are only hashed, not read as texts. None where there is no such file, it is damaged, or
-    it is of something else.
-    """
-    if any(each.path == STDIN or not each.size for each in (*inputs, *measure)):
-        return None  # what can be read only once
-    if (loaded := load_tokens(path)) is None:
-        return None
-    tokens, values = loaded
-    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-        facts = _facts_of(values)
-        hashes = [each.sha256 for each in (*facts.sources, *facts.measure)]
-        same = _what_is_read(reading) == _what_is_read(facts.reading)
-        # a vocabulary that the text was read with adds nothing to itself
-        same = same and known in (facts.known, replace(facts.vocabulary, end=False))
-        if same and hashes == _hashes((*inputs, *measure)):
-            return corpus_of(replace(facts, reading=reading), tokens)
-    return None
-
-
-def _what_is_read(reading: Reading) -> Reading:
-    """A reading without what it says of how the tokens are split."""
-    holdout = reading.holdout if reading.holdout_kind == "file" else None
-    return replace(reading, holdout=holdout, skip_unreadable=False, unit="char", vocab_size=None)
-
-
-def _facts_of(values: Mapping[str, Any]) -> Facts:
-    """What `Facts` became as JSON."""
-    made = {each.name: values[each.name] for each in fields(Facts)}
-    for name in ("sources", "measure"):
-        made[name] = tuple(SourceFile(**each) for each in made[name])
-    for name in ("vocabulary", "known"):
-        own = made[name]  # of characters, whose tuples of pieces JSON has as empty lists
-        made[name] = None if own is None else Vocabulary(**own | {"pieces": (), "merges": ()})
-    made |= {"reading": Reading(**made["reading"]), "notes": tuple(made["notes"])}
-    return Facts(**made)
-
-
-def _hashes(inputs: Sequence[Input]) -> list[str]:
-    found = []
-    for each in inputs:
-        with as_corpus_error(str(each)), open(each.path, "rb") as file:
-            found.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return found
 
 
 def _measure_of(reading: Reading) -> tuple[Input, ...]:

@@ -9,13 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from chargen_train.base import BaseModel, describe_start, refuse_other_base
-from chargen_train.checkpoint import (
-    Checkpoint,
-    load_latest,
-    refuse_misfit,
-    refuse_other,
-    save_checkpoint,
-)
+from chargen_train.checkpoint import Checkpoint, load_latest, save_checkpoint
 from chargen_train.continuation import with_more_time
 from chargen_train.corpus import Corpus
 from chargen_train.device import choose_device
@@ -30,6 +24,7 @@ from chargen_train.recipe import (
     given_settings,
     typical_speed,
 )
+from chargen_train.resuming import refuse_misfit, refuse_other
 from chargen_train.run_folder import RunFolder
 from chargen_train.training import measure_speed
 

@@ -19,7 +19,7 @@ from typing import cast
 from chargen_ort.errors import ChargenError, OptionError, TrainingError
 from chargen_ort.terminal import visible
 from chargen_ort.vocabulary import UNITS, Vocabulary
-from chargen_train.checkpoint import Checkpoint, saved_reading
+from chargen_train.checkpoint import Checkpoint
 from chargen_train.corpus import Corpus, load_corpus
 from chargen_train.device import choose_device
 from chargen_train.earlier import Earlier
@@ -35,6 +35,7 @@ from chargen_train.inputs import STDIN
 from chargen_train.opening import begin_run, resume_run, training_path
 from chargen_train.reading import Reading
 from chargen_train.recipe import Overrides, Recipe
+from chargen_train.resuming import saved_reading
 from chargen_train.run_folder import RunFolder, RunRecorder
 from chargen_train.signals import StopSignals
 from chargen_train.team import LeaderError, LostError, Team, joined, noticing_loss

@@ -8,7 +8,7 @@ import torch
 
 from chargen_ort.errors import ChargenError, OptionError, TrainingError
 from chargen_train.base import BaseModel, take_weights
-from chargen_train.checkpoint import Checkpoint, refuse_other, save_checkpoint
+from chargen_train.checkpoint import Checkpoint, save_checkpoint
 from chargen_train.corpus import Corpus
 from chargen_train.device import (
     ThreadSwitch,
@@ -25,6 +25,7 @@ from chargen_train.model import CharGRU
 from chargen_train.outcome import finish
 from chargen_train.planning import Plan, make_plan
 from chargen_train.recipe import Recipe
+from chargen_train.resuming import refuse_other
 from chargen_train.run import Run, build_model
 from chargen_train.team import Team, noticing_loss
 
