@@ -85,13 +85,14 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)  # so that a fork is safe
     planning.SAMPLE_LENGTH = run.SAMPLE_LENGTH = 2
     planning._EVALUATIONS = 3, 3
-    running, listed = "times.txt", "names.txt"
+    running, listed, signs = "times.txt", "names.txt", "signs.txt"
     taught = dataclasses.replace(RECIPE, teachers=2)
     timed = dataclasses.replace(RECIPE, steps=None, minutes=0.02)
 
     def work(team):
         train_here(folder, "listed-2", RECIPE, listed, team)
         train_here(folder, "taught-2", taught, running, team)
+        train_here(folder, "narrow-2", RECIPE, signs, team)
         train_here(folder, "timed-2", timed, running, team)
         train_here(folder, "stopped-2", RECIPE, running, team, stop=3)
 
@@ -104,6 +105,7 @@ def main(folder: Path) -> None:
     train_here(folder, "running-1", RECIPE, running, alone)
     train_here(folder, "listed-1", RECIPE, listed, alone)
     train_here(folder, "taught-1", taught, running, alone)
+    train_here(folder, "narrow-1", RECIPE, signs, alone)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 
 from chargen_ort import read_artifact
 from chargen_ort.reports import describe_training
+from chargen_train.candidates import LARGE
 from chargen_train.checkpoint import load_checkpoint
 from chargen_train.run_folder import RunFolder
 from chargen_train.team import Team
@@ -29,6 +30,8 @@ def runs(tmp_path_factory):
     (folder / "times.txt").write_text(TIMES)
     names = [f"{a}{b}" for a in ("anna", "eve", "john", "mary", "ruth") for b in "abcdefghijklmno"]
     (folder / "names.txt").write_text("".join(f"{name}\n" for name in names * 4))
+    signs = (0x4E00 + i * (i + 1) // 2 % LARGE for i in range(4 * LARGE))  # each of them
+    (folder / "signs.txt").write_text("".join(map(chr, signs)))
     subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.distributed_child", folder],
         check=True, timeout=900, env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -36,9 +39,12 @@ def runs(tmp_path_factory):
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
-@pytest.mark.parametrize("text", ["listed", "taught"])
+@pytest.mark.parametrize("text", ["listed", "taught", "narrow"])
 def test_two_processes_have_the_loss_curve_of_one(runs, text):
-    """Of documents, and of running text with teachers; five rows a step, so two and three each."""
+    """Of documents, of running text with teachers, and of thousands of signs.
+
+    There are five rows a step, so two and three each.
+    """
     alone, together = runs[f"{text}-1"], runs[f"{text}-2"]
     assert together["losses"] == pytest.approx(alone["losses"], abs=TOLERANCE)
     assert len(alone["losses"]) == 8

@@ -15,10 +15,11 @@ import torch
 
 from chargen_export.pipeline import train_and_export
 from chargen_ort import ChargenError, OptionError
-from chargen_train.checkpoint import load_checkpoint, refuse_misfit
+from chargen_train.checkpoint import load_checkpoint
 from chargen_train.corpus import load_corpus
 from chargen_train.events import TrainingStoppedError
 from chargen_train.model import CharGRU
+from chargen_train.resuming import refuse_misfit
 from chargen_train.run_folder import RunFolder
 from chargen_train.training import train
 from tests.conftest import observing, train_export

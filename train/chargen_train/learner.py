@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chargen_ort.errors import TrainingError
+from chargen_train.candidates import weighted
 from chargen_train.device import autocast
 from chargen_train.model import CharGRU
 from chargen_train.recipe import Recipe
@@ -78,7 +79,7 @@ class Learner:
         """Learn from one window of each row; returns its loss, nats a character.
 
         Args:
-            batch: the windows.
+            batch: the windows; with candidates only where `teaching` is None.
             rate: of learning.
             teaching: what there is to learn from besides the text.
             bf16: whether the forward pass runs under bfloat16 autocast.
@@ -90,8 +91,11 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         with autocast(self._hidden.device, bf16):
-            logits, hidden = self._forward(batch.token, self._hidden * batch.keep, batch.begins)
-            logits = logits.float()  # [batch, time, vocab_size]
+            carried = self._hidden * batch.keep
+            logits, hidden = self._forward(batch.token, carried, batch.begins, batch.among)
+            logits = logits.float()  # [batch, time, vocab_size or candidates]
+            if batch.among is not None:
+                logits = weighted(logits, batch)
             text_loss = self._text_loss(logits, batch)
             loss = text_loss
             if teaching is not None:

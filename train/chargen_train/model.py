@@ -92,7 +92,11 @@ class CharGRU(nn.Module):
         return self.output.weight.new_zeros(batch, self.num_layers, self.hidden_size)
 
     def forward(
-        self, token: Tensor, hidden: Tensor, begins: Tensor | None = None
+        self,
+        token: Tensor,
+        hidden: Tensor,
+        begins: Tensor | None = None,
+        among: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run as many steps as `token` holds.
 
@@ -101,10 +105,11 @@ class CharGRU(nn.Module):
             hidden: ``[batch, num_layers, hidden_size]``.
             begins: bool ``[batch, time]``, where a text begins: before that step the state is zero.
                 None is nowhere.
+            among: int64 ``[candidates]``, the tokens whose logits are wanted; None is all.
 
         Returns:
-            logits ``[batch, time, vocab_size]`` before temperature, and the next hidden,
-            ``[batch, num_layers, hidden_size]``.
+            logits ``[batch, time, vocab_size]``, or of the candidates, before temperature; and the
+            next hidden, ``[batch, num_layers, hidden_size]``.
         """
         x = self.embedding(token.t())  # [time, batch, embedding_dim]
         x = self._locked_dropout(x, self.dropout / 2)
@@ -118,7 +123,12 @@ class CharGRU(nn.Module):
             )  # [time, batch, hidden_size]
             states.append(state)
         x = self._locked_dropout(x, self.dropout)
-        logits = self.output(x.transpose(0, 1))  # [batch, time, vocab_size]
+        x = x.transpose(0, 1)  # [batch, time, hidden_size]
+        if among is None:
+            logits = self.output(x)  # [batch, time, vocab_size]
+        else:
+            # [batch, time, candidates]
+            logits = F.linear(x, self.output.weight[among], self.output.bias[among])
         return logits, torch.stack(states, dim=1)  # [batch, num_layers, hidden_size]
 
     def _run_layer(

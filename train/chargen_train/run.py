@@ -5,12 +5,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from chargen_ort.options import SamplingOptions
 from chargen_ort.records import Base
+from chargen_train.candidates import LARGE, Candidates
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import autocast, load_random, random_state
 from chargen_train.distillation import SOFT_SHARE, SoftTargets, describe_phase, phase_end
@@ -246,15 +248,22 @@ class Run:
         Raises:
             TrainingError: the loss or the gradient is not finite; no weight was changed.
         """
-        batch = self.windows.next()
+        batch, fraction = self.windows.next(), self._phase_fraction()
+        teaching = self._teaching(fraction)
+        if teaching is None and len(self.corpus.vocabulary) >= LARGE:
+            batch = self._candidates.narrow(batch)  # of all rows, as one process would
         if self.team.processes > 1:
             batch = batch.part(self.team.rows(self.recipe.batch_size))
-        fraction = self._phase_fraction()
         self.learning_rate = scheduled_rate(self.recipe, fraction)
         self.counters.loss = self.learner.take_step(
-            batch, self.learning_rate, self._teaching(fraction), self.plan.bf16, self.step
+            batch, self.learning_rate, teaching, self.plan.bf16, self.step
         )
         self.counters.step += 1
+
+    @cached_property
+    def _candidates(self) -> Candidates:
+        targets = self.recipe.batch_size * self.recipe.seq_length
+        return Candidates(self.corpus.counts, targets)
 
     def _teaching(self, fraction: float) -> Teaching | None:
         """What the model being trained learns from besides the text, at a fraction of its time.

@@ -1,7 +1,7 @@
 """Batches for truncated back-propagation through time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,12 +23,15 @@ class Batch:
     """One window of each row.
 
     Attributes:
-        token, target: int64 ``[batch, time]``; a target of -100 is not learnt from.
+        token, target: int64 ``[batch, time]``; a target of -100 is not learnt from. Where there are
+            candidates, targets are places among them.
         keep: ``[batch, 1, 1]``, 0 where a row begins anew, else 1.
         places: where in the part each target stands, ``[batch, time]``.
         begins: bool ``[batch, time]``, where a document begins; None is nowhere.
         predicted: targets that are learnt from in the rows of all processes; 0 where one has them
             all.
+        among: int64 ``[candidates]``, the tokens that alone are looked at; None is all.
+        log_chance: float32 ``[candidates]``, of how likely each was to be among them.
     """
 
     token: Tensor
@@ -37,16 +40,19 @@ class Batch:
     places: NDArray[np.int64]
     begins: Tensor | None = None
     predicted: int = 0
+    among: Tensor | None = None
+    log_chance: Tensor | None = None
 
     def part(self, rows: slice) -> "Batch":
         """Some of its rows."""
-        return Batch(
-            self.token[rows],
-            self.target[rows],
-            self.keep[rows],
-            self.places[rows],
-            None if self.begins is None else self.begins[rows],
-            int((self.target != -100).sum()),
+        return replace(
+            self,
+            token=self.token[rows],
+            target=self.target[rows],
+            keep=self.keep[rows],
+            places=self.places[rows],
+            begins=None if self.begins is None else self.begins[rows],
+            predicted=int((self.target != -100).sum()),
         )
 
 
