@@ -49,7 +49,7 @@ def test_what_the_softmax_divides_by_is_right_on_average():
     logits = torch.randn(SIZE, dtype=torch.float64)
     place = 1500  # a rare target, and the others of its batch come as the text has them
     choose, found = Candidates(COUNTS, 300), []
-    for _ in range(2000):
+    for _ in range(1000):
         target = drawn_from(COUNTS, 1, 300)
         target[0, 0] = place
         narrow = choose.narrow(batch_of(target))
@@ -57,7 +57,7 @@ def test_what_the_softmax_divides_by_is_right_on_average():
         found.append(weighted(among, narrow)[0, 0].exp().sum().item())
     total = logits.exp().sum().item()
     error = np.std(found) / np.sqrt(len(found))
-    assert error < 0.005 * total, "the test can tell"
+    assert error < 0.007 * total, "the test can tell"
     assert np.mean(found) == pytest.approx(total, abs=4 * error)
     assert np.std(found) < 0.15 * total, "each alone is near it"
 
@@ -116,6 +116,7 @@ def test_it_learns_as_well_as_from_all(signs, monkeypatch):
     assert narrow < whole + 0.03
 
 
-def test_a_small_vocabulary_is_looked_at_as_a_whole(corpus_of, monkeypatch):
+def test_a_small_vocabulary_is_looked_at_as_a_whole(tmp_path, monkeypatch):
+    (tmp_path / "hello.txt").write_text("hello world " * 50)
     monkeypatch.setattr(Candidates, "narrow", lambda self, batch: pytest.fail("a part of it"))
-    train(corpus_of("hello world " * 50), dataclasses.replace(RECIPE, steps=2))
+    train(load_corpus(tmp_path / "hello.txt"), dataclasses.replace(RECIPE, steps=2))
