@@ -132,6 +132,19 @@ def test_a_narrow_model_that_reads_its_corpus_a_few_times_learns_at_twice_the_ra
     assert (slow.hidden_size, slow.learning_rate) == (256, 6e-3), "shrunk by the speed"
 
 
+def test_a_run_of_few_steps_takes_twice_as_many_of_half_the_length():
+    def length(characters, **given):
+        return choose_recipe(1_000_000, tokens=characters, **given).seq_length
+
+    assert [length(1_000_000, epochs=n) for n in (1, 2, 4, 30)] == [32, 32, 64, 64]
+    assert length(100_000_000, epochs=1) == 64, "as many steps of a long text are many"
+    assert length(1_000_000, epochs=1, seq_length=64) == 64
+    assert length(1_000_000, steps=100) == 64, "so many steps are wanted, of so many characters"
+    assert choose_recipe(1_000_000, documents=10_000, epochs=1).seq_length == 64
+    slow = choose_recipe(1_000_000, None, lambda recipe: 1e4, minutes=1)
+    assert slow.seq_length == 32, "by the measured speed"
+
+
 def test_dropout_follows_the_speed_of_the_machine_if_minutes_are_given():
     def dropout(speed):
         return choose_recipe(1_000_000, None, lambda recipe: speed, minutes=10).dropout

@@ -181,6 +181,9 @@ _SIZE_SETTINGS = {"hidden_size", "num_layers", "embedding_dim"}
 _SIZES = (((2, 512), 4.0), ((1, 512), 4.0), ((1, 256), 1.0), ((1, 128), 0.0))
 # units of a layer and passes through the corpus, at most, and their rate; others are not measured
 _NARROW, _FEW_EPOCHS, _NARROW_RATE = 256, 20.0, 6e-3
+# a run that would take fewer steps takes twice as many, with windows of half the length: at first
+# more is learnt from another step than from what stands farther back
+_FEW_STEPS = 1500
 _TAUGHT = (500_000, 5_000_000)  # characters; measured at a million, and memory grows with them
 _TAUGHT_DROPOUT = 0.05  # soft targets leave little to be learnt by heart
 _EPOCHS_A_TEACHER = 7.5  # enough for a good one
@@ -279,6 +282,9 @@ def choose_recipe(
     suitable: dict[str, Any] = {"dropout": suitable_dropout(epochs)}
     if recipe.hidden_size <= _NARROW and epochs <= _FEW_EPOCHS:
         suitable["learning_rate"] = _NARROW_RATE
+    window = recipe.batch_size * recipe.seq_length
+    if not documents and recipe.steps is None and epochs * tokens < _FEW_STEPS * window:
+        suitable["seq_length"] = max(1, recipe.seq_length // 2)
     teachers = suitable_teachers(epochs)
     if teachers and _TAUGHT[0] <= characters <= _TAUGHT[1] and not documents:
         suitable |= {"teachers": teachers, "dropout": _TAUGHT_DROPOUT}
