@@ -59,7 +59,7 @@ class ConfinedBatch(Batch):
         if not self._options.exact:
             np.copyto(self._writer.logits, LOWEST, where=control.blocked[before])
         tokens = self._writer.write(1)[0]  # [batch]
-        nodes = control.children[before, control.classes[tokens]]
+        nodes = control.children[before, tokens]
         for place in np.flatnonzero((nodes == UNKNOWN) & self.active).tolist():
             one = self._place(place)
             one.node = int(before[place])

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from chargen_ort.checks import shown_value
 from chargen_ort.errors import OptionError
+from chargen_ort.graphs.writer import LOWEST
 from chargen_ort.options import SamplingOptions
 from chargen_ort.records import Config
 from chargen_ort.token_classes import token_bytes, token_classes, token_lengths
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 # nodes: it is not known yet; no text of the language begins so; the model has ended the text
 UNKNOWN, OUT, DONE = 0, 1, 2
 _FIRST = 3
-_MOST_CELLS = 1 << 25  # nodes times tokens: 32 MB
+_MOST_CELLS = 1 << 22  # nodes times tokens: 55 MB
 _MOST_ROOTS = 256  # beginnings that are remembered
 # forced bytes would be cut into tokens by a tokenizer, where any of several ways is allowed
 _HEAD = '%llguidance {"no_forcing": true}\nstart: T\nT: '
@@ -49,9 +50,9 @@ class Control:
     Attributes:
         options: as given.
         texts: of the tokens.
-        children: the node behind each class of tokens, ``[nodes, classes]``.
-        classes: the class of each token, ``[vocab_size]``; `class_list` has the same.
+        children: the node behind each token, ``[nodes, vocab_size]``.
         blocked: the tokens that may not be drawn, bool ``[nodes, vocab_size]``.
+        masks: what makes their scores such, float32 ``[nodes, vocab_size]``: `LOWEST` or 0.
         accepting: whether the text may end there, bool ``[nodes]``.
         closed: whether no character may follow, bool ``[nodes]``.
         may_leave: whether a text that may end does so where a token leads out of the language.
@@ -76,15 +77,15 @@ class Control:
         self._tokenizer = _open_tokenizer(self._tokens, self.end)
         if options.pattern is not None:
             self._check_pattern(options.pattern)
-        self.classes = token_classes(config, options)
-        self.class_list: list[int] = self.classes.tolist()
+        self._classes = token_classes(config, options)
         self._lock = RLock()  # of what is below
         self._matchers: dict[tuple[int, int | None], LLMatcher] = {}
         self._roots: dict[tuple[tuple[int, ...], int, int | None], int] = {}
         self._count = _FIRST
-        rows, count = 64, int(self.classes.max()) + 1
+        rows, count = 64, len(self._tokens)
         self.children = np.full((rows, count), UNKNOWN, dtype=np.int64)
-        self.blocked = np.zeros((rows, len(self._tokens)), dtype=bool)
+        self.blocked = np.zeros((rows, count), dtype=bool)
+        self.masks = np.zeros((rows, count), dtype=np.float32)
         self.accepting = np.zeros(rows, dtype=bool)
         self.closed = np.zeros(rows, dtype=bool)
         self.children[:_FIRST] = OUT
@@ -150,9 +151,11 @@ class Control:
             self.accepting[node] = accepting
             self.closed[node] = not allowed[self._text_tokens].any()
             leaves = accepting and self.may_leave
-            self.blocked[node] = False if leaves else ~allowed
+            if not leaves:
+                self.blocked[node] = ~allowed
+                self.masks[node, ~allowed] = LOWEST
             if self.end is not None:
-                self.children[node, self.classes[self.end]] = DONE if accepting else OUT
+                self.children[node, self.end] = DONE if accepting else OUT
             self._count += 1
             return node
 
@@ -169,6 +172,7 @@ class Control:
         # new arrays, so that whoever holds the old ones goes on with them
         self.children = np.concatenate([self.children, np.full_like(self.children, UNKNOWN)])
         self.blocked = np.concatenate([self.blocked, np.zeros_like(self.blocked)])
+        self.masks = np.concatenate([self.masks, np.zeros_like(self.masks)])
         self.accepting = np.concatenate([self.accepting, np.zeros(rows, dtype=bool)])
         self.closed = np.concatenate([self.closed, np.zeros(rows, dtype=bool)])
 
@@ -186,15 +190,14 @@ class Control:
             the node, and whether the matcher has read the token.
         """
         with self._lock:
-            kind = self.classes[token]
-            known = int(self.children[node, kind])
+            known = int(self.children[node, token])
             if known != UNKNOWN:
                 return known, False
             reader, known = matcher(), OUT
             if reader.validate_tokens([token]):
                 reader.consume_token(token)
                 known = self.add_node(reader)
-            self.children[node, kind] = known
+            self.children[node, self._classes == self._classes[token]] = known
             return known, known != OUT
 
     def _check_pattern(self, pattern: str) -> None:

@@ -77,7 +77,7 @@ class Place:
     def child(self, token: int) -> int:
         """The node behind a token; `OUT` if it leads out of the language."""
         control = self.control
-        node = int(control.children[self.node, control.classes[token]])
+        node = int(control.children[self.node, token])
         return node if node != UNKNOWN else self._find_child(token)
 
     def _find_child(self, token: int) -> int:
