@@ -189,23 +189,52 @@ def test_a_damaged_snapshot_of_a_confined_text_is_refused(generator):
             generator.restore(damaged)
 
 
-@pytest.mark.parametrize("pattern", [*PATTERNS, r"[\w--b]+", "[[:alpha:]]{2}", "é|a"])
-def test_the_tree_says_what_llguidance_says_of_each_place(documents, pattern):
-    """Tokens that are one branch lead to the same, wherever they stand."""
-    control = Control(documents.config, SamplingOptions(pattern=pattern, ban="dog"))
-    choose = random.Random(1)
-    for _ in range(40):
-        place = Place(control, (), 0, 8)
-        while True:
-            fresh = control.new_matcher(0, 8)
-            fresh.consume_tokens(place.tokens)
-            bits = np.frombuffer(fresh.compute_bitmask(), dtype=np.uint8)
-            allowed = np.unpackbits(bits, bitorder="little")[: len(place.blocked)].astype(bool)
-            assert (place.blocked == ~allowed).all()
-            token = choose.choice(np.flatnonzero(allowed).tolist())
-            if token == documents.vocabulary.end_token:
-                break
+LANGUAGES = [
+    *({"pattern": each, "ban": ["dog"]} for each in PATTERNS),
+    *({"pattern": each} for each in (r"[\w--b]+", "[[:alpha:]]{2}", "é|a", "a{2,3}b?|(c|cd*)*")),
+    {"pattern": "(a|b)*(ba)?", "stop": ["a", "bb", "ab"], "ban": ["aaa"], "min_length": 2},
+    {"pattern": "(?:[a-c]{1,2}d){0,3}", "max_length": 6, "ban": ["dd", "ca"]},
+    {"stop": ["ab", "b"], "min_length": 3, "max_length": 5},
+]
+
+
+@pytest.mark.parametrize("options", LANGUAGES, ids=str)
+@pytest.mark.parametrize("room", [9, 100])
+def test_the_nodes_say_what_llguidance_says_of_each_place(ending, documents, options, room):
+    """Texts that share a node can go on alike, however they came there, near the end and far."""
+    for model in (documents, ending):
+        try:
+            control = Control(model.config, SamplingOptions(**options))
+            Place(control, (), 0, room)
+        except OptionError:
+            continue  # it has no text of few characters
+        choose, end = random.Random(1), model.vocabulary.end_token
+        for walk in range(30 if room == 9 else 3):
+            place = Place(control, (), walk % 2, room)
+            fresh = control.new_matcher(walk % 2, room)
+            while True:
+                place.approach()
+                bits = np.frombuffer(fresh.compute_bitmask(), dtype=np.uint8)
+                allowed = np.unpackbits(bits, bitorder="little")[: len(place.blocked)].astype(bool)
+                assert (place.blocked == ~allowed).all()
+                assert place.accepting == fresh.is_accepting()
+                token = choose.choice(np.flatnonzero(allowed).tolist())
+                if token == end:
+                    break
+                place.move(token, place.child(token))
+                fresh.consume_token(token)
+
+
+def test_long_texts_need_few_nodes(documents):
+    """So many as their language has places: later texts, and the rest of this one, know them."""
+    options = SamplingOptions(pattern="([a-c]{1,3}x)*", ban=["cc"])
+    control, choose = Control(documents.config, options), random.Random(1)
+    for _ in range(20):
+        place = Place(control)
+        for _ in range(200):
+            token = choose.choice(np.flatnonzero(~place.blocked[:-1]).tolist())
             place.move(token, place.child(token))
+    assert len(control.children) == 64  # it has not grown
 
 
 def test_a_tree_that_grows_large_is_begun_anew_and_texts_stay_the_same(documents, monkeypatch):

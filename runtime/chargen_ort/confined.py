@@ -63,9 +63,11 @@ class MaskedWriter(RunWriter):
 
     def _run_ahead(self) -> None:
         self._settle()
-        runs, control = self._runs, self._place.control
+        runs = self._runs
         if not isinstance(runs, ConfinedRuns):
             raise AssertionError("the runs of a confined text have a language")
+        self._place.approach()
+        control = self._place.control
         runs.use(control.masks, control.children)
         runs.nodes[self._source][0] = self._place.node
         super()._run_ahead()
@@ -134,6 +136,8 @@ class ConfinedWriter:
         place, control = self.place, self.place.control
         if control.end is None and place.closed:
             return ENDED
+        if self._masked is None:
+            place.approach()
         token = self._draw_masked() if self._masked is None and not self._exact else None
         token = self._inner.draw() if token is None else token
         known = control.children[place.node, token] != UNKNOWN

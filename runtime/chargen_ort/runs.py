@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     Shared = dict[str, OrtValue]
 
 _WRITTEN_AT_ONCE = 1 << 26  # multiply-adds in one run: few milliseconds, so that a stop is prompt
-_MOST_WRITTEN = 64  # steps; more in one run gain nothing
+MOST_WRITTEN = 64  # steps; more in one run gain nothing
 
 
 def steps_per_run(sizes: Sizes, rows: int) -> int:
     """How many steps of `rows` rows to write in one run, so that none takes long."""
     # one row waits for the weights to be read; some twenty compute in that time
     work = step_work(sizes) * (20 + rows) // 20
-    return max(1, min(_MOST_WRITTEN, _WRITTEN_AT_ONCE // work))
+    return max(1, min(MOST_WRITTEN, _WRITTEN_AT_ONCE // work))
 
 
 def step_work(sizes: Sizes) -> int:

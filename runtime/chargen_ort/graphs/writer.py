@@ -80,7 +80,9 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool, confined: bool = Fa
         greedy: take the likeliest token, the lowest among equals, whatever the uniforms.
         confined: draw none of the tokens that are blocked where a row stands, and walk on by the
             one that is drawn. The batch is then one row, and there are inputs more: `NODE` int64
-            ``[1]`` and the tables of `chargen_ort.patterns`, `MASKS` float32 ``[nodes, vocab_size]`` and `CHILDREN` int64 ``[nodes, vocab_size, 1]``; and the output `NEXT_NODE`.
+            ``[1]`` and the tables of `chargen_ort.patterns`, `MASKS` float32
+            ``[nodes, vocab_size]`` and `CHILDREN` int64 ``[nodes, vocab_size, 1]``; and the output
+            `NEXT_NODE`.
     """
     step = _int8_step(sizes) if precision == "int8" else _float_step(sizes)
     inside, beside = placed(step.tensors)
