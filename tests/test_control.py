@@ -16,6 +16,7 @@ from chargen_ort import ArtifactError, CharGenerator, OptionError, SamplingOptio
 from chargen_ort.batch import write_texts
 from chargen_ort.patterns import Control
 from chargen_ort.places import Place
+from chargen_ort.residuals import Namer
 from tests.conftest import (
     ALPHABET,
     artifact_bytes,
@@ -195,6 +196,7 @@ LANGUAGES = [
     {"pattern": "(a|b)*(ba)?", "stop": ["a", "bb", "ab"], "ban": ["aaa"], "min_length": 2},
     {"pattern": "(?:[a-c]{1,2}d){0,3}", "max_length": 6, "ban": ["dd", "ca"]},
     {"stop": ["ab", "b"], "min_length": 3, "max_length": 5},
+    {"pattern": "(a|b|c)*c", "stop": ["bb"]},  # which text stood before "bb" decides
 ]
 
 
@@ -209,7 +211,7 @@ def test_the_nodes_say_what_llguidance_says_of_each_place(ending, documents, opt
         except OptionError:
             continue  # it has no text of few characters
         choose, end = random.Random(1), model.vocabulary.end_token
-        for walk in range(30 if room == 9 else 3):
+        for walk in range(16 if room == 9 else 1):
             place = Place(control, (), walk % 2, room)
             fresh = control.new_matcher(walk % 2, room)
             while True:
@@ -218,11 +220,22 @@ def test_the_nodes_say_what_llguidance_says_of_each_place(ending, documents, opt
                 allowed = np.unpackbits(bits, bitorder="little")[: len(place.blocked)].astype(bool)
                 assert (place.blocked == ~allowed).all()
                 assert place.accepting == fresh.is_accepting()
-                token = choose.choice(np.flatnonzero(allowed).tolist())
-                if token == end:
+                following = [each for each in np.flatnonzero(allowed).tolist() if each != end]
+                if not following:
                     break
+                token = choose.choice(following)
                 place.move(token, place.child(token))
                 fresh.consume_token(token)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "far"),
+    [("[a-z]{3,8}", 3), ("(a?){3}", 1), ("(an|ba|c)[a-z]+a", 3), ("[a-c]{5}(d[a-c]{5})*", 5),
+     ("^x{2,}$", 2), ("a.c|Zzzz", 3), (r"(?:[a-z]{2,5} ){1,2}[a-z]*ing", 6), ("[[:alpha:]]", None)],
+)  # fmt: skip
+def test_how_far_a_text_may_be_from_its_end(documents, pattern, far):
+    """Of the ways that the model's characters have: it has no capital letters."""
+    assert Namer(documents.config, SamplingOptions(pattern=pattern)).far == far
 
 
 def test_long_texts_need_few_nodes(documents):
