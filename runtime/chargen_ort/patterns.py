@@ -37,6 +37,7 @@ UNKNOWN, OUT, DONE = 0, 1, 2
 _FIRST = 3
 _MOST_CELLS = 1 << 22  # nodes times tokens: 55 MB
 _MOST_ROOTS = 256  # beginnings that are remembered
+_MOST_LEADERS = 64  # classes of tokens that are looked up together
 # forced bytes would be cut into tokens by a tokenizer, where any of several ways is allowed
 _HEAD = '%llguidance {"no_forcing": true}\nstart: T\nT: '
 _INSTALL = "pip install 'chargen-ort[pattern]'"
@@ -84,6 +85,8 @@ class Control:
         if options.pattern is not None:
             self._check_pattern(options.pattern)
         self._classes = token_classes(config, options)
+        leaders = np.unique(self._classes, return_index=True)[1].tolist()
+        self._leaders = leaders if len(leaders) <= _MOST_LEADERS else []  # one of each class
         self._namer = Namer(config, options)
         far = self._namer.far
         self.margin = None if far is None else far + (MOST_WRITTEN + 1) * int(self.lengths.max())
@@ -92,7 +95,7 @@ class Control:
         self._roots: dict[tuple[tuple[int, ...], int, int | None], int] = {}
         self._count = _FIRST
         self._names: list[Name | None] = [None] * _FIRST  # of the nodes
-        self._named: dict[Name, int] = {}
+        self._named: dict[Name | None, int] = {}
         rows, count = 64, len(self._tokens)
         self.children = np.full((rows, count), UNKNOWN, dtype=np.int64)
         self.blocked = np.zeros((rows, count), dtype=bool)
@@ -246,7 +249,17 @@ class Control:
                     is_read = reader.consume_token(token)
                     known = self.add_node(reader, name)
             self.children[node, self._classes == self._classes[token]] = known
+            self._link(node)
             return known, is_read
+
+    def _link(self, node: int) -> None:
+        """Lead the other tokens behind a node to the nodes that there are."""
+        name = self._names[node]
+        for token in self._leaders if name is not None else ():
+            if self.children[node, token] == UNKNOWN:
+                child = self._named.get(self._namer.after(name, self.texts[token]))
+                if child is not None:
+                    self.children[node, self._classes == self._classes[token]] = child
 
     def _check_pattern(self, pattern: str) -> None:
         from llguidance import LLMatcher
