@@ -127,6 +127,27 @@ def test_runs_of_many_steps_and_of_one_write_the_same(precision, temperature):
     assert model.generate_batch([""] * 12, 9, seed=1, batch_size=5, **options) == alone
 
 
+LONG = [
+    {"ban": ["th", "e ", " a"]},
+    {"pattern": "([a-t]{1,5} )*[a-z]*"},
+    {"pattern": "[a-t ]{80,}", "stop": ["ss", "e "]},
+    {"min_length": 100, "ban": ["a"]},
+]
+
+
+@pytest.mark.parametrize("options", LONG)
+def test_long_texts_are_the_same_on_every_path(generator, documents, options):
+    """From where the room for a text does not matter yet to where it does."""
+    for model in (generator, documents):
+        expected = confined(model, length=170, rows=4, **options)
+        model.engine._controls.clear()  # what is known of a language changes no text
+        streams = [model.stream("", 170, row=row, seed=1, **options) for row in range(4)]
+        assert [(stream.read(), stream.ended) for stream in streams] == expected
+        chosen = model.options(seed=1, **options)
+        texts = write_texts(model.engine, iter([""] * 4), 170, chosen, 3, None)
+        assert {each.index: (each.text, each.ended) for each in texts} == dict(enumerate(expected))
+
+
 def test_a_text_is_confined_by_all_of_the_options_together(generator, documents):
     for model in (generator, documents):
         found = confined(

@@ -167,10 +167,10 @@ class ConfinedWriter:
         place, control = self.place, self.place.control
         if self._masked is None or (control.end is None and place.closed):
             return [self.draw()]
-        children = control.children
+        ahead = self._masked.ahead(most)  # which may move the place to a node of a text's end
+        children, node = control.children, place.node
         tokens: list[int] = []
-        node = place.node
-        for token in self._masked.ahead(most):  # `draw`, written out for what the tables know
+        for token in ahead:  # `draw`, written out for what the tables know
             child = children.item(node, token)
             if child in (UNKNOWN, OUT):
                 break
