@@ -224,3 +224,29 @@ def test_teachers_and_a_base_of_another_unit_are_refused(folder, monkeypatch):
 
 def test_a_size_that_is_given_as_the_base_has_it_is_no_contradiction(folder):
     assert go_on(folder, "y.onnx", steps=1, **SIZES)[0].config.hidden_size == 16
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "lengths"),
+    [
+        (160, {}, (None, 12.0, None)),
+        (160, {"epochs": 3.0}, (None, 3.0, None)),
+        (160, {"steps": 9}, (9, None, None)),
+        (320, {}, (None, None, 1.0)),
+    ],
+)
+def test_a_short_text_is_read_a_few_times(folder, tmp_path, lines, options, lengths):
+    """A base has the best of it soon; of a longer one the time says how often it is read."""
+    (tmp_path / "text.txt").write_text(NEW[: NEW.index("\n") + 1] * lines)
+    begun = []
+
+    def stop(corpus, recipe):
+        begun.append((recipe.steps, recipe.epochs, recipe.minutes))
+        raise TrainingStoppedError("stopped")
+
+    with pytest.raises(TrainingStoppedError):
+        train_and_export(
+            tmp_path / "text.txt", tmp_path / "text.onnx", None, observing(on_begin=stop),
+            base_path=folder / "base.onnx", **options,
+        )  # fmt: skip
+    assert begun == [lengths]

@@ -16,6 +16,7 @@ from chargen_ort import ArtifactError, CharGenerator, OptionError, SamplingOptio
 from chargen_ort.batch import write_texts
 from chargen_ort.patterns import Control
 from chargen_ort.places import Place
+from chargen_ort.residuals import Namer
 from tests.conftest import (
     ALPHABET,
     artifact_bytes,
@@ -126,6 +127,27 @@ def test_runs_of_many_steps_and_of_one_write_the_same(precision, temperature):
     assert model.generate_batch([""] * 12, 9, seed=1, batch_size=5, **options) == alone
 
 
+LONG = [
+    {"ban": ["th", "e ", " a"]},
+    {"pattern": "([a-t]{1,5} )*[a-z]*"},
+    {"pattern": "[a-t ]{80,}", "stop": ["ss", "e "]},
+    {"min_length": 100, "ban": ["a"]},
+]
+
+
+@pytest.mark.parametrize("options", LONG)
+def test_long_texts_are_the_same_on_every_path(generator, documents, options):
+    """From where the room for a text does not matter yet to where it does."""
+    for model in (generator, documents):
+        expected = confined(model, length=170, rows=4, **options)
+        model.engine._controls.clear()  # what is known of a language changes no text
+        streams = [model.stream("", 170, row=row, seed=1, **options) for row in range(4)]
+        assert [(stream.read(), stream.ended) for stream in streams] == expected
+        chosen = model.options(seed=1, **options)
+        texts = write_texts(model.engine, iter([""] * 4), 170, chosen, 3, None)
+        assert {each.index: (each.text, each.ended) for each in texts} == dict(enumerate(expected))
+
+
 def test_a_text_is_confined_by_all_of_the_options_together(generator, documents):
     for model in (generator, documents):
         found = confined(
@@ -189,23 +211,64 @@ def test_a_damaged_snapshot_of_a_confined_text_is_refused(generator):
             generator.restore(damaged)
 
 
-@pytest.mark.parametrize("pattern", [*PATTERNS, r"[\w--b]+", "[[:alpha:]]{2}", "é|a"])
-def test_the_tree_says_what_llguidance_says_of_each_place(documents, pattern):
-    """Tokens that are one branch lead to the same, wherever they stand."""
-    control = Control(documents.config, SamplingOptions(pattern=pattern, ban="dog"))
-    choose = random.Random(1)
-    for _ in range(40):
-        place = Place(control, (), 0, 8)
-        while True:
-            fresh = control.new_matcher(0, 8)
-            fresh.consume_tokens(place.tokens)
-            bits = np.frombuffer(fresh.compute_bitmask(), dtype=np.uint8)
-            allowed = np.unpackbits(bits, bitorder="little")[: len(place.blocked)].astype(bool)
-            assert (place.blocked == ~allowed).all()
-            token = choose.choice(np.flatnonzero(allowed).tolist())
-            if token == documents.vocabulary.end_token:
-                break
+LANGUAGES = [
+    *({"pattern": each, "ban": ["dog"]} for each in PATTERNS),
+    *({"pattern": each} for each in (r"[\w--b]+", "[[:alpha:]]{2}", "é|a", "a{2,3}b?|(c|cd*)*")),
+    {"pattern": "(a|b)*(ba)?", "stop": ["a", "bb", "ab"], "ban": ["aaa"], "min_length": 2},
+    {"pattern": "(?:[a-c]{1,2}d){0,3}", "max_length": 6, "ban": ["dd", "ca"]},
+    {"stop": ["ab", "b"], "min_length": 3, "max_length": 5},
+    {"pattern": "(a|b|c)*c", "stop": ["bb"]},  # which text stood before "bb" decides
+]
+
+
+@pytest.mark.parametrize("options", LANGUAGES, ids=str)
+@pytest.mark.parametrize("room", [9, 100])
+def test_the_nodes_say_what_llguidance_says_of_each_place(ending, documents, options, room):
+    """Texts that share a node can go on alike, however they came there, near the end and far."""
+    for model in (documents, ending):
+        try:
+            control = Control(model.config, SamplingOptions(**options))
+            Place(control, (), 0, room)
+        except OptionError:
+            continue  # it has no text of few characters
+        choose, end = random.Random(1), model.vocabulary.end_token
+        for walk in range(16 if room == 9 else 1):
+            place = Place(control, (), walk % 2, room)
+            fresh = control.new_matcher(walk % 2, room)
+            while True:
+                place.approach()
+                bits = np.frombuffer(fresh.compute_bitmask(), dtype=np.uint8)
+                allowed = np.unpackbits(bits, bitorder="little")[: len(place.blocked)].astype(bool)
+                assert (place.blocked == ~allowed).all()
+                assert place.accepting == fresh.is_accepting()
+                following = [each for each in np.flatnonzero(allowed).tolist() if each != end]
+                if not following:
+                    break
+                token = choose.choice(following)
+                place.move(token, place.child(token))
+                fresh.consume_token(token)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "far"),
+    [("[a-z]{3,8}", 3), ("(a?){3}", 1), ("(an|ba|c)[a-z]+a", 3), ("[a-c]{5}(d[a-c]{5})*", 5),
+     ("^x{2,}$", 2), ("a.c|Zzzz", 3), (r"(?:[a-z]{2,5} ){1,2}[a-z]*ing", 6), ("[[:alpha:]]", None)],
+)  # fmt: skip
+def test_how_far_a_text_may_be_from_its_end(documents, pattern, far):
+    """Of the ways that the model's characters have: it has no capital letters."""
+    assert Namer(documents.config, SamplingOptions(pattern=pattern)).far == far
+
+
+def test_long_texts_need_few_nodes(documents):
+    """So many as their language has places: later texts, and the rest of this one, know them."""
+    options = SamplingOptions(pattern="([a-c]{1,3}x)*", ban=["cc"])
+    control, choose = Control(documents.config, options), random.Random(1)
+    for _ in range(20):
+        place = Place(control)
+        for _ in range(200):
+            token = choose.choice(np.flatnonzero(~place.blocked[:-1]).tolist())
             place.move(token, place.child(token))
+    assert len(control.children) == 64  # it has not grown
 
 
 def test_a_tree_that_grows_large_is_begun_anew_and_texts_stay_the_same(documents, monkeypatch):

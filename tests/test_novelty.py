@@ -172,6 +172,19 @@ def test_values_follow_fakers_seed_whatever_else_is_drawn(fake):
     assert len({fake.unique.chargen() for _ in range(20)}) == 20
 
 
+def test_what_other_providers_draw_depends_on_no_model(names_path):
+    """Nor on how far ahead it has written."""
+    drawn = []
+    for pattern, before in (("[abc]{2,5}", 0), ("[ab]", 30)):
+        fake = Faker()
+        fake.add_provider(chargen_ort.faker.provider(names_path, pattern=pattern))
+        for _ in range(before):
+            fake.chargen()
+        fake.seed_instance(3)
+        drawn.append([(fake.chargen() and fake.pyint(), fake.name()) for _ in range(20)])
+    assert drawn[0] == drawn[1]
+
+
 def test_a_value_begins_with_its_start_and_takes_options_of_its_own(fake):
     assert all(fake.chargen("b").startswith("b") for _ in range(9))
     assert {fake.chargen("b", temperature=0) for _ in range(9)} == {

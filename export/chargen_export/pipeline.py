@@ -29,6 +29,7 @@ from chargen_ort.options import SamplingOptions
 from chargen_ort.records import MAX_TOKENS, Config, Training
 from chargen_train.base import (
     BaseModel,
+    base_length,
     base_settings,
     load_base,
 )
@@ -118,6 +119,8 @@ def train_and_export(
     inputs = find_read(paths, path, reading, base_path)
     with TokenStore(folder.path, folder.ids if resume else None) as store:
         corpus = load_in_unit(paths, reading, store, known, observer.on_reading)
+        if base is not None and not resume:
+            overrides = base_length(corpus.training.characters, overrides)
         target = Target(Origin(corpus.name, corpus.sha256), inputs, overwrite)
         gate = precision, max_loss_increase
         job = _Job(paths, corpus, path, folder, target, *gate, observer, base)

@@ -29,6 +29,7 @@ class ConfinedBatch(Batch):
         self._control = engine.control(options)
         self._nodes = np.zeros(size, dtype=np.int64)
         self._characters = np.zeros(size, dtype=np.int64)  # that each row has written
+        self._far = np.zeros(size, dtype=bool)  # see `Place.far`
         self._tries = np.zeros(size, dtype=np.int64)
         self._begun: list[Place | None] = [None] * size
         self._start = [""] * size
@@ -45,7 +46,7 @@ class ConfinedBatch(Batch):
         size = int(self._control.lengths[tokens].sum()) if tokens else 0
         begun = Place(self._control, tokens, size, size + self._length)
         self._begun[place], self._start[place] = begun, start
-        self._nodes[place] = begun.node
+        self._nodes[place], self._far[place] = begun.node, begun.far
         self._characters[place] = self._tries[place] = 0
 
     def step(self) -> list[int]:
@@ -55,15 +56,14 @@ class ConfinedBatch(Batch):
             if complete.any():
                 return self._close(np.flatnonzero(complete).tolist(), "end")
         self._renew()
+        self._approach()
         control, before = self._control, self._nodes
         if not self._options.exact:
             np.copyto(self._writer.logits, LOWEST, where=control.blocked[before])
         tokens = self._writer.write(1)[0]  # [batch]
-        nodes = control.children[before, control.classes[tokens]]
+        nodes = control.children[before, tokens]
         for place in np.flatnonzero((nodes == UNKNOWN) & self.active).tolist():
-            one = self._place(place)
-            one.node = int(before[place])
-            nodes[place] = one.child(int(tokens[place]))
+            nodes[place] = self._place(place).child(int(tokens[place]))
         self._nodes = np.where(self.active, nodes, OUT)
         within = self._nodes > DONE
         if int(self._count.max()) == self._tokens.shape[1]:
@@ -107,18 +107,27 @@ class ConfinedBatch(Batch):
         start, begun = self._start[place], self._place(place)
         self._stand(place, start)
         self._count[place] = self._characters[place] = 0
-        begun.go_back(begun.tokens[: len(begun.tokens) - begun.drawn])
-        begun.drawn, self._nodes[place] = 0, begun.node
+        begun.go_back(begun.tokens[: begun.start])
+        self._nodes[place], self._far[place] = begun.node, begun.far
 
     def _place(self, place: int) -> Place:
         """Where a row stands, for what the tree of its language does not know yet."""
         one = self._begun[place]
         if one is None:
             raise AssertionError("a row is written before it has begun")
-        start = len(one.tokens) - one.drawn
-        one.drawn = int(self._count[place])
-        one.tokens[start:] = self._tokens[place, : one.drawn].tolist()
+        drawn = self._tokens[place, : self._count[place]].tolist()
+        one.stand(drawn, int(self._nodes[place]))
         return one
+
+    def _approach(self) -> None:
+        """Have the room for a text decide about its next draw, where it is near enough to."""
+        margin = self._control.margin
+        if margin is not None and self._far.any():
+            near = self._far & self.active & (self._length - self._characters <= margin)
+            for place in np.flatnonzero(near).tolist():
+                one = self._place(place)
+                one.approach()
+                self._nodes[place], self._far[place] = one.node, one.far
 
     def _renew(self) -> None:
         """Go on with an empty tree of the language, where this one has grown large."""
@@ -133,11 +142,13 @@ class ConfinedBatch(Batch):
 
     def written(self, place: int) -> WrittenText:
         """What the row at `place` has written, without a stop string at its end."""
-        tokens, ended = self._tokens[place, : self._count[place]], self._ended[place]
-        text = self._vocabulary.decode(tokens)
+        tokens, ended = self._tokens[place, : self._count[place]].tolist(), self._ended[place]
+        text = "".join(
+            [self._texts[token] for token in tokens]
+        )  # of no unit whose tokens are bytes
         if ended == "stop":
             text = text[: -max(len(stop) for stop in self._options.stops if text.endswith(stop))]
-        return WrittenText(self.index[place], text, ended, tuple(tokens.tolist()))
+        return WrittenText(self.index[place], text, ended, tuple(tokens))
 
     def compact(self) -> None:
         """Once half of the rows have ended for good, go on with a batch of the others."""
@@ -145,7 +156,7 @@ class ConfinedBatch(Batch):
             return
         places = np.flatnonzero(self.active)
         self._nodes, self._characters = self._nodes[places], self._characters[places]
-        self._tries = self._tries[places]
+        self._tries, self._far = self._tries[places], self._far[places]
         self._begun = [self._begun[place] for place in places.tolist()]
         self._start = [self._start[place] for place in places.tolist()]
         self._ended = [self._ended[place] for place in places.tolist()]

@@ -73,6 +73,7 @@ class Batch:
         self._left = 0  # steps until the first row is at full length; 0 is not known
         self._tokens = np.zeros((size, min(length, 256)), dtype=np.int32)
         self._end = self._vocabulary.end_token
+        self._texts = self._vocabulary.texts
         self._may_end_stop = self._stop_endings()
         self._ended_texts = self._ended_tokens = 0
         self.active = np.zeros(size, dtype=bool)
@@ -180,8 +181,8 @@ class Batch:
 
     def written(self, place: int) -> WrittenText:
         """What the row at `place` has written, without a stop string at its end."""
-        tokens = self._tokens[place, : self._count[place]]
-        text = self._vocabulary.decode(tokens)
+        tokens = self._tokens[place, : self._count[place]].tolist()
+        text = "".join([self._texts[token] for token in tokens])  # each is a character, or the end
         if tokens[-1] == self._end:
             return WrittenText(self.index[place], text, "end")
         endings = [stop for stop in self._options.stops if text.endswith(stop)]

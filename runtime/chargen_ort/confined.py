@@ -63,10 +63,12 @@ class MaskedWriter(RunWriter):
 
     def _run_ahead(self) -> None:
         self._settle()
-        runs, control = self._runs, self._place.control
+        runs = self._runs
         if not isinstance(runs, ConfinedRuns):
             raise AssertionError("the runs of a confined text have a language")
-        runs.use(control.blocked, control.children, control.classes)
+        self._place.approach()
+        control = self._place.control
+        runs.use(control.masks, control.children)
         runs.nodes[self._source][0] = self._place.node
         super()._run_ahead()
 
@@ -134,9 +136,11 @@ class ConfinedWriter:
         place, control = self.place, self.place.control
         if control.end is None and place.closed:
             return ENDED
+        if self._masked is None:
+            place.approach()
         token = self._draw_masked() if self._masked is None and not self._exact else None
         token = self._inner.draw() if token is None else token
-        known = control.children[place.node, control.classes[token]] != UNKNOWN
+        known = control.children[place.node, token] != UNKNOWN
         child = place.child(token)
         if not known and self._masked is not None:
             self._masked.forget()
@@ -163,11 +167,11 @@ class ConfinedWriter:
         place, control = self.place, self.place.control
         if self._masked is None or (control.end is None and place.closed):
             return [self.draw()]
-        children, classes = control.children, control.class_list
+        ahead = self._masked.ahead(most)  # which may move the place to a node of a text's end
+        children, node = control.children, place.node
         tokens: list[int] = []
-        node = place.node
-        for token in self._masked.ahead(most):  # `draw`, written out for what the tables know
-            child = children.item(node, classes[token])
+        for token in ahead:  # `draw`, written out for what the tables know
+            child = children.item(node, token)
             if child in (UNKNOWN, OUT):
                 break
             node = child

@@ -28,8 +28,8 @@ from chargen_ort.options import MAX_LENGTH, SamplingOptions, SamplingOverrides
 
 _SEED = 0  # of all values: which one it is says the row, 64 bits of Faker's
 _ROW_BITS = 64
-_MOST_AHEAD = 512
-_BATCH = 64
+_MOST_AHEAD = 1024
+_BATCH = 256
 
 
 class Provider(BaseProvider):

@@ -3,15 +3,15 @@
 The language of a text is a regular one: the pattern, the bounds of its length, what is banned, the
 stop strings and the characters that the model has, all intersected. llguidance (Microsoft, by
 derivatives of regular expressions) says which tokens still lead to one of its texts, so there are
-no dead ends. What it says of a place is kept as a node of a tree that all texts share, in which
-tokens that the pattern cannot tell apart are one branch: most steps are a look into a table.
+no dead ends. What it says of a place is kept as a node of a graph that all texts share: tokens that
+the pattern cannot tell apart are one way, and beginnings that go on alike (`chargen_ort.residuals`)
+are one node. So most steps are a look into a table. A language without such names is a tree.
 
     whole = P & .{min,max} & ~(.*ban.*)
     text  = whole & .{begun} ~(.*stop.*)  |  whole stop & .{begun} ~(.*stop.+)
     text & [characters of the model]{0,room}
 """
 
-import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from threading import RLock
@@ -22,8 +22,11 @@ from numpy.typing import NDArray
 
 from chargen_ort.checks import shown_value
 from chargen_ort.errors import OptionError
+from chargen_ort.graphs.writer import LOWEST
 from chargen_ort.options import SamplingOptions
 from chargen_ort.records import Config
+from chargen_ort.residuals import Name, Namer, anchored
+from chargen_ort.runs import MOST_WRITTEN
 from chargen_ort.token_classes import token_bytes, token_classes, token_lengths
 
 if TYPE_CHECKING:
@@ -32,15 +35,16 @@ if TYPE_CHECKING:
 # nodes: it is not known yet; no text of the language begins so; the model has ended the text
 UNKNOWN, OUT, DONE = 0, 1, 2
 _FIRST = 3
-_MOST_CELLS = 1 << 25  # nodes times tokens: 32 MB
+_MOST_CELLS = 1 << 22  # nodes times tokens: 55 MB
 _MOST_ROOTS = 256  # beginnings that are remembered
+_MOST_LEADERS = 64  # classes of tokens that are looked up together
 # forced bytes would be cut into tokens by a tokenizer, where any of several ways is allowed
 _HEAD = '%llguidance {"no_forcing": true}\nstart: T\nT: '
 _INSTALL = "pip install 'chargen-ort[pattern]'"
 
 
 class Control:
-    """The language that texts are confined to, and the tree of the places in them.
+    """The language that texts are confined to, and the graph of the places in them.
 
     Args:
         config: of the model that writes.
@@ -49,11 +53,14 @@ class Control:
     Attributes:
         options: as given.
         texts: of the tokens.
-        children: the node behind each class of tokens, ``[nodes, classes]``.
-        classes: the class of each token, ``[vocab_size]``; `class_list` has the same.
+        children: the node behind each token, ``[nodes, vocab_size]``.
         blocked: the tokens that may not be drawn, bool ``[nodes, vocab_size]``.
+        masks: what makes their scores such, float32 ``[nodes, vocab_size]``: `LOWEST` or 0.
         accepting: whether the text may end there, bool ``[nodes]``.
         closed: whether no character may follow, bool ``[nodes]``.
+        lengths: how many characters the tokens have, ``[vocab_size]``; `length_list` has the same.
+        margin: while more characters than this may follow, how many does not matter to the next
+            draws, as many as one run makes; None if that is not known.
         may_leave: whether a text that may end does so where a token leads out of the language.
 
     Raises:
@@ -70,21 +77,29 @@ class Control:
         self._tokens = token_bytes(config)
         self.texts = config.tokens
         self.lengths = token_lengths(config)  # characters, [vocab_size]
+        self.length_list: list[int] = self.lengths.tolist()
         self.end = config.vocabulary.end_token
         # a text of a model without an end token ends where the model leaves the pattern
         self.may_leave = self.end is None and options.pattern is not None
         self._tokenizer = _open_tokenizer(self._tokens, self.end)
         if options.pattern is not None:
             self._check_pattern(options.pattern)
-        self.classes = token_classes(config, options)
-        self.class_list: list[int] = self.classes.tolist()
+        self._classes = token_classes(config, options)
+        leaders = np.unique(self._classes, return_index=True)[1].tolist()
+        self._leaders = leaders if len(leaders) <= _MOST_LEADERS else []  # one of each class
+        self._namer = Namer(config, options)
+        far = self._namer.far
+        self.margin = None if far is None else far + (MOST_WRITTEN + 1) * int(self.lengths.max())
         self._lock = RLock()  # of what is below
         self._matchers: dict[tuple[int, int | None], LLMatcher] = {}
         self._roots: dict[tuple[tuple[int, ...], int, int | None], int] = {}
         self._count = _FIRST
-        rows, count = 64, int(self.classes.max()) + 1
+        self._names: list[Name | None] = [None] * _FIRST  # of the nodes
+        self._named: dict[Name | None, int] = {}
+        rows, count = 64, len(self._tokens)
         self.children = np.full((rows, count), UNKNOWN, dtype=np.int64)
-        self.blocked = np.zeros((rows, len(self._tokens)), dtype=bool)
+        self.blocked = np.zeros((rows, count), dtype=bool)
+        self.masks = np.zeros((rows, count), dtype=np.float32)
         self.accepting = np.zeros(rows, dtype=bool)
         self.closed = np.zeros(rows, dtype=bool)
         self.children[:_FIRST] = OUT
@@ -95,7 +110,7 @@ class Control:
         return self._count * self.blocked.shape[1] > _MOST_CELLS or len(self._roots) > _MOST_ROOTS
 
     def renewed(self) -> "Control":
-        """The same language with an empty tree."""
+        """The same language without its nodes."""
         return Control(self._config, self.options)
 
     def new_matcher(self, begun: int, room: int | None) -> "LLMatcher":
@@ -116,29 +131,59 @@ class Control:
                 self._matchers[key] = self._compile(begun, room)
             return self._matchers[key].deep_copy()
 
+    def bound(self, size: int, room: int | None) -> int | None:
+        """`room` where it may matter to the next draws of a text of so many characters, or None."""
+        if room is None or self.margin is None or size < self.options.min_length:
+            return room
+        return None if room - size > self.margin else room
+
+    def size(self, tokens: Sequence[int]) -> int:
+        """How many characters tokens have."""
+        return int(self.lengths[list(tokens)].sum()) if tokens else 0
+
     def root(self, tokens: Sequence[int], begun: int, room: int | None) -> int:
-        """The node of a text that begins with `tokens`; see `new_matcher`.
+        """The node of a text that begins with `tokens`, within its `bound`; see `new_matcher`.
 
         Raises:
             OptionError: no text of the language begins so.
         """
         with self._lock:
-            key = tuple(tokens), begun, room
+            bound = self.bound(self.size(tokens), room)
+            key = tuple(tokens), begun, bound
             if key not in self._roots:
-                matcher = self.new_matcher(begun, room)
-                if tokens and not matcher.consume_tokens(list(tokens)):
+                name = self._namer.first(begun, bound)
+                name = self._namer.after(name, "".join(self.texts[token] for token in tokens))
+                node = self._named.get(name) if name is not None else None
+                if node is None:
+                    matcher = self.new_matcher(begun, bound)
+                    if tokens and not matcher.consume_tokens(list(tokens)):
+                        raise OptionError(self._refusal(tokens, room))
+                    node = self.add_node(matcher, name)
+                if not self._viable(node):
                     raise OptionError(self._refusal(tokens, room))
-                self._roots[key] = self.add_node(matcher)
-                if not self._viable(self._roots[key]):
-                    del self._roots[key]
-                    raise OptionError(self._refusal(tokens, room))
+                self._roots[key] = node
             return self._roots[key]
+
+    def near(self, node: int, room: int, matcher: "Callable[[], LLMatcher]") -> int:
+        """The node, where `room` characters may follow, of a place where any number might.
+
+        `matcher` gives one that has read the text, within its room.
+        """
+        with self._lock:
+            name = self.name(node)
+            name = None if name is None else name._replace(room=room)
+            known = None if name is None else self._named.get(name)
+            return self.add_node(matcher(), name) if known is None else known
+
+    def name(self, node: int) -> Name | None:
+        """The name of a node, if it has one."""
+        return self._names[node]
 
     def _viable(self, node: int) -> bool:
         return bool(self.accepting[node]) or not self.blocked[node].all()
 
-    def add_node(self, matcher: "LLMatcher") -> int:
-        """A node for the place where a matcher stands."""
+    def add_node(self, matcher: "LLMatcher", name: Name | None) -> int:
+        """A node for the place where a matcher stands, which has a name or none."""
         with self._lock:
             allowed = self._allowed(matcher)
             if self._count == len(self.accepting):
@@ -150,10 +195,15 @@ class Control:
             self.accepting[node] = accepting
             self.closed[node] = not allowed[self._text_tokens].any()
             leaves = accepting and self.may_leave
-            self.blocked[node] = False if leaves else ~allowed
+            if not leaves:
+                self.blocked[node] = ~allowed
+                self.masks[node, ~allowed] = LOWEST
             if self.end is not None:
-                self.children[node, self.classes[self.end]] = DONE if accepting else OUT
+                self.children[node, self.end] = DONE if accepting else OUT
             self._count += 1
+            self._names.append(name)
+            if name is not None:
+                self._named[name] = node
             return node
 
     def _allowed(self, matcher: "LLMatcher") -> NDArray[np.bool_]:
@@ -169,6 +219,7 @@ class Control:
         # new arrays, so that whoever holds the old ones goes on with them
         self.children = np.concatenate([self.children, np.full_like(self.children, UNKNOWN)])
         self.blocked = np.concatenate([self.blocked, np.zeros_like(self.blocked)])
+        self.masks = np.concatenate([self.masks, np.zeros_like(self.masks)])
         self.accepting = np.concatenate([self.accepting, np.zeros(rows, dtype=bool)])
         self.closed = np.concatenate([self.closed, np.zeros(rows, dtype=bool)])
 
@@ -186,21 +237,34 @@ class Control:
             the node, and whether the matcher has read the token.
         """
         with self._lock:
-            kind = self.classes[token]
-            known = int(self.children[node, kind])
+            known = int(self.children[node, token])
             if known != UNKNOWN:
                 return known, False
-            reader, known = matcher(), OUT
-            if reader.validate_tokens([token]):
-                reader.consume_token(token)
-                known = self.add_node(reader)
-            self.children[node, kind] = known
-            return known, known != OUT
+            name = self._namer.after(self._names[node], self.texts[token])
+            known = self._named.get(name, OUT) if name is not None else OUT
+            is_read = False
+            if known == OUT:
+                reader = matcher()
+                if reader.validate_tokens([token]):
+                    is_read = reader.consume_token(token)
+                    known = self.add_node(reader, name)
+            self.children[node, self._classes == self._classes[token]] = known
+            self._link(node)
+            return known, is_read
+
+    def _link(self, node: int) -> None:
+        """Lead the other tokens behind a node to the nodes that there are."""
+        name = self._names[node]
+        for token in self._leaders if name is not None else ():
+            if self.children[node, token] == UNKNOWN:
+                child = self._named.get(self._namer.after(name, self.texts[token]))
+                if child is not None:
+                    self.children[node, self._classes == self._classes[token]] = child
 
     def _check_pattern(self, pattern: str) -> None:
         from llguidance import LLMatcher
 
-        error = LLMatcher.validate_grammar(f"{_HEAD}{_lark(_anchored(pattern))}", self._tokenizer)
+        error = LLMatcher.validate_grammar(f"{_HEAD}{_lark(anchored(pattern))}", self._tokenizer)
         if error:
             lines = [line for line in error.splitlines() if line.startswith("error: ")]
             reason = lines[0].removeprefix("error: ") if lines else error.splitlines()[0]
@@ -222,7 +286,7 @@ class Control:
     def _language(self, begun: int, room: int | None) -> str:
         """The language in the syntax of llguidance's Lark, see the head of this module."""
         options = self.options
-        pattern = "(?s:.*)" if options.pattern is None else _anchored(options.pattern)
+        pattern = "(?s:.*)" if options.pattern is None else anchored(options.pattern)
         parts = [_lark(pattern)]
         if options.min_length or options.max_length is not None:
             most = "" if options.max_length is None else options.max_length
@@ -272,14 +336,6 @@ class Control:
         wanted = ", ".join(part for part in asked if part)
         begins = f"begins with {shown_value(start)} and " if start else ""
         return f"no text of this model's characters {begins}{wanted}; ask for less"
-
-
-def _anchored(pattern: str) -> str:
-    """A pattern without the anchors that stand at its ends, which mean what is meant anyhow."""
-    pattern = pattern.removeprefix("^").removeprefix("\\A")
-    if re.search(r"(?<!\\)(\\\\)*\$$", pattern):
-        return pattern[:-1]
-    return pattern[:-2] if re.search(r"(?<!\\)(\\\\)*\\z$", pattern) else pattern
 
 
 def _lark(pattern: str) -> str:

@@ -24,8 +24,9 @@ class Place:
         control, begun, room: as given.
         tokens: of the text so far, its start included.
         node: of `control`.
+        size: how many characters those have.
+        start: how many tokens the text had at first.
         consumed: how many of the tokens the matcher has read.
-        drawn: how many of them were drawn, where a batch keeps count.
 
     Raises:
         OptionError: no text of the language begins so.
@@ -38,16 +39,11 @@ class Place:
         begun: int = 0,
         room: int | None = None,
     ) -> None:
-        self.control, self.begun, self.room = control, begun, room
-        self.tokens = list(tokens)
-        self.node = control.root(self.tokens, begun, room)
-        self._matcher: LLMatcher | None = None
-        self.consumed = self.drawn = 0
-
-    @property
-    def characters(self) -> int:
-        """How many characters the text has so far."""
-        return int(self.control.lengths[self.tokens].sum()) if self.tokens else 0
+        self.control = control
+        self._bound: int | None
+        self._matcher: LLMatcher | None
+        self.restart(tokens, begun, room)
+        self.start = len(self.tokens)
 
     @property
     def accepting(self) -> bool:
@@ -68,7 +64,7 @@ class Place:
     def matcher(self) -> "LLMatcher":
         """One that has read the tokens so far."""
         if self._matcher is None:
-            self._matcher, self.consumed = self.control.new_matcher(self.begun, self.room), 0
+            self._matcher, self.consumed = self.control.new_matcher(self.begun, self._bound), 0
         if rest := self.tokens[self.consumed :]:
             self._matcher.consume_tokens(rest)
             self.consumed = len(self.tokens)
@@ -76,8 +72,7 @@ class Place:
 
     def child(self, token: int) -> int:
         """The node behind a token; `OUT` if it leads out of the language."""
-        control = self.control
-        node = int(control.children[self.node, control.classes[token]])
+        node = int(self.control.children[self.node, token])
         return node if node != UNKNOWN else self._find_child(token)
 
     def _find_child(self, token: int) -> int:
@@ -93,27 +88,45 @@ class Place:
         """Go to the node behind several tokens."""
         self.node = node
         self.tokens += tokens
+        self.size += sum(map(self.control.length_list.__getitem__, tokens))
         if self.control.full and node > DONE:
             self.adopt(self.control.renewed())
 
+    def stand(self, drawn: Sequence[int], node: int) -> None:
+        """Stand where the text is after `drawn`, the tokens beyond its start."""
+        self.tokens[self.start :] = drawn
+        self.size, self.node = self.control.size(self.tokens), node
+
+    @property
+    def far(self) -> bool:
+        """Whether the room for the text does not decide about the next draws."""
+        return self._bound is None and self.room is not None
+
+    def approach(self) -> None:
+        """Have the room for the text decide about the next draws, if it is near enough to."""
+        if self.far:
+            bound = self.control.bound(self.size, self.room)
+            if bound is not None:
+                self._bound, self._matcher = bound, None
+                self.node = self.control.near(self.node, bound - self.size, self.matcher)
+
     def adopt(self, control: Control) -> None:
-        """Go on in the empty tree of the same language."""
-        matcher = self.matcher()
-        self.control, self.node = control, control.add_node(matcher)
+        """Go on in the same language, which has no nodes yet."""
+        matcher, name = self.matcher(), self.control.name(self.node)
+        self.control, self.node = control, control.add_node(matcher, name)
 
     def go_back(self, tokens: Sequence[int]) -> None:
         """Stand again where the text had these tokens, which are a beginning of what it has."""
-        self.tokens = list(tokens)
-        if self.consumed > len(tokens):
-            self._matcher, self.consumed = None, 0
-        # the tree may have been renewed in the meantime
-        self.node = self.control.root(self.tokens, self.begun, self.room)
+        self.restart(tokens, self.begun, self.room)
 
-    def restart(self, tokens: Sequence[int] = (), begun: int = 0, room: int | None = None) -> None:
+    def restart(self, tokens: Iterable[int] = (), begun: int = 0, room: int | None = None) -> None:
         """Stand where a text has these tokens; the arguments and errors are those of the class."""
+        tokens = list(tokens)
         self.node = self.control.root(tokens, begun, room)
-        self.tokens, self.begun, self.room = list(tokens), begun, room
-        self._matcher = None
+        self.tokens, self.begun, self.room = tokens, begun, room
+        self.size = self.control.size(tokens)
+        self._bound = self.control.bound(self.size, room)
+        self._matcher, self.consumed = None, 0
 
     def check(self, tokens: Sequence[int]) -> None:
         """Refuse tokens that the text cannot go on by.

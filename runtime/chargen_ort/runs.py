@@ -8,11 +8,9 @@ from numpy.typing import NDArray
 
 from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, Sizes
 from chargen_ort.graphs.writer import (
-    BLOCKED,
     CHILDREN,
-    CLASS_COUNT,
-    CLASSES,
     INVERSE_TEMPERATURE,
+    MASKS,
     NEXT_LOGITS,
     NEXT_NODE,
     NODE,
@@ -27,14 +25,14 @@ if TYPE_CHECKING:
     Shared = dict[str, OrtValue]
 
 _WRITTEN_AT_ONCE = 1 << 26  # multiply-adds in one run: few milliseconds, so that a stop is prompt
-_MOST_WRITTEN = 64  # steps; more in one run gain nothing
+MOST_WRITTEN = 64  # steps; more in one run gain nothing
 
 
 def steps_per_run(sizes: Sizes, rows: int) -> int:
     """How many steps of `rows` rows to write in one run, so that none takes long."""
     # one row waits for the weights to be read; some twenty compute in that time
     work = step_work(sizes) * (20 + rows) // 20
-    return max(1, min(_MOST_WRITTEN, _WRITTEN_AT_ONCE // work))
+    return max(1, min(MOST_WRITTEN, _WRITTEN_AT_ONCE // work))
 
 
 def step_work(sizes: Sizes) -> int:
@@ -116,28 +114,24 @@ class ConfinedRuns(Runs):
     def __init__(self, sizes: Sizes, batch: int) -> None:
         super().__init__(sizes, batch)
         self.nodes = [np.zeros(batch, dtype=np.int64) for _ in range(2)]
-        self._language: tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._language: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None
 
-    def use(
-        self, blocked: NDArray[np.bool_], children: NDArray[np.int64], classes: NDArray[np.int64]
-    ) -> None:
+    def use(self, masks: NDArray[np.float32], children: NDArray[np.int64]) -> None:
         """Have the tables of the language, see `chargen_ort.patterns.Control`, for the next run."""
         known = self._language
-        if known is None or known[0] is not blocked or known[1] is not children:
-            self._language = blocked, children, classes
+        if known is None or known[0] is not masks or known[1] is not children:
+            self._language = masks, children
             self._bindings.clear()
 
     def _shared(self, steps: int, source: int) -> "tuple[Shared, Shared]":
         inputs, outputs = super()._shared(steps, source)
         if self._language is None:
             raise AssertionError("a run is made before its language is there")
-        blocked, children, classes = self._language
+        masks, children = self._language
         inputs |= {
             NODE: share(self.nodes[source]),
-            BLOCKED: share(blocked),
-            CHILDREN: share(children.reshape(-1)),
-            CLASSES: share(classes),
-            CLASS_COUNT: share(np.array([children.shape[1]], dtype=np.int64)),
+            MASKS: share(masks),
+            CHILDREN: share(children[:, :, None]),
         }
         outputs[NEXT_NODE] = share(self.nodes[1 - source])
         return inputs, outputs

@@ -304,16 +304,25 @@ class StopFinder:
         while waiting:
             node = waiting.popleft()
             for character, child in self._next[node].items():
-                self._shorter[child] = self._after(self._shorter[node], character)
+                self._shorter[child] = self.after(self._shorter[node], character)
                 self._ended[child] = self._ended[child] or self._ended[self._shorter[child]]
                 waiting.append(child)
 
-    def _after(self, node: int, character: str) -> int:
+    def found(self, node: int) -> int:
+        """Length of the longest stop string that a text ends with at a node, 0 if there is none."""
+        return self._ended[node]
+
+    def depth(self, node: int) -> int:
+        """How many characters at the end of a text may yet become a stop string, at a node."""
+        return self._depth[node]
+
+    def after(self, node: int, character: str) -> int:
+        """The node behind `node`, 0 at first, and a character."""
         while node and character not in self._next[node]:
             node = self._shorter[node]
         return self._next[node].get(character, 0)
 
     def read(self, character: str) -> None:
         """Read the next character of the text; `pending` and `ended` then tell of its end."""
-        self._node = self._after(self._node, character)
+        self._node = self.after(self._node, character)
         self.pending, self.ended = self._depth[self._node], self._ended[self._node]

@@ -48,8 +48,8 @@ def token_classes(config: Config, options: SamplingOptions) -> NDArray[np.int64]
     return np.array(classes, dtype=np.int64)
 
 
-def _character_sets(pattern: str) -> list[set[int]] | None:
-    """The sets of ASCII characters that a pattern tells apart; None if that is not known."""
+def parse_pattern(pattern: str) -> Any | None:
+    """A pattern as Python's `re` parses it; None where Rust's parser may read something else."""
     if _NOT_PYTHON.search(pattern) or not pattern.isascii():
         return None
     from re import _parser  # type: ignore[attr-defined]
@@ -57,15 +57,22 @@ def _character_sets(pattern: str) -> list[set[int]] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            tree = _parser.parse(pattern)
+            return _parser.parse(pattern)
     except (re.error, RecursionError, OverflowError, Warning):
+        return None
+
+
+def _character_sets(pattern: str) -> list[set[int]] | None:
+    """The sets of ASCII characters that a pattern tells apart; None if that is not known."""
+    tree = parse_pattern(pattern)
+    if tree is None:
         return None
     found: list[set[int]] = []
     _collect_sets(tree, found)
     return found
 
 
-_CATEGORIES = {
+CATEGORIES = {
     "DIGIT": set(range(48, 58)),
     "SPACE": {*range(9, 14), 32},
     "WORD": {*range(48, 58), *range(65, 91), 95, *range(97, 123)},
@@ -80,7 +87,7 @@ def _collect_sets(tree: Any, found: list[set[int]]) -> None:
     elif name == "RANGE":
         found.append(set(range(tree[1][0], min(tree[1][1], 127) + 1)))
     elif name == "CATEGORY":
-        found.append(_CATEGORIES[str(tree[1]).rsplit("_", 1)[1]])
+        found.append(CATEGORIES[str(tree[1]).rsplit("_", 1)[1]])
     elif name == "ANY":
         found.append({10})
     elif hasattr(tree, "__getitem__") and not isinstance(tree, str):

@@ -277,8 +277,8 @@ class RunWriter:
         self._settle()
         if self._certain:
             steps = max(1, 4 * self._unseen)
-        else:  # what is written beyond the end of the text is lost: a third at most
-            steps = 1 << max(0, ((self._unseen + 1) // 3).bit_length() - 1)
+        else:  # what is written beyond the end is lost, but a run costs as much as a few steps
+            steps = 1 << max(1, (self._unseen + 1) // 2).bit_length() - 1
         if self._end is not None and self._end > self.drawn(0):
             steps = min(steps, self._end - self.drawn(0))
         steps = min(steps, self.most_steps)

@@ -27,7 +27,14 @@ PATTERNS = [
     "[a-m]+ [n-z]+",
     "(?:[a-z]{2,5} ){1,2}[a-z]*ing",
 ]
-LENGTH, AT_ONCE = 24, 10_000
+LONG = [  # of running text
+    {"ban": ["xq"]},
+    {"ban": ["th", "  ", "e "]},
+    {"pattern": "[a-z \n]*"},
+    {"pattern": "[a-z \n]{300,}"},
+    {"pattern": "([a-z]{1,9}[ \n]+)*"},
+]
+LENGTH, LONG_LENGTH, AT_ONCE = 24, 400, 10_000
 NEW = 10_000
 
 
@@ -44,6 +51,17 @@ def main() -> None:
     else:
         weights = random_model(len(CHARACTERS) + 1, 64, 256, 1, scale=1.0)
         model = CharGenerator.from_bytes(artifact_bytes(weights, CHARACTERS, end=True), threads=1)
+    running = given.model is None or model.vocabulary.end_token is None
+    if given.model is None:
+        weights = random_model(len(CHARACTERS) + 1, 64, 256, 1, scale=1.0)
+        free = CharGenerator.from_bytes(artifact_bytes(weights, CHARACTERS + "\n"), threads=1)
+    else:
+        free = model
+    for options in LONG if running else ():
+        for first in (True, False):
+            ratio = long_cost(free, options, given.rounds, first)
+            which = "the first text of a language" if first else "a later text"
+            print(f"{options}, {which}: {ratio:.2f} times the processor time of a free one")
     known = set(model.vocabulary.characters)
     patterns = [each for each in PATTERNS if " " not in each or " " in known]
     print(f"model: {model.config.sizes}")
@@ -100,6 +118,20 @@ def cost(work: Work, pattern: str, rounds: int) -> float:
             characters = work(options)
             times.append((time.process_time() - begun) / characters)
         ratios.append(times[0] / times[1])
+    return statistics.median(ratios)
+
+
+def long_cost(model: CharGenerator, options: dict, rounds: int, first: bool) -> float:
+    """Processor time of long confined texts, divided by that of free ones of their lengths."""
+    ratios = []
+    for each in range(-8, 4 * rounds):  # those below 0 are to warm up
+        if first:
+            model.engine._controls.clear()
+        begun = time.process_time()
+        text = model.generate("", LONG_LENGTH, seed=1, row=each + 8, **options)
+        middle = time.process_time()
+        model.generate("", max(1, len(text)), seed=1, row=each + 8)
+        ratios += [(middle - begun) / (time.process_time() - middle)] if each >= 0 else []
     return statistics.median(ratios)
 
 

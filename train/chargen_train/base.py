@@ -15,10 +15,11 @@ from chargen_ort.samplers import as_step
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.corpus import Corpus
 from chargen_train.model import CharGRU
-from chargen_train.recipe import Overrides, given_settings
+from chargen_train.recipe import LENGTHS, Overrides, choose_recipe, given_settings
 
 # measured, see EXPERIMENTS.md: dropout unlearns what the base knows before it saves the new text
 _SETTINGS = {"learning_rate": 4e-3, "dropout": 0.0, "teachers": 0, "ngram_share": 0.0}
+_EPOCHS = 12.0  # of a short text; its best weights come about half way
 _SIZES = ("hidden_size", "num_layers", "embedding_dim")
 _SHOWN = 40  # new characters, in a note
 
@@ -80,6 +81,22 @@ def base_settings(base: BaseModel, preset: str | None, overrides: Overrides) -> 
                 f"--{name.replace('_', '-')} out, or --from"
             )
     return cast(Overrides, settings)
+
+
+def base_length(characters: int, overrides: Overrides) -> Overrides:
+    """The settings of a run that goes on, with its length where a text is short and none is given.
+
+    From nothing, such a text is read fifty times and more; a model that knows much already has the
+    best of it after some six, and then learns it by heart.
+
+    Args:
+        characters: that are trained on.
+        overrides: as `base_settings` gives them.
+    """
+    given = given_settings(overrides).keys() & set(LENGTHS)
+    if given or choose_recipe(characters).steps is None:
+        return overrides
+    return {**overrides, "epochs": _EPOCHS}
 
 
 def refuse_other_base(base: BaseModel, own: Base | None) -> None:

@@ -20,7 +20,6 @@ from chargen_ort.graphs.cells import (
 )
 from chargen_ort.graphs.int8 import body_nodes, body_tensors, table_nodes, table_tensors
 from chargen_ort.graphs.spec import (
-    BOOL,
     DOUBLE,
     FLOAT,
     HIDDEN,
@@ -40,7 +39,7 @@ INVERSE_TEMPERATURE, UNIFORMS = "inverse_temperature", "uniforms"
 NEXT_LOGITS, TOKENS = "next_logits", "tokens"
 # of a writer that is confined: where each row stands in its language, and the language
 NODE, NEXT_NODE = "node", "next_node"
-BLOCKED, CHILDREN, CLASSES, CLASS_COUNT = "blocked", "children", "classes", "class_count"
+MASKS, CHILDREN = "masks", "children"
 LOWEST = -3e38  # a score that is never drawn; infinity would make sums of nothing
 
 
@@ -80,10 +79,10 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool, confined: bool = Fa
         precision: how the file keeps its weights.
         greedy: take the likeliest token, the lowest among equals, whatever the uniforms.
         confined: draw none of the tokens that are blocked where a row stands, and walk on by the
-            one that is drawn. It then has inputs more, `NODE` int64 ``[batch]`` and the tables of
-            `chargen_ort.patterns`: `BLOCKED` bool ``[nodes, vocab_size]``, `CHILDREN` int64
-            ``[nodes * classes]``, `CLASSES` int64 ``[vocab_size]``, and `CLASS_COUNT` int64
-            ``[1]``; and the output `NEXT_NODE`.
+            one that is drawn. The batch is then one row, and there are inputs more: `NODE` int64
+            ``[1]`` and the tables of `chargen_ort.patterns`, `MASKS` float32
+            ``[nodes, vocab_size]`` and `CHILDREN` int64 ``[nodes, vocab_size, 1]``; and the output
+            `NEXT_NODE`.
     """
     step = _int8_step(sizes) if precision == "int8" else _float_step(sizes)
     inside, beside = placed(step.tensors)
@@ -92,7 +91,7 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool, confined: bool = Fa
         "one_character",
         "Draws a token in every row and reads it.",
         (*_draw_nodes(greedy, confined), *(_WALK if confined else ()), *step.nodes),
-        (*_draw_tensors(sizes, greedy, confined), *inside),
+        (*_draw_tensors(sizes, greedy), *inside),
         (
             *([Value("old_node", INT64, ("batch",))] if confined else []),
             *step.old,
@@ -134,26 +133,19 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool, confined: bool = Fa
 def _language(sizes: Sizes) -> tuple[Value, ...]:
     return (
         Value(NODE, INT64, ("batch",)),
-        Value(BLOCKED, BOOL, ("nodes", sizes.vocab_size)),
-        Value(CHILDREN, INT64, ("places",)),
-        Value(CLASSES, INT64, (sizes.vocab_size,)),
-        Value(CLASS_COUNT, INT64, (1,)),
+        Value(MASKS, FLOAT, ("nodes", sizes.vocab_size)),
+        Value(CHILDREN, INT64, ("nodes", sizes.vocab_size, 1)),
     )
 
 
-# from ``current`` and ``old_node`` to ``new_node``
+# from ``current`` and ``old_node`` to ``new_node``; no other way has fewer operators
 _WALK = (
-    named_node("Gather", (CLASSES, "current"), "kind"),
-    named_node("Mul", ("old_node", CLASS_COUNT), "first_place"),
-    named_node("Add", ("first_place", "kind"), "walked"),
-    named_node("Gather", (CHILDREN, "walked"), "new_node"),
+    Node("walked", "Concat", ("old_node", "current"), ("walked",), {"axis": 0}),
+    named_node("GatherND", (CHILDREN, "walked"), "new_node"),
 )
 
 
-def _draw_tensors(sizes: Sizes, greedy: bool, confined: bool) -> list[Tensor]:
-    if confined:
-        lowest = Tensor("lowest", FLOAT, (), (LOWEST,))
-        return [lowest, *_draw_tensors(sizes, greedy, confined=False)]
+def _draw_tensors(sizes: Sizes, greedy: bool) -> list[Tensor]:
     if greedy:
         return []
     last = Tensor("last_token", INT64, (1,), (sizes.vocab_size - 1,))
@@ -165,8 +157,8 @@ def _draw_nodes(greedy: bool, confined: bool = False) -> list[Node]:
     if confined:
         rest = _draw_nodes(greedy)
         return [
-            named_node("Gather", (BLOCKED, "old_node"), "blocked_here"),
-            named_node("Where", ("blocked_here", "lowest", "last_logits"), "open_logits"),
+            named_node("Gather", (MASKS, "old_node"), "mask"),
+            named_node("Add", ("last_logits", "mask"), "open_logits"),
             replace(rest[0], inputs=("open_logits", *rest[0].inputs[1:])),
             *rest[1:],
         ]
