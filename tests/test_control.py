@@ -14,9 +14,10 @@ import pytest
 
 from chargen_ort import ArtifactError, CharGenerator, OptionError, SamplingOptions
 from chargen_ort.batch import write_texts
-from chargen_ort.patterns import Control
+from chargen_ort.patterns import OUT, Control
 from chargen_ort.places import Place
 from chargen_ort.residuals import Namer
+from chargen_ort.runs import ConfinedRuns
 from tests.conftest import (
     ALPHABET,
     artifact_bytes,
@@ -269,6 +270,35 @@ def test_long_texts_need_few_nodes(documents):
             token = choose.choice(np.flatnonzero(~place.blocked[:-1]).tolist())
             place.move(token, place.child(token))
     assert len(control.children) == 64  # it has not grown
+
+
+def test_what_another_thread_finds_during_a_run_changes_no_text(monkeypatch):
+    def fresh():
+        model = random_model(len(ALPHABET) + 1)
+        return CharGenerator.from_bytes(artifact_bytes(model, ALPHABET, end=True))
+
+    options = SamplingOptions(pattern="[a-m]*", min_length=40, seed=3)
+    expected = fresh().generate("", 40, options=options)
+    run, moved = ConfinedRuns.run, 0
+
+    def followed(self, open_session, steps, source):
+        """The run, and behind it another text that takes the tokens that it has drawn."""
+        nonlocal moved
+        begin = int(self.nodes[source][0])
+        run(self, open_session, steps, source)
+        beginnings = (Place(control, [0] * size, 0, 40) for size in range(40))
+        place = next(place for place in beginnings if place.node == begin)
+        for token in self.tokens[:steps, 0].tolist():
+            if (child := place.child(token)) == OUT:
+                break
+            place.move(token, child)
+            moved += 1
+
+    model = fresh()
+    control = model.engine.control(options)
+    monkeypatch.setattr(ConfinedRuns, "run", followed)
+    assert model.generate("", 40, options=options) == expected
+    assert moved > 40, "it found more than the text did"
 
 
 def test_a_tree_that_grows_large_is_begun_anew_and_texts_stay_the_same(documents, monkeypatch):

@@ -68,9 +68,17 @@ class MaskedWriter(RunWriter):
             raise AssertionError("the runs of a confined text have a language")
         self._place.approach()
         control = self._place.control
-        runs.use(control.masks, control.children)
-        runs.nodes[self._source][0] = self._place.node
+        children, found = control.children, control.found
+        runs.use(control.masks, children)
+        runs.nodes[self._source][0] = node = self._place.node
         super()._run_ahead()
+        # behind a token that the tables did not know nothing was masked; if another thread has
+        # told them of some meanwhile, which ones those were is not known
+        for count, token in enumerate(self._ahead, 1):
+            node = children.item(node, token)
+            if node in (UNKNOWN, OUT) or control.found != found:
+                del self._ahead[count:]
+                break
 
 
 class ConfinedWriter:

@@ -61,6 +61,7 @@ class Control:
         lengths: how many characters the tokens have, ``[vocab_size]``; `length_list` has the same.
         margin: while more characters than this may follow, how many does not matter to the next
             draws, as many as one run makes; None if that is not known.
+        found: another number before more of `children` is known.
         may_leave: whether a text that may end does so where a token leads out of the language.
 
     Raises:
@@ -91,6 +92,7 @@ class Control:
         far = self._namer.far
         self.margin = None if far is None else far + (MOST_WRITTEN + 1) * int(self.lengths.max())
         self._lock = RLock()  # of what is below
+        self.found = 0  # how often children were found
         self._matchers: dict[tuple[int, int | None], LLMatcher] = {}
         self._roots: dict[tuple[tuple[int, ...], int, int | None], int] = {}
         self._count = _FIRST
@@ -240,6 +242,7 @@ class Control:
             known = int(self.children[node, token])
             if known != UNKNOWN:
                 return known, False
+            self.found += 1
             name = self._namer.after(self._names[node], self.texts[token])
             known = self._named.get(name, OUT) if name is not None else OUT
             is_read = False
