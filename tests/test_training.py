@@ -13,9 +13,11 @@ from chargen_ort import CorpusError, OptionError, TrainingError
 from chargen_ort.options import SamplingOptions
 from chargen_train import wait_briefly
 from chargen_train.adamw import AdamW
+from chargen_train.checkpoint import load_checkpoint
 from chargen_train.corpus import load_corpus
 from chargen_train.device import ThreadSwitch, choose_threads, threads
 from chargen_train.evaluate import mean_loss, sample_text
+from chargen_train.events import Supervision
 from chargen_train.model import CharGRU, initialise
 from chargen_train.planning import evaluation_count
 from chargen_train.recipe import LESSON, Overrides, Recipe, choose_recipe, parameter_count
@@ -284,11 +286,15 @@ def test_an_optimizer_takes_the_steps_of_pytorchs_own_bit_for_bit():
         assert torch.equal(ours_now, theirs_now)
 
 
-def test_training_does_not_load_the_compiler_of_pytorch(corpus_of, monkeypatch):
+def test_neither_training_nor_resuming_loads_the_compiler_of_pytorch(
+    corpus_of, monkeypatch, tmp_path
+):
     # loading it takes longer than loading PyTorch; whoever imports it here fails
     monkeypatch.setitem(sys.modules, "torch._dynamo", None)
     corpus = corpus_of(HELLO)
-    train(corpus, choose_recipe(len(corpus.training), "lesson", steps=2))
+    recipe = choose_recipe(len(corpus.training), "lesson", steps=2)
+    train(corpus, recipe, supervision=Supervision(tmp_path / "c.pt"))
+    train(corpus, recipe, resume=load_checkpoint(tmp_path / "c.pt"))
 
 
 def test_training_leaves_the_global_generator_and_threads_alone(corpus_of):
