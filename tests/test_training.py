@@ -179,6 +179,7 @@ def test_a_model_that_would_hardly_see_its_corpus_gives_way_to_a_smaller_one():
     assert choose_recipe(1_000_000, None, lambda r: 1.0, epochs=1).hidden_size == 512
 
 
+@pytest.mark.alone
 def test_the_measured_speed_is_about_that_of_training(corpus_of):
     corpus = corpus_of("the quick brown fox jumps over the lazy dog. " * 600)
     recipe = choose_recipe(len(corpus.training), hidden_size=64, steps=60)
