@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 help:
 	@echo "make demo    install, train on 'hello world', write text"
-	@echo "make test    install, run the tests"
+	@echo "make test    install, run the tests (WORKERS=n of them at once; 2)"
 	@echo "make test-distributed    torchrun with two processes: killed, stopped, resumed, given more"
 	@echo "make test-web    the JavaScript and the page, in Node and in Chromium, which this installs"
 	@echo "make test-engines  the examples for Ray Data, Spark and Dask on this machine (Spark needs Java 17)"
@@ -40,8 +40,11 @@ demo: $(INSTALLED)
 	@echo "  $(BIN)/train-export your-own-text.txt"
 	@echo "  $(BIN)/chargen-ort --start hell --length 200 --temperature 1.2"
 
+# A file's tests stay together, since they share what they train; those that measure time come last.
+WORKERS ?= 2
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 WEB := runtime/web
 web-tools: $(INSTALLED)

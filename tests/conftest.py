@@ -96,7 +96,11 @@ def train_export(*arguments: object) -> Result:
 
 
 def run_here(
-    command: str, *arguments: object, cwd: Path | None = None
+    command: str,
+    *arguments: object,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """As `run`, in this process, which has loaded PyTorch already and so takes seconds less.
 
@@ -106,7 +110,13 @@ def run_here(
     pipe = signal.getsignal(signal.SIGPIPE)  # which a command has end it; the tests are not to end
     try:
         with contextlib.chdir(cwd or Path.cwd()):
-            result = CliRunner().invoke(app, list(map(str, arguments)), prog_name=command)
+            result = CliRunner().invoke(
+                app,
+                list(map(str, arguments)),
+                stdin,
+                {"COLUMNS": "100", **(env or {})},
+                prog_name=command,
+            )
     finally:
         signal.signal(signal.SIGPIPE, pipe)
     if result.exception is not None and not isinstance(result.exception, SystemExit):

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch._dynamo  # DistributedDataParallel loads it, for seconds: here once for all forks
 
 from chargen_train import planning, run
 from chargen_train.checkpoint import load_checkpoint

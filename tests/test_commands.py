@@ -103,7 +103,7 @@ def test_train_export_refuses_settings_out_of_range(corpus, option, value, messa
 
 
 def test_train_export_refuses_two_lengths(corpus):
-    result = run("train-export", corpus, "--minutes", 1, "--epochs", 1)
+    result = run_here("train-export", corpus, "--minutes", 1, "--epochs", 1)
     assert_refused(result, "only one of epochs and minutes")
 
 
@@ -139,28 +139,28 @@ def test_text_alone_is_on_standard_output(hello_path):
 @pytest.mark.parametrize("num", [1, 3])
 def test_the_start_is_printed_before_each_text_unless_it_is_not_wanted(hello_path, num):
     arguments = ["--model", hello_path, "--start", "hell", "--length", 9, "--seed", 3, "-n", num]
-    with_start = run("chargen-ort", *arguments).stdout.splitlines()
-    without = run("chargen-ort", *arguments, "--no-echo").stdout.splitlines()
+    with_start = run_here("chargen-ort", *arguments).stdout.splitlines()
+    without = run_here("chargen-ort", *arguments, "--no-echo").stdout.splitlines()
     assert len(without) == num
     assert with_start == ["hell" + text for text in without]
     assert {len(text) for text in without} == {9}
 
 
 def test_the_model_is_the_named_one_or_the_newest_or_the_demo(hello_path, tmp_path):
-    run_here = ["--start", "hell", "--length", 5]
-    assert f"model {DEMO_MODEL}" in run("chargen-ort", *run_here, cwd=tmp_path).stderr
+    options = ["--start", "hell", "--length", 5]
+    assert f"model {DEMO_MODEL}" in run_here("chargen-ort", *options, cwd=tmp_path).stderr
     folder = tmp_path / "artifacts"
     folder.mkdir()
     for age, name in enumerate(["newest", "older", "oldest"]):
         (folder / f"{name}.onnx").write_bytes(hello_path.read_bytes())
         os.utime(folder / f"{name}.onnx", (1e9 - age, 1e9 - age))
-    assert "model artifacts/newest.onnx" in run("chargen-ort", *run_here, cwd=tmp_path).stderr
-    named = run("chargen-ort", *run_here, cwd=tmp_path, env={"CHARGEN_MODEL": str(hello_path)})
+    assert "model artifacts/newest.onnx" in run_here("chargen-ort", *options, cwd=tmp_path).stderr
+    named = run_here("chargen-ort", *options, cwd=tmp_path, env={"CHARGEN_MODEL": str(hello_path)})
     assert f"model {hello_path}" in named.stderr
 
 
 def test_an_empty_start_begins_a_text(hello_path):
-    result = run("chargen-ort", "--model", hello_path, "--length", 11)
+    result = run_here("chargen-ort", "--model", hello_path, "--length", 11)
     assert result.returncode == 0
     assert len(result.stdout) == 12
 
@@ -173,32 +173,32 @@ def test_a_start_is_read_from_standard_input(hello_path):
 
 
 def test_standard_input_is_a_start_as_it_is(hello_path):
-    result = run("chargen-ort", "--model", hello_path, "--start", "-", stdin="hell\\n")
+    result = run_here("chargen-ort", "--model", hello_path, "--start", "-", stdin="hell\\n")
     assert_refused(result, f"{hello_path}: the model does not know the character '\\\\' (U+005C)")
 
 
 def test_escapes_are_read_in_starts_and_stops(lines_path):
     common = ["--model", lines_path, "--temperature", 0, "--length", 20, "--json"]
-    written = json.loads(run("chargen-ort", *common, "--start", r"\u0068ello\n").stdout)
+    written = json.loads(run_here("chargen-ort", *common, "--start", r"\u0068ello\n").stdout)
     assert written["start"] == "hello\n"
     assert written["text"].startswith("hello\n")
-    stopped = json.loads(run("chargen-ort", *common, "--stop", "hh", "--stop", r"\n").stdout)
+    stopped = json.loads(run_here("chargen-ort", *common, "--stop", "hh", "--stop", r"\n").stdout)
     assert (stopped["text"], stopped["ended"]) == ("hello", "stop")
 
 
 @pytest.mark.parametrize("option", ["--start", "--stop"])
 def test_an_escape_that_is_none_is_refused(hello_path, option):
-    result = run("chargen-ort", "--model", hello_path, option, r"C\C=C")
+    result = run_here("chargen-ort", "--model", hello_path, option, r"C\C=C")
     assert_refused(result, rf"{option} has \C at position 1", r"write \\ for a backslash")
 
 
 def test_several_texts_come_as_lines_or_json_in_order(hello_path):
     common = ["--model", hello_path, "--start", "h", "--length", 8, "--seed", 2, "--num", 5]
-    lines = run("chargen-ort", *common, "--batch-size", 2, "--no-echo").stdout.splitlines()
+    lines = run_here("chargen-ort", *common, "--batch-size", 2, "--no-echo").stdout.splitlines()
     model = CharGenerator.load(hello_path)
     assert lines == [model.generate("h", 8, seed=2, row=row) for row in range(5)]
     objects = [
-        json.loads(line) for line in run("chargen-ort", *common, "--json").stdout.splitlines()
+        json.loads(line) for line in run_here("chargen-ort", *common, "--json").stdout.splitlines()
     ]
     for row, (written, line) in enumerate(zip(objects, lines, strict=True)):
         assert written.pop("log_probability") == pytest.approx(model.score("h" + line).total)
@@ -207,7 +207,7 @@ def test_several_texts_come_as_lines_or_json_in_order(hello_path):
 
 def test_the_log_probability_is_the_models_own_and_without_the_stop(hello_path):
     arguments = ["--stop", "r", "--seed", 1, "--json", "--length", 30]
-    result = run("chargen-ort", "--model", hello_path, *arguments)
+    result = run_here("chargen-ort", "--model", hello_path, *arguments)
     written = json.loads(result.stdout)
     assert written["ended"] == "stop"
     [score] = CharGenerator.load(hello_path).score_batch([written["text"]])
@@ -251,7 +251,7 @@ def test_files_that_are_no_artifact_get_a_helpful_line(tmp_path, content, messag
 
 
 def test_verify_prints_a_verdict_a_line(hello_path, tmp_path):
-    result = run("chargen-ort", "verify", hello_path, cwd=tmp_path)
+    result = run_here("chargen-ort", "verify", hello_path, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert [line.split()[:2] for line in result.stdout.splitlines()] == [
         ["seal", "ok"],
@@ -280,7 +280,7 @@ def test_a_model_may_be_named_as_an_argument_or_an_option(hello_path, tmp_path, 
 
 
 def test_verify_without_a_name_says_what_it_verified(hello_path, tmp_path):
-    result = run("chargen-ort", "verify", cwd=tmp_path, env={"CHARGEN_MODEL": str(hello_path)})
+    result = run_here("chargen-ort", "verify", cwd=tmp_path, env={"CHARGEN_MODEL": str(hello_path)})
     assert (result.returncode, result.stderr) == (0, f"model {hello_path}\n")
 
 
@@ -296,21 +296,24 @@ def test_an_error_about_a_model_names_it_and_says_when_it_is_the_demo(
 ):
     message = "the model does not know the character 'T' (U+0054)"
     for name, options in ((DEMO, []), (f"{hello_path}: ", ["--model", hello_path])):
-        result = run("chargen-ort", *options, *arguments, cwd=tmp_path, stdin="T was")
+        result = run_here("chargen-ort", *options, *arguments, cwd=tmp_path, stdin="T was")
         assert (result.returncode, result.stdout) == (2, "")
         assert f"chargen-ort: {name}{message}" in result.stderr.splitlines()[-1]
 
 
 def test_a_success_says_when_the_model_is_the_demo(tmp_path):
     said = f"{DEMO_MODEL} (the demo: no model in ./artifacts)"
-    assert f"model {said}, seed 1\n" == run("chargen-ort", "--seed", 1, cwd=tmp_path).stderr
-    assert said in run("chargen-ort", "info", cwd=tmp_path).stdout
-    assert f"model {said}\n" == run("chargen-ort", "score", "-", cwd=tmp_path, stdin="hello").stderr
+    assert f"model {said}, seed 1\n" == run_here("chargen-ort", "--seed", 1, cwd=tmp_path).stderr
+    assert said in run_here("chargen-ort", "info", cwd=tmp_path).stdout
+    assert (
+        f"model {said}\n"
+        == run_here("chargen-ort", "score", "-", cwd=tmp_path, stdin="hello").stderr
+    )
 
 
 def test_verify_refuses_what_is_no_artifact(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"")
-    assert_refused(run("chargen-ort", "verify", "x.onnx", cwd=tmp_path), "the file is empty")
+    assert_refused(run_here("chargen-ort", "verify", "x.onnx", cwd=tmp_path), "the file is empty")
 
 
 def test_score_prints_the_figures_of_the_library(hello_path):
@@ -318,7 +321,7 @@ def test_score_prints_the_figures_of_the_library(hello_path):
     arguments = ("--model", hello_path, "score", "-", "--window", "4")
     rows = dict(
         re.split(r"  +", line, maxsplit=1)
-        for line in run("chargen-ort", *arguments, stdin="hello world").stdout.splitlines()
+        for line in run_here("chargen-ort", *arguments, stdin="hello world").stdout.splitlines()
     )
     assert rows == {
         "characters": "10",
@@ -327,7 +330,7 @@ def test_score_prints_the_figures_of_the_library(hello_path):
         "bits per char": f"{expected.bits_per_char:.4f}",
         "perplexity": f"{expected.perplexity:.4f}",
     }
-    figures = json.loads(run("chargen-ort", *arguments, "--json", stdin="hello world").stdout)
+    figures = json.loads(run_here("chargen-ort", *arguments, "--json", stdin="hello world").stdout)
     assert figures == {
         "characters": 10,
         "unknown": 0,
@@ -341,8 +344,8 @@ def test_score_prints_the_figures_of_the_library(hello_path):
 
 def test_a_score_counts_unknown_characters(hello_path):
     arguments = ("--model", hello_path, "score", "-")
-    assert "unknown        2\n" in run("chargen-ort", *arguments, stdin="hellö wörld").stdout
-    figures = json.loads(run("chargen-ort", *arguments, "--json", stdin="hellö wörld").stdout)
+    assert "unknown        2\n" in run_here("chargen-ort", *arguments, stdin="hellö wörld").stdout
+    figures = json.loads(run_here("chargen-ort", *arguments, "--json", stdin="hellö wörld").stdout)
     assert (figures["characters"], figures["unknown"]) == (10, 2)
 
 
@@ -356,7 +359,9 @@ def test_a_score_counts_unknown_characters(hello_path):
 )
 def test_score_refuses_with_one_line(hello_path, tmp_path, options, parts):
     (tmp_path / "lines.txt").write_text("hello\n\nwörld\n")
-    result = run("chargen-ort", "--model", hello_path, "score", tmp_path / "lines.txt", *options)
+    result = run_here(
+        "chargen-ort", "--model", hello_path, "score", tmp_path / "lines.txt", *options
+    )
     assert (result.returncode, result.stdout) == (2, "")
     *before, message = result.stderr.splitlines()
     assert before in ([], [f"model {hello_path}"])
@@ -365,12 +370,12 @@ def test_score_refuses_with_one_line(hello_path, tmp_path, options, parts):
 
 def test_info_tells_what_is_in_the_file(hello_path):
     artifact = read_artifact(hello_path)
-    result = run("chargen-ort", "info", hello_path)
+    result = run_here("chargen-ort", "info", hello_path)
     assert result.stderr == ""
     shown = result.stdout
     for fact in (artifact.sha256, "GRU 1 x 32", "8 characters: ' dehlorw'", "parity"):
         assert fact in shown
-    facts = json.loads(run("chargen-ort", "info", hello_path, "--json").stdout)
+    facts = json.loads(run_here("chargen-ort", "info", hello_path, "--json").stdout)
     assert facts["sha256"] == artifact.sha256
     assert facts["bytes"] == hello_path.stat().st_size
     assert "".join(facts["config"]["tokens"]) == " dehlorw"
@@ -381,7 +386,9 @@ def test_a_changed_artifact_is_refused(hello_path, tmp_path):
     data = bytearray(hello_path.read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "x.onnx").write_bytes(data)
-    assert_refused(run("chargen-ort", "--model", "x.onnx", cwd=tmp_path), "the seal does not match")
+    assert_refused(
+        run_here("chargen-ort", "--model", "x.onnx", cwd=tmp_path), "the seal does not match"
+    )
 
 
 def test_a_reader_that_leaves_ends_the_text_quietly(hello_path):
@@ -429,7 +436,7 @@ def test_help_is_there(command):
 
 @pytest.mark.parametrize("subcommand", [[], ["score"], ["info"], ["verify"]])
 def test_a_short_option_shows_the_same_help(subcommand):
-    short, long = (run("chargen-ort", *subcommand, option) for option in ("-h", "--help"))
+    short, long = (run_here("chargen-ort", *subcommand, option) for option in ("-h", "--help"))
     assert short.returncode == 0
     assert "Usage: chargen-ort" in short.stdout
     assert short.stdout == long.stdout

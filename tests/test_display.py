@@ -7,7 +7,7 @@ import pytest
 
 from chargen_export.display import Display, sparkline
 from chargen_export.pipeline import train_and_export
-from tests.conftest import SMALL, TIMES, run
+from tests.conftest import SMALL, TIMES, run_here
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def times(tmp_path):
 
 
 def test_a_pipe_gets_plain_lines(times, tmp_path):
-    result = run(
+    result = run_here(
         "train-export", times, "--epochs", 1, "--hidden-size", 16, cwd=tmp_path,
         env={"FORCE_COLOR": "1"},
     )  # fmt: skip

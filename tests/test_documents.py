@@ -30,7 +30,7 @@ from tests.conftest import (
     artifact_bytes,
     observing,
     random_model,
-    run,
+    run_here,
 )
 
 END = len(ALPHABET)
@@ -236,12 +236,14 @@ def folder(tmp_path_factory, names):
 
 
 def test_a_list_becomes_its_names_one_a_line(folder, names):
-    result = run("chargen-ort", "--model", "names.onnx", "--num", "40", "--seed", "2", cwd=folder)
+    result = run_here(
+        "chargen-ort", "--model", "names.onnx", "--num", "40", "--seed", "2", cwd=folder
+    )
     lines = result.stdout.splitlines()
     assert len(lines) == 40
     assert all(re.fullmatch("(an|be|ca|do|el|fi|gu|ha)*", line) for line in lines[:30])
     assert {len(line) for line in lines} <= set(range(2, 15))
-    objects = run(
+    objects = run_here(
         "chargen-ort", "--model", "names.onnx", "--num", "3", "--json", "--start", "an", cwd=folder
     )
     for line in map(json.loads, objects.stdout.splitlines()):
@@ -288,25 +290,25 @@ def test_a_smaller_precision_is_judged_by_the_documents(folder):
 
 def test_commands_know_documents(folder, names):
     assert all(verdict.passed for verdict in verify_artifact(read_artifact(folder / "names.onnx")))
-    info = run("chargen-ort", "info", "names.onnx", cwd=folder).stdout
+    info = run_here("chargen-ort", "info", "names.onnx", cwd=folder).stdout
     assert f"documents   {len(names):,}, each line is one\n" in info
     assert "separator   the end token\n" in info
     score = ["chargen-ort", "score", "names.txt", "--model", "names.onnx"]
-    whole = json.loads(run(*score, "--json", cwd=folder).stdout)
+    whole = json.loads(run_here(*score, "--json", cwd=folder).stdout)
     lines = [
-        json.loads(x) for x in run(*score, "--json", "--lines", cwd=folder).stdout.splitlines()
+        json.loads(x) for x in run_here(*score, "--json", "--lines", cwd=folder).stdout.splitlines()
     ]
     assert whole["documents"] == len(lines) == len(names)
     assert whole["log_probability"] == pytest.approx(
         sum(line["log_probability"] for line in lines), abs=1e-2
     )
     assert lines[0]["characters"] == len(names[0]) + 1
-    assert f"documents      {len(names):,}\n" in run(*score, cwd=folder).stdout
-    refused = run(*score, "--window", "3", cwd=folder)
+    assert f"documents      {len(names):,}\n" in run_here(*score, cwd=folder).stdout
+    refused = run_here(*score, "--window", "3", cwd=folder)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "window is for running text" in refused.stderr
     verify = ["train-export", "verify", "names.onnx", "--checkpoint", "names.run/checkpoint.pt"]
-    verified = run(*verify, cwd=folder)
+    verified = run_here(*verify, cwd=folder)
     assert "and an end in the artifact" in verified.stdout
     assert verified.returncode == 0
 
@@ -314,7 +316,7 @@ def test_commands_know_documents(folder, names):
 def test_a_line_after_the_end_begins_a_new_text_in_the_prompt(folder):
     keys = "be\nbe\n/quit\n"
     options = ["--model", "names.onnx", "--interactive", "--temperature", "0"]
-    result = run("chargen-ort", *options, cwd=folder, stdin=keys)
+    result = run_here("chargen-ort", *options, cwd=folder, stdin=keys)
     first, second = re.findall(r"> ([a-z]*)\n", result.stdout + "\n")[:2]
     assert (
         first == second == CharGenerator.load(folder / "names.onnx").generate("be", temperature=0)
@@ -323,10 +325,10 @@ def test_a_line_after_the_end_begins_a_new_text_in_the_prompt(folder):
 
 def test_what_was_trained_is_converted_again(folder):
     convert = ["train-export", "convert", "names.run/checkpoint.pt", "--text", "names.txt"]
-    result = run(*convert, "--out", "again.onnx", cwd=folder)
+    result = run_here(*convert, "--out", "again.onnx", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert (folder / "again.onnx").read_bytes() == (folder / "names.onnx").read_bytes()
-    result = run(
+    result = run_here(
         "train-export", "convert", "names.onnx", "--precision", "fp16", "--text", "names.txt",
         "--out", "half.onnx", cwd=folder,
     )  # fmt: skip

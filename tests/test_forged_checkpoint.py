@@ -99,9 +99,9 @@ def places(value, path=()):
 
 def changed(content, path, value):
     """A copy with another value at a path; KeyError as a value leaves the entry out."""
-    content = copy.deepcopy(content)
-    holder = content
+    content = holder = copy.copy(content)
     for key in path[:-1]:
+        holder[key] = copy.copy(holder[key])
         holder = holder[key]
     if value is KeyError:
         del holder[path[-1]]

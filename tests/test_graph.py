@@ -9,11 +9,12 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from chargen_export import graph
+from chargen_export import graph, parity
 from chargen_export.parity import verify_parity
-from chargen_ort.engine import open_session, run_steps
+from chargen_ort.engine import Stepper, open_session, run_steps
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
+from chargen_ort.options import SamplingOptions
 from tests.conftest import model_bytes, random_model
 from tests.tools.steps import SHAPES, assert_same, by_torch, inputs
 
@@ -149,6 +150,16 @@ def test_parity_notices_one_weight_that_is_a_thousandth_off():
     tensor.CopyFrom(onnx.numpy_helper.from_array(weights, "layer_0_R"))
     with pytest.raises(ParityError):
         verify_parity(exported.SerializeToString(), model, np.arange(29))
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_parity_notices_a_text_that_the_model_would_not_write(temperature):
+    model, other = random_model(), random_model(seed=1)
+    sizes = model.vocab_size, model.num_layers, model.hidden_size
+    stepper = Stepper(open_session(model_bytes(other), threads=1), 1, sizes)
+    options = SamplingOptions(temperature=temperature)
+    with pytest.raises(ParityError, match=f"text at temperature {temperature}, character"):
+        parity._compare_text(model, stepper, np.array([0]), options, parity.FLOAT32_TOLERANCE)
 
 
 def test_the_certificate_states_what_was_compared():

@@ -77,7 +77,7 @@ def test_score_lines_prints_one_for_each_line(lines_path, tmp_path):
     (tmp_path / "lines.txt").write_text("".join(f"{line}\n" for line in listed))
     scores = CharGenerator.load(lines_path).score_batch(listed, end=True)
     arguments = ("--model", lines_path, "score", tmp_path / "lines.txt", "--lines")
-    result = run("chargen-ort", *arguments)
+    result = run_here("chargen-ort", *arguments)
     assert (result.returncode, result.stderr) == (0, f"model {lines_path}\n")
     assert result.stdout.splitlines() == [
         f"{score.total:.4f}\t{score.bits_per_char:.4f}\t-\t{score.unknown}\t{line}"
@@ -86,7 +86,8 @@ def test_score_lines_prints_one_for_each_line(lines_path, tmp_path):
     assert [score.unknown for score in scores] == [0, 0, 1, 2, 0, 2]
     assert max(scores, key=lambda score: score.total) is scores[0], "a whole line is the best"
     parsed = [
-        json.loads(line) for line in run("chargen-ort", *arguments, "--json").stdout.splitlines()
+        json.loads(line)
+        for line in run_here("chargen-ort", *arguments, "--json").stdout.splitlines()
     ]
     assert [p["line"] for p in parsed] == listed
     assert [p["log_probability"] for p in parsed] == pytest.approx([s.total for s in scores])
@@ -97,7 +98,7 @@ def test_score_lines_prints_one_for_each_line(lines_path, tmp_path):
 def test_a_line_that_is_refused_does_not_end_the_others(lines_path, tmp_path):
     (tmp_path / "lines.txt").write_text("hello\nhellö\nö\nhello\n")
     arguments = ["--model", lines_path, "score", tmp_path / "lines.txt", "--lines"]
-    result = run("chargen-ort", *arguments, "--unknown", "error")
+    result = run_here("chargen-ort", *arguments, "--unknown", "error")
     assert result.returncode == 1
     first, second, third, fourth = result.stdout.splitlines()
     assert first == fourth
@@ -108,14 +109,18 @@ def test_a_line_that_is_refused_does_not_end_the_others(lines_path, tmp_path):
         f"chargen-ort: {lines_path}: line 2: {unknown} 4",
         f"chargen-ort: {lines_path}: line 3: {unknown} 0",
     ]
-    as_json = run("chargen-ort", *arguments, "--unknown", "error", "--json").stdout.splitlines()
+    as_json = run_here(
+        "chargen-ort", *arguments, "--unknown", "error", "--json"
+    ).stdout.splitlines()
     refused = json.loads(as_json[1])
     assert refused.pop("line") == "hellö"
     assert set(refused.values()) == {None}
 
 
 def test_a_line_without_characters_has_no_score_where_the_model_knows_no_line_end(hello_path):
-    result = run("chargen-ort", "--model", hello_path, "score", "-", "--lines", stdin="\nhell\n")
+    result = run_here(
+        "chargen-ort", "--model", hello_path, "score", "-", "--lines", stdin="\nhell\n"
+    )
     empty, hell = result.stdout.splitlines()
     assert empty == "-\t-\t-\t-\t"
     assert hell.endswith("\t-\t0\thell")

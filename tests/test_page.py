@@ -12,7 +12,7 @@ import pytest
 import chargen_ort
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.page import page_bytes
-from tests.conftest import artifact_bytes, assert_refused, random_model, run
+from tests.conftest import artifact_bytes, assert_refused, random_model, run_here
 from tests.tools.browser import in_chromium, needs_browser
 from tests.tools.units import bpe, word
 
@@ -22,7 +22,7 @@ START, SEED = "hell", 7
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "demo.html"
-    result = run("chargen-ort", "web", DEMO_MODEL, path)
+    result = run_here("chargen-ort", "web", DEMO_MODEL, path)
     assert result.returncode == 0, result.stderr
     assert str(path) in result.stderr
     return path
@@ -49,12 +49,12 @@ def test_the_same_model_gives_the_same_page(page):
 
 
 def test_a_page_is_replaced_but_no_other_file(page, tmp_path):
-    assert run("chargen-ort", "web", DEMO_MODEL, page).returncode == 0
+    assert run_here("chargen-ort", "web", DEMO_MODEL, page).returncode == 0
     other = tmp_path / "notes.html"
     other.write_text("mine")
-    assert_refused(run("chargen-ort", "web", DEMO_MODEL, other), "notes.html", "--overwrite")
+    assert_refused(run_here("chargen-ort", "web", DEMO_MODEL, other), "notes.html", "--overwrite")
     assert other.read_text() == "mine"
-    assert run("chargen-ort", "web", DEMO_MODEL, other, "--overwrite").returncode == 0
+    assert run_here("chargen-ort", "web", DEMO_MODEL, other, "--overwrite").returncode == 0
     assert other.read_bytes() == page.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.html"]
 
@@ -70,20 +70,22 @@ def test_nothing_but_a_file_is_written(kind, tmp_path):
         os.mkfifo(path)
     else:
         path = tmp_path / "no" / "out.html"
-    assert_refused(run("chargen-ort", "web", DEMO_MODEL, path, "--overwrite"), str(path))
+    assert_refused(run_here("chargen-ort", "web", DEMO_MODEL, path, "--overwrite"), str(path))
     assert not (tmp_path / "else.html").exists()
 
 
 def test_the_model_itself_is_not_overwritten(tmp_path):
     model = tmp_path / "model.onnx"
     model.write_bytes(DEMO_MODEL.read_bytes())
-    assert_refused(run("chargen-ort", "web", model, model, "--overwrite"), "the model itself")
+    assert_refused(run_here("chargen-ort", "web", model, model, "--overwrite"), "the model itself")
     assert model.read_bytes() == DEMO_MODEL.read_bytes()
 
 
 def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "x.onnx").write_text("no model")
-    assert_refused(run("chargen-ort", "web", tmp_path / "x.onnx", tmp_path / "x.html"), "x.onnx")
+    assert_refused(
+        run_here("chargen-ort", "web", tmp_path / "x.onnx", tmp_path / "x.html"), "x.onnx"
+    )
     assert not (tmp_path / "x.html").exists()
 
 

@@ -160,6 +160,7 @@ def test_reading_a_checkpoint_leaves_the_global_generator_alone(corpus, recipe, 
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.alone
 def test_the_clock_of_a_run_goes_on_where_it_stood(corpus, path):
     recipe = choose_recipe(len(corpus.training), minutes=0.05, hidden_size=16)
     checkpoint = train_until(3, corpus, recipe, path)

@@ -115,6 +115,7 @@ def test_connections_are_limited(small_path):
         second.close()
 
 
+@pytest.mark.alone
 def test_an_answer_does_not_wait_for_its_acknowledgement(small_path):
     with serving(small_path) as served:
         begun = time.monotonic()

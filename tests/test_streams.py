@@ -19,7 +19,7 @@ from chargen_train.run_folder import RunFolder
 from tests.conftest import HELLO, observing, train_export
 
 BIN = Path(sys.executable).parent
-QUICK = ["--epochs", "10", "--hidden-size", "4"]
+QUICK = ["--epochs", "2", "--hidden-size", "4"]
 
 
 @pytest.fixture

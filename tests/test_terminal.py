@@ -110,6 +110,7 @@ def test_the_prompt_ends_with_its_input(hello_path):
     assert "o world hello" in result.stdout
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("way", ["stream", "batch"])
 def test_ctrl_c_ends_within_200_ms_with_130(hello_path, way):
     more = ["--num", "100000000"] if way == "batch" else ["--length", "1000000000"]

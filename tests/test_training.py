@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ import torch
 from chargen_ort import CorpusError, OptionError, TrainingError
 from chargen_ort.options import SamplingOptions
 from chargen_train import wait_briefly
+from chargen_train.adamw import AdamW
+from chargen_train.checkpoint import load_checkpoint
 from chargen_train.corpus import load_corpus
 from chargen_train.device import ThreadSwitch, choose_threads, threads
 from chargen_train.evaluate import mean_loss, sample_text
+from chargen_train.events import Supervision
 from chargen_train.model import CharGRU, initialise
 from chargen_train.planning import evaluation_count
 from chargen_train.recipe import LESSON, Overrides, Recipe, choose_recipe, parameter_count
@@ -188,6 +192,7 @@ def test_a_model_that_would_hardly_see_its_corpus_gives_way_to_a_smaller_one():
     assert choose_recipe(1_000_000, None, lambda r: 1.0, epochs=1).hidden_size == 512
 
 
+@pytest.mark.alone
 def test_the_measured_speed_is_about_that_of_training(corpus_of):
     corpus = corpus_of("the quick brown fox jumps over the lazy dog. " * 600)
     recipe = choose_recipe(len(corpus.training), hidden_size=64, steps=60)
@@ -266,6 +271,44 @@ def test_two_runs_with_one_seed_give_the_same_weights(corpus_of):
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = train(corpus, dataclasses.replace(recipe, seed=1)).model.state_dict()
     assert not torch.equal(first["output.weight"], other["output.weight"])
+
+
+def test_an_optimizer_takes_the_steps_of_pytorchs_own_bit_for_bit():
+    ours, theirs = (random_model(12, num_layers=2, scale=1.0).train() for _ in range(2))
+    optimizer = AdamW(ours, 0.5)
+    vectors = [p for p in theirs.parameters() if p.ndim == 1]
+    expected = torch.optim.AdamW(
+        [{"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": 0.5},
+         {"params": vectors, "weight_decay": 0.0}],
+        betas=(0.9, 0.99), fused=True,
+    )  # fmt: skip
+    for step in range(5):
+        rate = 0.01 / (1 + step)
+        expected.param_groups[0]["lr"] = expected.param_groups[1]["lr"] = rate
+        for model in (ours, theirs):
+            model.zero_grad()
+            torch.manual_seed(step)
+            token = torch.randint(12, (3, 7))  # [batch, time]
+            model(token, model.zero_hidden(3))[0].logsumexp(-1).sum().backward()
+        optimizer.step(rate)
+        expected.step()
+        if step == 2:  # as in a run that stops here
+            resumed = AdamW(ours, 0.5)
+            resumed.load(optimizer.state())
+            optimizer = resumed
+    for ours_now, theirs_now in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(ours_now, theirs_now)
+
+
+def test_neither_training_nor_resuming_loads_the_compiler_of_pytorch(
+    corpus_of, monkeypatch, tmp_path
+):
+    # loading it takes longer than loading PyTorch; whoever imports it here fails
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    corpus = corpus_of(HELLO)
+    recipe = choose_recipe(len(corpus.training), "lesson", steps=2)
+    train(corpus, recipe, supervision=Supervision(tmp_path / "c.pt"))
+    train(corpus, recipe, resume=load_checkpoint(tmp_path / "c.pt"))
 
 
 def test_training_leaves_the_global_generator_and_threads_alone(corpus_of):

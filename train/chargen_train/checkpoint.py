@@ -31,7 +31,7 @@ from chargen_train.corpus import Corpus
 from chargen_train.earlier import MAX_LENGTHS, Earlier
 from chargen_train.files import write_atomically
 from chargen_train.inputs import combined_sha256
-from chargen_train.model import CharGRU
+from chargen_train.model import CharGRU, model_without_numbers
 from chargen_train.planning import Plan
 from chargen_train.reading import Reading
 from chargen_train.recipe import Recipe
@@ -252,9 +252,8 @@ def _form(checkpoint: Checkpoint) -> State:
     What a run does not have from its beginning, but the checkpoint has, is there as well.
     """
     state, recipe, distinct = checkpoint.state, checkpoint.recipe, len(checkpoint.vocabulary)
-    with torch.device("meta"):  # sizes that a file claims take no memory
-        sizes = recipe.embedding_dim, recipe.hidden_size, recipe.num_layers
-        model = CharGRU(distinct, *sizes)
+    sizes = recipe.embedding_dim, recipe.hidden_size, recipe.num_layers
+    model = model_without_numbers(distinct, *sizes)  # sizes that a file claims take no memory
     part = Part(np.zeros(3, dtype=np.uint8), np.array([[1, 3]]), checkpoint.vocabulary.end)
     corpus = Corpus("", (), 2, checkpoint.vocabulary, part.tokens, part, part)
     run = Run(model, corpus, recipe, replace(checkpoint.plan, device="meta"))

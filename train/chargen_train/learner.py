@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chargen_ort.errors import TrainingError
+from chargen_train.adamw import AdamW
 from chargen_train.candidates import weighted
 from chargen_train.device import autocast
 from chargen_train.model import CharGRU
@@ -18,7 +19,6 @@ from chargen_train.team import Team
 from chargen_train.windows import Batch
 
 _WARM_UP = 0.02  # of the model's time
-_BETAS = (0.9, 0.99)
 
 
 class Targets(Protocol):
@@ -70,7 +70,7 @@ class Learner:
         self.average = copy.deepcopy(model)
         self.begun, self.steps = 0.0, 0
         self._recipe = recipe
-        self._optimizer = _optimizer(model, recipe)
+        self._optimizer = AdamW(model, recipe.weight_decay)
         self._hidden = model.zero_hidden(rows.stop - rows.start)  # [batch, num_layers, hidden_size]
 
     def take_step(
@@ -88,8 +88,6 @@ class Learner:
         Raises:
             TrainingError: the loss or the gradient is not finite; no weight was changed.
         """
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         with autocast(self._hidden.device, bf16):
             carried = self._hidden * batch.keep
             logits, hidden = self._forward(batch.token, carried, batch.begins, batch.among)
@@ -101,7 +99,7 @@ class Learner:
             if teaching is not None:
                 soft_loss = self._mean(teaching.targets.loss(logits, batch), batch)
                 loss = text_loss.lerp(soft_loss, teaching.share)
-        self._optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(
             self.model.parameters(), self._recipe.gradient_clip or math.inf, foreach=True
@@ -113,7 +111,7 @@ class Learner:
                 f"the loss is {found} and the gradient norm {norm.item()} at step {step}: not "
                 f"finite; try a --learning-rate below {self._recipe.learning_rate:g}"
             )
-        self._optimizer.step()
+        self._optimizer.step(rate)
         self._hidden = hidden.detach().float()  # [batch, num_layers, hidden_size]
         self.steps += 1
         self._update_average()
@@ -126,8 +124,7 @@ class Learner:
             "steps": self.steps,
             "weights": self.model.state_dict(),
             "average": self.average.state_dict(),
-            # the groups of the optimizer follow from the recipe, its rate is set at every step
-            "moments": self._optimizer.state_dict()["state"],
+            "moments": self._optimizer.state(),
             "hidden": self._team.whole(self._hidden, self._recipe.batch_size),
         }
 
@@ -147,21 +144,14 @@ class Learner:
 
     def later_moments(self) -> dict[int, dict[str, Tensor]]:
         """The entry ``moments`` of a state as it is after the first step, but for its numbers."""
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        step = torch.zeros(())
-        return {
-            index: {"step": step, "exp_avg": parameter, "exp_avg_sq": parameter}
-            for index, parameter in enumerate(parameters)
-        }
+        return self._optimizer.later_state()
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         self.begun, self.steps = state["begun"], state["steps"]
         self.model.load_state_dict(state["weights"])
         self.average.load_state_dict(state["average"])
-        moments = copy.deepcopy(state["moments"])  # else shared
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._optimizer.load(state["moments"])
         rows = self._team.rows(self._recipe.batch_size)
         self._hidden = state["hidden"][rows].to(self._hidden.device)
 
@@ -218,17 +208,3 @@ def scheduled_rate(recipe: Recipe, fraction: float) -> float:
         return recipe.learning_rate
     warm_up = min(1.0, (fraction + 1e-3) / _WARM_UP)
     return recipe.learning_rate * (warm_up * 0.5 * (1 + math.cos(math.pi * fraction)))
-
-
-def _optimizer(model: CharGRU, recipe: Recipe) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in model.parameters() if p.ndim > 1]},
-        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups,
-        lr=recipe.learning_rate,
-        betas=_BETAS,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )

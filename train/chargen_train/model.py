@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
+from torch.overrides import TorchFunctionMode
 
 from chargen_ort.artifact import Artifact, read_weights
 from chargen_train.recurrence import Workspace, run_layer
@@ -163,6 +164,27 @@ class CharGRU(nn.Module):
         # drawn for all rows, so that every process draws what one alone would
         batch, rows = self.shared
         return x * F.dropout(x.new_ones(1, batch, x.shape[2]), probability)[:, rows]
+
+
+def model_without_numbers(
+    vocab_size: int, embedding_dim: int, hidden_size: int, num_layers: int
+) -> CharGRU:
+    """A model on the device ``meta``, whose tensors have shapes and take no memory."""
+    with torch.device("meta"), _Unfilled():
+        return CharGRU(vocab_size, embedding_dim, hidden_size, num_layers)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out normal start weights: drawing them on ``meta`` loads PyTorch's compiler."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
+        return None if func is nn.init.normal_ else func(*args, **(kwargs or {}))
 
 
 def _drop_mask(weight: Tensor, probability: float) -> Tensor:
