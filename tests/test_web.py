@@ -146,6 +146,16 @@ def test_the_vectors_and_the_rest():
     assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.skipif(shutil.which("deno") is None, reason="Deno is not installed")
+def test_the_vectors_and_the_rest_in_deno():
+    """It needs leave to read files, and none other."""
+    flags = ["--allow-read", "--no-check", "--no-lock", "--no-config"]
+    result = subprocess.run(
+        ["deno", "test", *flags, "test/"], cwd=FOLDER, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+
+
 @needs_browser
 def test_the_vectors_in_a_browser():
     found = in_chromium("golden.mjs")

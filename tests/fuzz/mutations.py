@@ -199,7 +199,10 @@ def config_mutant(seed: int, bases: list[bytes]) -> bytes:
         if entry and entry[0][1] == _KEY and isinstance(entry[1][1], bytes):
             config = json.loads(entry[1][1])
             for _ in range(rng.choice((1, 1, 2, 3))):
-                _change_config(config, rng)
+                try:
+                    _change_config(config, rng)
+                except (AttributeError, TypeError):  # an earlier change spoilt it
+                    break
             text = json.dumps(config, ensure_ascii=rng.random() < 0.5)
             changed = text.encode("utf-8", "surrogatepass")
             parts[place] = (14, _join([entry[0], (2, changed)]))
@@ -207,8 +210,19 @@ def config_mutant(seed: int, bases: list[bytes]) -> bytes:
 
 
 def _change_config(config: dict[str, Any], rng: random.Random) -> None:
-    key = rng.choice(("tokens", "tokens", "tokens", "merges", "merges", *config))
-    value = config.get(key)
+    tokens, merges = config["tokens"], config["merges"]
+    if rng.random() < 0.4:  # another class of character may make another split
+        old, new = rng.choice("abdehorst ."), rng.choice((*_TEXTS, chr(rng.randrange(0x11000))))
+        config["tokens"] = [text.replace(old, new) for text in tokens]
+    elif len(merges) > 1 and rng.random() < 0.4:
+        i, j = (2 * rng.randrange(len(merges) // 2) for _ in range(2))
+        merges[i : i + 2], merges[j : j + 2] = merges[j : j + 2], merges[i : i + 2]
+    else:
+        _change_value_of(config, rng.choice(("tokens", "tokens", "merges", *config)), rng)
+
+
+def _change_value_of(config: dict[str, Any], key: str, rng: random.Random) -> None:
+    value = config[key]
     if not isinstance(value, list) or not value:
         if isinstance(value, str) and rng.random() < 0.5:
             config[key] = rng.choice((*_TEXTS, value + "e"))
