@@ -58,7 +58,7 @@ test-distributed: $(INSTALLED)
 
 test-web: web-tools
 	cd $(WEB) && node kernel.mjs --check && npx tsc
-	CHARGEN_MUTANTS=2000 $(BIN)/python -m pytest tests/test_web.py tests/test_page.py tests/test_serve_page.py
+	CHARGEN_MUTANTS=2000 $(BIN)/python -m pytest tests/test_web.py tests/test_web_units.py tests/test_page.py tests/test_serve_page.py
 
 ENGINES := build/engines
 test-engines: $(INSTALLED)

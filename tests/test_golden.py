@@ -16,6 +16,7 @@ from chargen_ort.graphs.spec import Sizes
 from chargen_ort.options import TABLE
 from chargen_ort.sampling import Sampler, uniform_draws
 from tests.tools import golden
+from tests.tools.golden_units import MODELS
 
 ROWS = 200
 
@@ -101,6 +102,15 @@ def test_scores(case):
         assert score.unknown == expected["unknown"]
 
 
+@cases("next")
+def test_next_characters(case):
+    expected = dict(case["next"])
+    found = golden.open_model(case["model"]).next_probabilities(case["text"], len(expected))
+    assert list(found) == list(expected)
+    near = {"rtol": 0, "atol": case["tolerance"]}
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), **near)
+
+
 @cases("forms")
 def test_forms(case):
     form = render(VARIANTS[case["precision"]].graph(Sizes(**case["sizes"])))
@@ -114,8 +124,10 @@ def test_every_option_precision_and_ending_has_vectors():
     assert {case["precision"] for case in golden.read("forms")["cases"]} == set(VARIANTS)
     for name in ("logits", "scores"):
         models = {case["model"] for case in golden.read(name)["cases"]}
-        assert models == {golden.DEMO, *golden.SMALL.values()}
-    assert {case["ended"] for case in golden.read("texts")["cases"]} == {"length", "stop"}
+        assert models >= {golden.DEMO, *golden.SMALL.values()}
+    for name in ("texts", "scores", "next"):
+        assert {case["model"] for case in golden.read(name)["cases"]} >= set(MODELS), name
+    assert {case["ended"] for case in golden.read("texts")["cases"]} == {"length", "stop", "end"}
 
 
 def test_they_are_small():

@@ -418,7 +418,7 @@ def test_a_sampler_that_writes_other_texts_is_not_written(folder, monkeypatch, t
 
 def test_the_vectors_are_what_the_models_write():
     for case in golden_sampler.read():
-        model, _ = golden_sampler.opened(case["model"])
+        model, _ = golden_sampler.opened(SAMPLER)
         options = SamplingOptions(**case["options"], seed=int(case["seed"]))
         for row, (prompt, expected) in enumerate(
             zip(case["prompt"], case["code_points"], strict=True)
@@ -429,9 +429,15 @@ def test_the_vectors_are_what_the_models_write():
             assert [ord(state.draw()) for _ in range(case["length"])] == expected
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", golden_sampler.read(), ids=lambda case: case["name"])
-def test_the_vectors(case):
-    assert golden_sampler.written(case) == case["code_points"]
+def test_the_vectors(case, kind):
+    assert golden_sampler.written(case, kind) == case["code_points"]
+
+
+def test_the_bytes_of_a_sampler_are_what_they_were():
+    found = {k: hashlib.sha256(golden_sampler.rendered(k)).hexdigest() for k in KINDS}
+    assert found == golden_sampler.hashes()
 
 
 def test_every_precision_has_a_sampler():

@@ -17,11 +17,11 @@ import chargen_ort
 from chargen_ort import CharGenerator
 from chargen_ort.graphs import VARIANTS
 from tests.conftest import artifact_bytes, random_model
-from tests.fuzz.mutations import mutant
+from tests.fuzz.mutations import config_mutant, mutant
 from tests.hostile.build import honest, of_precision, without_seal
 from tests.hostile.cases import CASES
 from tests.hostile.worker import attempt
-from tests.tools import web
+from tests.tools import golden_sampler, golden_units, web
 from tests.tools.browser import in_chromium, needs_browser
 
 FOLDER = web.MODULE.parent
@@ -76,7 +76,7 @@ def verdicts(paths: list[Path]) -> list[list[str] | None]:
         text=True,
         check=True,
     )
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    return [json.loads(line) for line in result.stdout.split("\n")[:-1]]
 
 
 @needs_node
@@ -97,33 +97,61 @@ def test_it_refuses_every_hostile_file_that_python_refuses(tmp_path):
 
 
 @needs_node
-def test_it_says_of_a_sampler_what_it_is():
-    found = verdicts(sorted((web.ROOT / "tests/golden").glob("*.sampler*.onnx")))
+def test_it_says_of_a_sampler_what_it_is(tmp_path):
+    paths = [tmp_path / f"{kind}.onnx" for kind in golden_sampler.KINDS]
+    for path in paths:
+        path.write_bytes(golden_sampler.rendered(path.stem))
+    found = verdicts(paths)
     told = "the file is a sampler, for other programs; give the model that it was made of"
     assert found == [["ArtifactError", told]] * 2
+
+
+def assert_same_verdicts(folder: Path, files: list[bytes]) -> None:
+    """Python and JavaScript take some of these files and refuse the others, the same ones."""
+    paths = [folder / f"{index}.onnx" for index in range(len(files))]
+    for path, data in zip(paths, files, strict=True):
+        path.write_bytes(data)
+    expected = [attempt(data) for data in files]
+    found = ["refused" if verdict else "accepted" for verdict in verdicts(paths)]
+    differing = [
+        (path, *told)
+        for path, found_here, told in zip(paths, found, expected, strict=True)
+        if found_here != told[0]
+    ]
+    assert differing == []
+    assert {"refused", "accepted"} == set(found)
 
 
 @needs_node
 def test_it_takes_and_refuses_the_mutants_that_python_takes_and_refuses(tmp_path):
     models = [artifact_bytes(random_model(29, 3, 4, layers)) for layers in (1, 2, 3)]
     models += [of_precision(precision) for precision in VARIANTS if precision != "fp32"]
+    models += [golden_units.model_bytes(path) for path in golden_units.MODELS]
     bases = [without_seal(model) for model in models]
-    paths, expected = [], []
-    for seed in range(
-        0, MUTANTS * 4, 4
-    ):  # those with a seal, which the rest of a file is judged by
-        paths.append(tmp_path / f"{seed}.onnx")
-        paths[-1].write_bytes(mutant(seed, bases).data)
-        expected.append(attempt(paths[-1].read_bytes())[0])
-    found = ["refused" if verdict else "accepted" for verdict in verdicts(paths)]
-    assert [p for p, f, e in zip(paths, found, expected, strict=True) if f != e] == []
-    assert {"refused", "accepted"} == set(found)
+    seeds = range(0, MUTANTS * 4, 4)  # those with a seal, which the rest of a file is judged by
+    assert_same_verdicts(tmp_path, [mutant(seed, bases).data for seed in seeds])
+
+
+@needs_node
+def test_it_takes_and_refuses_the_vocabularies_that_python_takes_and_refuses(tmp_path):
+    bases = [without_seal(golden_units.model_bytes(path)) for path in golden_units.MODELS]
+    assert_same_verdicts(tmp_path, [config_mutant(seed, bases) for seed in range(MUTANTS)])
 
 
 @needs_node
 def test_the_vectors_and_the_rest():
     result = subprocess.run(
         ["npm", "test"], cwd=FOLDER, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.skipif(shutil.which("deno") is None, reason="Deno is not installed")
+def test_the_vectors_and_the_rest_in_deno():
+    """It needs leave to read files, and none other."""
+    flags = ["--allow-read", "--no-check", "--no-lock", "--no-config"]
+    result = subprocess.run(
+        ["deno", "test", *flags, "test/"], cwd=FOLDER, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout
 

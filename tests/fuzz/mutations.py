@@ -1,8 +1,9 @@
 """One spoilt model file for each seed, the same for ever."""
 
+import json
 import random
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chargen_ort.artifact import seal
 from chargen_ort.protobuf import bytes_field, fields, integer_field, varint
@@ -164,3 +165,83 @@ _BYTEWISE = (_flip, _flip, _overwrite, _insert, _delete, _repeat, _number, _cut)
 _STRUCTURED = tuple(
     _within(change) for change in (_drop, _double, _swap, _renumber, _change_value, _borrow)
 )
+
+
+_KEY = b"chargen.config"
+_TEXTS = (
+    "",
+    " ",
+    "\n",
+    "é",
+    "e\u0301",
+    "😀",
+    "\ud800",
+    "\u2028",
+    "\x00",
+    "\ufffd",
+    "th",
+    "  ",
+    " e",
+)
+_ODD = (-1, 0, 1, 2, 255, 256, 1 << 31, 1 << 63, 1.0, 0.5, True, None, "1", [], {})
+
+
+def config_mutant(seed: int, bases: list[bytes]) -> bytes:
+    """A sealed file whose config says something else, which most files of few bytes' change do not.
+
+    `bases` are honest artifacts without their seals. What is changed are values, most of them
+    tokens and merges, and what was a number may become anything.
+    """
+    rng = random.Random(seed)
+    parts = _split(rng.choice(bases))
+    for place, (number, value) in enumerate(parts):
+        entry = _split(value) if number == 14 and isinstance(value, bytes) else []
+        if entry and entry[0][1] == _KEY and isinstance(entry[1][1], bytes):
+            config = json.loads(entry[1][1])
+            for _ in range(rng.choice((1, 1, 2, 3))):
+                try:
+                    _change_config(config, rng)
+                except (AttributeError, TypeError):  # an earlier change spoilt it
+                    break
+            text = json.dumps(config, ensure_ascii=rng.random() < 0.5)
+            changed = text.encode("utf-8", "surrogatepass")
+            parts[place] = (14, _join([entry[0], (2, changed)]))
+    return seal(_join(parts))
+
+
+def _change_config(config: dict[str, Any], rng: random.Random) -> None:
+    tokens, merges = config["tokens"], config["merges"]
+    if rng.random() < 0.4:  # another class of character may make another split
+        old, new = rng.choice("abdehorst ."), rng.choice((*_TEXTS, chr(rng.randrange(0x11000))))
+        config["tokens"] = [text.replace(old, new) for text in tokens]
+    elif len(merges) > 1 and rng.random() < 0.4:
+        i, j = (2 * rng.randrange(len(merges) // 2) for _ in range(2))
+        merges[i : i + 2], merges[j : j + 2] = merges[j : j + 2], merges[i : i + 2]
+    else:
+        _change_value_of(config, rng.choice(("tokens", "tokens", "merges", *config)), rng)
+
+
+def _change_value_of(config: dict[str, Any], key: str, rng: random.Random) -> None:
+    value = config[key]
+    if not isinstance(value, list) or not value:
+        if isinstance(value, str) and rng.random() < 0.5:
+            config[key] = rng.choice((*_TEXTS, value + "e"))
+        else:
+            config[key] = rng.choice((*_ODD, not value))
+        return
+    i, j = rng.randrange(len(value)), rng.randrange(len(value))
+    change = rng.randrange(6)
+    if change == 0:
+        value[i], value[j] = value[j], value[i]
+    elif change == 1:
+        value[i] = value[j]
+    elif change == 2:
+        value.pop(i)
+    elif change == 3:
+        value.insert(j, value[i])
+    elif change == 4:
+        value[i] = rng.choice(_ODD)
+    elif isinstance(value[i], str):
+        value[i] = rng.choice((*_TEXTS, value[i] + rng.choice(_TEXTS), value[i] + str(value[j])))
+    elif isinstance(value[i], int):
+        value[i] += rng.choice((-1, 1, 2))

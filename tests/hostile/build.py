@@ -54,11 +54,13 @@ def of_precision(
     scale: float = 0.1,
     embedding_dim: int = 8,
     hidden_size: int = 16,
+    vocabulary: Vocabulary | None = None,
 ) -> bytes:
     """A sealed artifact of a precision, with random weights up to `scale` either way."""
-    vocabulary = Vocabulary(ALPHABET)
+    vocabulary = vocabulary or Vocabulary(ALPHABET)
+    separator = "" if vocabulary.end else "\n"
     config = Config.of(
-        vocabulary, embedding_dim, hidden_size, num_layers, "\n", precision=precision
+        vocabulary, embedding_dim, hidden_size, num_layers, separator, precision=precision
     )
     form = render(VARIANTS[precision].graph(config.sizes))
     rng = np.random.default_rng(0)

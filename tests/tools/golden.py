@@ -9,6 +9,7 @@ written too, and from the cases below. `tests/test_golden.py` replays them.
 import base64
 import functools
 import hashlib
+import itertools
 import json
 import re
 import tempfile
@@ -29,7 +30,8 @@ from chargen_ort.sampling import Sampler, uniform_draws
 from tests.hostile.build import of_precision
 from tests.hostile.cases import CASES
 from tests.hostile.worker import attempt
-from tests.tools import golden_sampler
+from tests.tools import golden_sampler, golden_units
+from tests.tools.margins import NEAR, nearest
 from tests.tools.rules import drawn_by_hand, kept_by_hand
 
 Case = dict[str, Any]  # a line of JSON
@@ -39,7 +41,6 @@ DEMO = str(DEMO_MODEL.relative_to(ROOT))
 SMALL = {precision: f"tests/golden/{precision}.onnx" for precision in VARIANTS}
 
 TOLERANCE = 1e-5  # of logits and log probabilities between machines, which differ by about 1e-6
-NEAR = 1e-5  # a decision nearer than this to another one may fall the other way elsewhere
 DIGITS = 12  # of probabilities and their logarithms
 REASON = 60  # characters
 
@@ -191,32 +192,9 @@ TEXTS: list[tuple[str, str, int, int, int, Mapping[str, Any]]] = [
 ]
 
 
-def nearest(
-    model: CharGenerator, start: str, text: str, row: int, options: SamplingOptions
-) -> Case:
-    """How near the decisions behind a text came to others: the nearest, and those too near.
-
-    Decisions are greedy choices, draws, and who passes top-k, top-p and min-p. Also asserts that
-    the text is what the rules say.
-    """
-    assert options.seed is not None
-    state = model.state(start, options=options, row=row)
-    seen = set(model.vocabulary.encode(start or model.config.separator).tolist())
-    margins = []
-    for place, character in enumerate(text):
-        weights, margin = kept_by_hand(state.logits().tolist(), seen, options)
-        u = float(uniform_draws(options.seed, row, place, 1)[0])
-        token, margin_of_draw = drawn_by_hand(weights, u)
-        assert model.vocabulary.characters[token] == character == state.draw(), place
-        seen.add(token)
-        margins.append(min(margin, margin_of_draw))
-    near = [place for place, margin in enumerate(margins) if margin < NEAR]
-    return {"margin": float(f"{min(margins):.3g}"), "near": near}
-
-
 def texts() -> list[Case]:
     cases = []
-    for path, start, length, seed, row, given in TEXTS:
+    for path, start, length, seed, row, given in [*TEXTS, *golden_units.TEXTS]:
         model = open_model(path)
         options = model.options(seed=seed, **given)
         stream = model.stream(start, length, options=options, row=row)
@@ -233,7 +211,7 @@ def texts() -> list[Case]:
                 "row": str(row),
                 "text": text,
                 "ended": stream.ended,
-                **nearest(model, start, whole, row, options),
+                **nearest(model, start, whole, row, options, stream.ended == "end"),
             }
         )
     return cases
@@ -250,19 +228,22 @@ CONTINUED = 40
 
 def snapshots() -> list[Case]:
     cases = []
-    for path, start, count, given in SNAPSHOTS:
+    for path, start, count, given in [*SNAPSHOTS, *golden_units.SNAPSHOTS]:
         model = open_model(path)
         options = model.options(seed=11, **given)
         state = model.state(start, options=options, row=2)
-        before = "".join(state.draw() for _ in range(count))
+        before = [state.draw() for _ in range(count)]
+        assert all(before), "it ended before the snapshot"
         snapshot = state.snapshot()
-        text = "".join(state.draw() for _ in range(CONTINUED))
-        margins = nearest(model, start, before + text, 2, options)
+        stream = model.resume(state, CONTINUED)
+        text = "".join(stream)
+        whole = "".join(before) + text
+        margins = nearest(model, start, whole, 2, options, stream.ended == "end")
         cases.append(
             {
                 "model": path,
                 "snapshot": base64.b64encode(snapshot).decode(),
-                "length": CONTINUED,
+                "length": len(text),
                 "text": text,
                 "margin": margins["margin"],
                 "near": [place - count for place in margins["near"]],
@@ -291,7 +272,7 @@ def rounded(score: Score) -> list[float]:
 
 def scores() -> list[Case]:
     cases = []
-    for model, call, arguments in SCORES:
+    for model, call, arguments in [*SCORES, *golden_units.SCORES]:
         found = getattr(open_model(model), call)(**arguments)
         cases.append(
             {
@@ -305,6 +286,17 @@ def scores() -> list[Case]:
                 ],
             }
         )
+    return cases
+
+
+def following() -> list[Case]:
+    cases = []
+    for path, text in golden_units.NEXT:
+        found = open_model(path).next_probabilities(text, golden_units.MOST)
+        likely = [[character, round(p, DIGITS)] for character, p in found.items()]
+        pairs = itertools.pairwise(found.values())
+        assert min(before - after for before, after in pairs) > NEAR, (path, text)
+        cases.append({"model": path, "text": text, "tolerance": TOLERANCE, "next": likely})
     return cases
 
 
@@ -371,7 +363,8 @@ FILES: Mapping[str, tuple[Callable[[], list[Case]], str]] = {
     "logits": (logits, "what a model gives after a text; an empty text is the separator"),
     "texts": (texts, f"what a model writes after `start`; {MARGINS}"),
     "snapshots": (snapshots, f"what is written on from a snapshot, in base64; {MARGINS}"),
-    "scores": (scores, "log probabilities in nats, character by character"),
+    "scores": (scores, "log probabilities in nats, token by token"),
+    "next": (following, "the likeliest next characters after a text; an empty one is its end"),
     "forms": (
         forms,
         "a file of these sizes before its metadata: literal bytes from an offset, and holes for "
@@ -393,6 +386,8 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for precision, path in SMALL.items():
         (ROOT / path).write_bytes(of_precision(precision, scale=0.75))
+    for path in golden_units.MODELS:
+        (ROOT / path).write_bytes(golden_units.model_bytes(path))
     for name in FILES:
         write(name)
     golden_sampler.main()

@@ -1,14 +1,18 @@
-"""Samplers in `tests/golden/`: two small files, and what their runs give.
+"""Samplers of a model in `tests/golden/`: what their bytes are, and what their runs give.
+
+They are rendered from the model, so that of their bytes the hash is kept alone.
 
 `python -m tests.tools.golden` writes them with the other vectors.
 """
 
 import functools
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chargen_ort import CharGenerator, SamplingOptions, read_artifact
+from chargen_ort.artifact import SAMPLER, SAMPLER_UNIFORMS
 from chargen_ort.samplers import as_sampler, run_sampler
 from chargen_ort.sampling import uniform_draws
 from chargen_ort.sessions import open_session
@@ -19,7 +23,9 @@ if TYPE_CHECKING:
 Case = dict[str, Any]  # a line of JSON
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "tests/golden"
-LENGTH = 40
+MODEL = "tests/golden/fp16.onnx"
+KINDS = (SAMPLER, SAMPLER_UNIFORMS)
+LENGTH = 32
 # name, prompts, seed, draws before, options
 RUNS: list[tuple[str, list[str], int, int, Case]] = [
     ("plain", ["the "], 1, 0, {}),
@@ -37,19 +43,34 @@ RUNS: list[tuple[str, list[str], int, int, Case]] = [
 
 def read() -> list[Case]:
     """The vectors."""
-    return list(json.loads((FOLDER / "sampler.json").read_text())["cases"])
+    return list(_file()["cases"])
+
+
+def hashes() -> dict[str, str]:
+    """The SHA-256 that each sampler had when the vectors were written."""
+    return dict(_file()["sha256"])
+
+
+def _file() -> Case:
+    return dict(json.loads((FOLDER / "sampler.json").read_text()))
 
 
 @functools.cache
-def opened(path: str) -> "tuple[CharGenerator, InferenceSession]":
+def rendered(kind: str) -> bytes:
+    """A sampler, as it is made today."""
+    return as_sampler(read_artifact(ROOT / MODEL), kind == SAMPLER_UNIFORMS).data
+
+
+@functools.cache
+def opened(kind: str) -> "tuple[CharGenerator, InferenceSession]":
     """A sampler's model, and its session."""
-    data = (ROOT / path).read_bytes()
+    data = rendered(kind)
     return CharGenerator.from_bytes(data), open_session(data, 1)
 
 
-def written(case: Case) -> list[list[int]]:
-    """What the sampler of a case gives."""
-    model, session = opened(case["model"])
+def written(case: Case, kind: str) -> list[list[int]]:
+    """What a sampler gives in a case."""
+    model, session = opened(kind)
     prompts = ["".join(map(chr, row)) for row in case["prompt"]]
     hidden = model.engine.zero_hidden(len(prompts))
     options = SamplingOptions(**case["options"], seed=int(case["seed"]))
@@ -60,37 +81,35 @@ def written(case: Case) -> list[list[int]]:
 
 def cases() -> list[Case]:
     found = []
-    for kind in ("sampler", "sampler-uniforms"):
-        for name, prompts, seed, drawn, given in RUNS:
-            options = SamplingOptions(**given)
-            names = ("temperature", "top_k", "top_p", "min_p")
-            case: Case = {
-                "name": f"{kind}, {name}",
-                "model": f"tests/golden/fp16.{kind}.onnx",
-                "prompt": [list(map(ord, prompt)) for prompt in prompts],
-                "seed": str(seed),
-                "drawn": drawn,
-                "length": LENGTH,
-                "options": {name: getattr(options, name) for name in names},
-            }
-            if kind == "sampler-uniforms":
-                rows = range(len(prompts))
-                draws = [uniform_draws(seed, row, drawn, LENGTH).tolist() for row in rows]
-                case["uniforms"] = draws
-            found.append(case | {"code_points": written(case)})
+    for name, prompts, seed, drawn, given in RUNS:
+        options = SamplingOptions(**given)
+        names = ("temperature", "top_k", "top_p", "min_p")
+        rows = range(len(prompts))
+        case: Case = {
+            "name": name,
+            "model": MODEL,
+            "prompt": [list(map(ord, prompt)) for prompt in prompts],
+            "seed": str(seed),
+            "drawn": drawn,
+            "uniforms": [uniform_draws(seed, row, drawn, LENGTH).tolist() for row in rows],
+            "length": LENGTH,
+            "options": {name: getattr(options, name) for name in names},
+        }
+        code_points = written(case, SAMPLER)
+        assert written(case, SAMPLER_UNIFORMS) == code_points, name
+        found.append(case | {"code_points": code_points})
     return found
 
 
 def main() -> None:
-    """Write the files and their vectors."""
-    model = read_artifact(FOLDER / "fp16.onnx")
-    for uniforms in (False, True):
-        made = as_sampler(model, uniforms)
-        (FOLDER / f"fp16.{made.graph}.onnx").write_bytes(made.data)
+    """Write the vectors."""
     about = {
         "about": "a sampler gives `code_points` for these inputs and a hidden state of zeros; "
-        "`uniforms` are what the seed draws, for the file that is handed them",
+        "`uniforms` are what the seed draws, for the one that is handed them. "
+        f"train-export convert {MODEL} --sampler makes the one, with --uniforms the other; "
+        "`sha256` are their hashes",
         "by": "python -m tests.tools.golden",
+        "sha256": {kind: hashlib.sha256(rendered(kind)).hexdigest() for kind in KINDS},
     }
     lines = ",\n".join(json.dumps(case) for case in cases())
     start = json.dumps(about).removesuffix("}")

@@ -12,6 +12,11 @@ def kept_by_hand(
 ) -> tuple[dict[int, float], float]:
     """The tokens that may be drawn, in their order, with their weights before they are summed.
 
+    Args:
+        logits: minus infinity where a token may not come.
+        seen: tokens, each counted once.
+        options: how it is drawn.
+
     Returns:
         the weights, and how near another logit came to changing who is kept: a difference of
         logits for greedy and top-k, a share of probability for top-p and min-p.
@@ -29,7 +34,7 @@ def kept_by_hand(
     if 0 < options.top_k < len(scores):
         *_, kth, below = sorted(scores, reverse=True)[: options.top_k + 1]
         keep = {i for i in keep if scores[i] >= kth}
-        margin = kth - below
+        margin = kth - below if kth > -math.inf else math.inf
     weight = {i: math.exp(scores[i] - max(scores)) for i in keep}
     if options.top_p < 1:
         ranked = sorted(keep, key=lambda i: (-weight[i], i))

@@ -102,6 +102,7 @@ def _limits() -> dict[str, Item]:
         "letters": pieces.LETTERS,
         "run": pieces.MAX_RUN,
         "magic": snapshots.MAGIC.decode(),
+        "controls": options.CONTROLS,
     }
 
 

@@ -45,10 +45,7 @@ export function shown(value) {
   if (typeof value === "object" && value !== null) return Array.isArray(value) ? "a list" : "an object";
   if (typeof value !== "string") return typeof value === "function" ? "a function" : String(value);
   const text = JSON.stringify([...value].slice(0, 60).join(""));
-  return text.replace(
-    /[^\x20-\x7e\u00a1-\ud7ff\ue000-\ufffd]/gu,
-    (c) => `\\u{${c.codePointAt(0)?.toString(16)}}`,
-  );
+  return text.replace(/(?! )[\p{C}\p{Z}]/gu, (c) => `\\u{${c.codePointAt(0)?.toString(16)}}`);
 }
 
 /** @param {string} text */

@@ -3,11 +3,11 @@
 import { Engine } from "./engine.js";
 import { ArtifactError, OptionError, countCharacters, shown } from "./errors.js";
 import { parseArtifact } from "./file.js";
-import { DEFAULT_LENGTH, checkOptions, checkPolicy, checkWhole } from "./options.js";
+import { DEFAULT_LENGTH, checkNames, checkOptions, checkPolicy, checkWhole } from "./options.js";
 import { kindOf } from "./records.js";
 import { TextState, restoreState } from "./state.js";
 import { TextStream } from "./stream.js";
-import { LIMITS, OPTIONS } from "./tables.js";
+import { LIMITS } from "./tables.js";
 import { Vocabulary } from "./vocabulary.js";
 
 /** @import { Artifact } from "./file.js" */
@@ -100,8 +100,7 @@ export class Model {
 
   /** @param {WritingOptions} given */
   #newState({ row = 0, unknown, length: _, signal: __, ...sampling }) {
-    const wrong = Object.keys(sampling).find((name) => name !== "stop" && !Object.hasOwn(OPTIONS, name));
-    if (wrong !== undefined) throw new OptionError(`no such option: ${wrong}`);
+    checkNames(sampling);
     const options = checkOptions(sampling, this.vocabulary, this.config.sampling);
     options.seed ??= BigInt(crypto.getRandomValues(new Uint32Array(1))[0]);
     return new TextState(this, options, BigInt(checkWhole("row", row, 0, LIMITS.row)), checkPolicy(unknown));

@@ -58,6 +58,18 @@ export function checkWhole(name, value, low, high) {
   return value;
 }
 
+/**
+ * Refuses options that Python alone has, and what is no option.
+ * @param {Json} given
+ */
+export function checkNames(given) {
+  for (const name of Object.keys(given)) {
+    if (LIMITS.controls.includes(name))
+      throw new OptionError(`${name} is not in JavaScript; leave it out, or write the text in Python`);
+    if (name !== "stop" && !Object.hasOwn(OPTIONS, name)) throw new OptionError(`no such option: ${name}`);
+  }
+}
+
 /** @param {any} value */
 function checkStops(value) {
   const stops = typeof value === "string" ? (value ? [value] : []) : value;

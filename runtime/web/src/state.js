@@ -275,15 +275,22 @@ export function restoreState(model, snapshot) {
   const found = snapshot.indexOf(10, magic.length);
   const end = found < 0 ? snapshot.length : found;
   let header;
+  let isConfined = false;
   try {
     const json = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(
       snapshot.subarray(magic.length, end),
     );
-    header = conform(RECORDS.header, "its header", parseObject(json, "its header"));
-    header.options = checkOptions({ ...header.options, seed: header.seed }, model.vocabulary);
+    header = parseObject(json, "its header");
+    const given = Object(header.options);
+    isConfined = LIMITS.controls.some((/** @type {string} */ name) => Object.hasOwn(given, name));
+    if (!isConfined) {
+      header = conform(RECORDS.header, "its header", header);
+      header.options = checkOptions({ ...header.options, seed: header.seed }, model.vocabulary);
+    }
   } catch (error) {
     throw new ArtifactError(`the snapshot is damaged: ${/** @type {Error} */ (error).message}`);
   }
+  if (isConfined) throw new ArtifactError("the snapshot is of a text that is confined; write it on in Python");
   const { sha256, config } = model.artifact;
   if (header.model !== sha256)
     throw new ArtifactError(`the snapshot is of another model: ${header.model.slice(0, 12)}…`);

@@ -156,6 +156,7 @@ test("a snapshot that is damaged, or of another model, is refused", () => {
   assert.throws(() => model.restore(changed(/"model":"./, '"model":"g')), refused);
   assert.throws(() => model.restore(changed(/"model":"[0-9a-f]{4}/, '"model":"0000')), /of another model/);
   assert.throws(() => model.restore(changed('"row":0', '"row":0.0')), refused);
+  assert.throws(() => model.restore(changed('"min_p":', '"ban":[],"min_p":')), /that is confined; write/);
   assert.throws(() => model.restore(changed('"fed":true', '"fed":false')), /nothing was fed/);
   assert.throws(() => model.restore("text"), { name: "OptionError" });
 });

@@ -111,6 +111,15 @@ test("scores", async () => {
   }
 });
 
+test("next characters", async () => {
+  for (const { model, text, tolerance, next } of casesOf("next")) {
+    const [characters, probabilities] = [0, 1].map((at) => next.map((pair) => pair[at]));
+    const found = (await open(model)).nextProbabilities(text, { top: next.length });
+    assert.deepEqual([...found.keys()], characters);
+    assertClose([...found.values()], probabilities, tolerance);
+  }
+});
+
 test("forms", async () => {
   for (const { precision, sizes, parts } of casesOf("forms")) {
     const found = [];
