@@ -143,9 +143,8 @@ class ConfinedBatch(Batch):
     def written(self, place: int) -> WrittenText:
         """What the row at `place` has written, without a stop string at its end."""
         tokens, ended = self._tokens[place, : self._count[place]].tolist(), self._ended[place]
-        text = "".join(
-            [self._texts[token] for token in tokens]
-        )  # of no unit whose tokens are bytes
+        # of no unit whose tokens are bytes
+        text = "".join([self._texts[token] for token in tokens])
         if ended == "stop":
             text = text[: -max(len(stop) for stop in self._options.stops if text.endswith(stop))]
         return WrittenText(self.index[place], text, ended, tuple(tokens))

@@ -101,9 +101,8 @@ class TextState:
         """Read `text` as if it had been written: all of it, or nothing where this raises.
 
         Of the units word and bpe, its last run is kept back, see `chargen_ort.healing`, unless the
-        text is confined. Characters
-        that were drawn and not handed out, see `rest`, are no part of the text any more; the model
-        has read them nevertheless.
+        text is confined. Characters that were drawn and not handed out, see `rest`, are no part of
+        the text any more; the model has read them nevertheless.
 
         Raises:
             UnknownCharacterError: it has a character that the model does not know.
