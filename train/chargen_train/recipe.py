@@ -175,15 +175,15 @@ _TABLE_HAS_DROPOUT = 20_000  # characters, up to which it does
 _DROPOUT_BY_EPOCHS = ((4.0, 0.0), (15.0, 0.1), (32.0, 0.2), (100.0, 0.25))
 _DROPOUT_STEP = 0.05
 _SIZE_SETTINGS = {"hidden_size", "num_layers", "embedding_dim"}
-# layers and widths by falling cost, each with how often it must read the corpus to be taken. One of
-# 256 that reads it three times is far better than one of 128 that reads it five times, and one that
-# reads it four times better than the next larger one that reads it twice; see EXPERIMENTS.md.
-_SIZES = (((2, 512), 4.0), ((1, 512), 4.0), ((1, 256), 1.0), ((1, 128), 0.0))
+# layers and widths by falling cost, each with how many tokens it must read to be taken: from about
+# there on it is better than the next smaller one is after as many seconds; see EXPERIMENTS.md
+_SIZES = (((2, 512), 2e6), ((1, 512), 9e5), ((1, 256), 4e5), ((1, 128), 0.0))
 # units of a layer and passes through the corpus, at most, and their rate; others are not measured
 _NARROW, _FEW_EPOCHS, _NARROW_RATE = 256, 20.0, 6e-3
 # a run that would take fewer steps takes twice as many, with windows of half the length: at first
 # more is learnt from another step than from what stands farther back
 _FEW_STEPS = 1500
+_WIDE_RATE = 4.5e-3  # of wider models of one layer in such a run
 _TAUGHT = (500_000, 5_000_000)  # characters; measured at a million, and memory grows with them
 _TAUGHT_DROPOUT = 0.05  # soft targets leave little to be learnt by heart
 _EPOCHS_A_TEACHER = 7.5  # enough for a good one
@@ -243,7 +243,7 @@ def choose_recipe(
     """The recipe for a corpus and a time.
 
     Where minutes bound the run and no size is given, the model is the largest of `_SIZES` that
-    reads the corpus often enough at the measured speed.
+    reads enough at the measured speed.
 
     Args:
         characters: that are trained on.
@@ -280,10 +280,12 @@ def choose_recipe(
         return recipe
     recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink)
     suitable: dict[str, Any] = {"dropout": suitable_dropout(epochs)}
+    few = epochs * tokens < _FEW_STEPS * recipe.batch_size * recipe.seq_length
     if recipe.hidden_size <= _NARROW and epochs <= _FEW_EPOCHS:
         suitable["learning_rate"] = _NARROW_RATE
-    window = recipe.batch_size * recipe.seq_length
-    if not documents and recipe.steps is None and epochs * tokens < _FEW_STEPS * window:
+    elif recipe.num_layers == 1 and few:
+        suitable["learning_rate"] = _WIDE_RATE
+    if not documents and recipe.steps is None and few:
         suitable["seq_length"] = max(1, recipe.seq_length // 2)
     teachers = suitable_teachers(epochs)
     if teachers and _TAUGHT[0] <= characters <= _TAUGHT[1] and not documents:
@@ -335,7 +337,14 @@ def _suitable_size(
     measure_speed: Callable[[Recipe], float],
     may_shrink: bool,
 ) -> tuple[Recipe, float]:
-    """The recipe, smaller if need be and if it may be; and how often it reads the corpus."""
+    """The recipe, smaller if need be and if it may be; and how often it reads the corpus.
+
+    Args:
+        recipe: with a length.
+        characters: tokens of the corpus.
+        measure_speed: gives the tokens a second.
+        may_shrink: whether the size is free.
+    """
     if recipe.minutes is None:
         epochs = recipe.epochs
         if recipe.steps is not None:
@@ -343,22 +352,22 @@ def _suitable_size(
         assert epochs is not None
         return recipe, epochs
     seconds = recipe.minutes * 60
-    epochs = seconds * measure_speed(recipe) / characters
-    if not may_shrink or epochs >= _SIZES[0][1]:
-        return recipe, epochs
+    read = seconds * measure_speed(recipe)
+    if not may_shrink or read >= _SIZES[0][1]:
+        return recipe, read / characters
     own = recipe.num_layers, recipe.hidden_size
     weights = parameter_count(64, recipe)
     for (layers, width), enough in _SIZES:
-        if (layers, width) == own and epochs >= enough:
+        if (layers, width) == own and read >= enough:
             break
         if (layers, width) >= own:
             continue
         smaller = replace(recipe, num_layers=layers, hidden_size=width)
         # at best, the speed grows as the weights get fewer; what cannot be enough is not timed
-        if epochs * weights / parameter_count(64, smaller) < enough:
+        if read * weights / parameter_count(64, smaller) < enough:
             continue
         recipe, weights = smaller, parameter_count(64, smaller)
-        epochs = seconds * measure_speed(recipe) / characters
-        if epochs >= enough:
+        read = seconds * measure_speed(recipe)
+        if read >= enough:
             break
-    return recipe, epochs
+    return recipe, read / characters
