@@ -15,6 +15,7 @@ import chargen_train.training
 from chargen_train.corpus import load_corpus
 from chargen_train.evaluate import mean_loss
 from chargen_train.events import Supervision
+from chargen_train.outcome import describe_shortness
 from chargen_train.planning import Plan
 from chargen_train.recipe import Recipe
 from chargen_train.training import train
@@ -180,6 +181,23 @@ def test_a_run_that_could_not_learn_much_says_so(run_with):
     assert note.startswith("training took only ")
     assert "--minutes" in note
     assert not [note for note in run_with(FakeClock(0.06)).trained.notes if "only" in note]
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "tokens", "short"),
+    [
+        (1, 3.0, 1_000, True),
+        (49, 100.0, 100_000, True),
+        (50, 1.0, 10_000, False),
+        (500, 0.9, 100_000, True),
+        (500, 0.9, 1_000_000, False),  # of a long text a part is enough to learn from
+        (500, 0.1, 1_000_000, True),
+    ],
+)
+def test_much_is_learnt_from_a_part_of_a_long_text_and_little_from_few_steps(
+    steps, epochs, tokens, short
+):
+    assert (describe_shortness(steps, epochs, tokens) is not None) == short
 
 
 def test_slow_evaluations_become_fewer(run_with, monkeypatch):

@@ -16,7 +16,8 @@ from chargen_train.planning import MAX_VALIDATION
 from chargen_train.run import Run
 
 _WORSE = 0.05  # nats: a last loss so far above the best is worth a word
-_FEW_STEPS = 50  # in fewer a model learns next to nothing
+_FEW_STEPS = 50  # in fewer a model learns next to nothing …
+_FEW_TOKENS = 200_000  # … and from fewer, if they are not even the whole text
 
 
 def finish(run: Run) -> TrainedModel:
@@ -30,19 +31,32 @@ def finish(run: Run) -> TrainedModel:
     return TrainedModel(best, _summary(run, losses, notes), notes)
 
 
+def describe_shortness(steps: int, epochs: float, tokens: int) -> str | None:
+    """What is said of a run that was too short to learn much; None of one that was not.
+
+    Args:
+        steps: that it took.
+        epochs: how often it read its corpus.
+        tokens: of that.
+    """
+    if steps >= _FEW_STEPS and epochs * tokens >= min(tokens, _FEW_TOKENS):
+        return None
+    count = "1 step" if steps == 1 else f"{steps:,} steps"
+    return (
+        f"training took only {count} and read the corpus {epochs:.2g} times, too little to learn "
+        "much"
+    )
+
+
 def _notes(run: Run) -> tuple[str, ...]:
     """What went badly, in sentences."""
     notes = list(run.corpus.warnings)
-    read = run.step / run.windows.per_epoch
-    if run.step < _FEW_STEPS or read < 1:
-        steps = "1 step" if run.step == 1 else f"{run.step:,} steps"
+    epochs = run.step / run.windows.per_epoch
+    if short := describe_shortness(run.step, epochs, len(run.corpus.training)):
         cure = "more --epochs"
         if run.recipe.minutes is not None:
             cure = "more --minutes, a smaller --hidden-size, or a less busy machine"
-        notes.append(
-            f"training took only {steps} and read the corpus {read:.2g} times, too little to "
-            f"learn much; give it {cure}"
-        )
+        notes.append(f"{short}; give it {cure}")
     best, last = run.best, run.counters.validation
     if best.loss is not None and last is not None:
         exported = f"the weights of step {best.step:,} are exported"
