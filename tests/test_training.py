@@ -131,7 +131,7 @@ def test_a_narrow_model_or_a_short_run_learns_at_a_higher_rate():
 
     assert [rate(hidden_size=n) for n in (128, 256, 512)] == [6e-3, 6e-3, 4.5e-3]
     assert rate(epochs=10) == 3e-3, "wider ones in a run of few steps alone"
-    assert rate(num_layers=2) == 3e-3, "and of one layer"
+    assert rate(num_layers=2) == rate(documents=20_000) == 3e-3, "and of one layer, on running text"
     assert rate(hidden_size=256, learning_rate=0.02) == 0.02
     assert [rate(epochs=n, hidden_size=256) for n in (18, 40)] == [6e-3, 3e-3]
     slow = choose_recipe(400_000, None, lambda recipe: 1e4, minutes=1)
@@ -187,6 +187,7 @@ def test_a_model_that_would_read_too_little_gives_way_to_a_smaller_one():
     assert sizes(2)[0] == (1, 512)
     assert sizes(0.4)[0] == (1, 512), "it reads the corpus once"
     assert sizes(0.3)[0] == (1, 256)
+    assert sizes(0.3, documents=50_000)[0] == (1, 512), "of a list less is enough"
     assert sizes(0.03)[0] == (1, 128)
     assert sizes(0.01)[0] == (1, 128), "the smallest, though it reads next to nothing"
     assert sizes(0.3)[1] == [(2, 512), (1, 256)], "what cannot be fast enough is not timed"

@@ -178,6 +178,7 @@ _SIZE_SETTINGS = {"hidden_size", "num_layers", "embedding_dim"}
 # layers and widths by falling cost, each with how many tokens it must read to be taken: from about
 # there on it is better than the next smaller one is after as many seconds; see EXPERIMENTS.md
 _SIZES = (((2, 512), 2e6), ((1, 512), 9e5), ((1, 256), 4e5), ((1, 128), 0.0))
+_LISTS_NEED = 0.6  # of that, as their steps are of fewer tokens
 # units of a layer and passes through the corpus, at most, and their rate; others are not measured
 _NARROW, _FEW_EPOCHS, _NARROW_RATE = 256, 20.0, 6e-3
 # a run that would take fewer steps takes twice as many, with windows of half the length: at first
@@ -278,12 +279,12 @@ def choose_recipe(
     may_shrink = recipe.minutes is not None and not given.keys() & _SIZE_SETTINGS
     if {"dropout", "teachers"} <= given.keys() and not may_shrink:
         return recipe
-    recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink)
+    recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink, documents)
     suitable: dict[str, Any] = {"dropout": suitable_dropout(epochs)}
     few = epochs * tokens < _FEW_STEPS * recipe.batch_size * recipe.seq_length
     if recipe.hidden_size <= _NARROW and epochs <= _FEW_EPOCHS:
         suitable["learning_rate"] = _NARROW_RATE
-    elif recipe.num_layers == 1 and few:
+    elif recipe.num_layers == 1 and few and not documents:
         suitable["learning_rate"] = _WIDE_RATE
     if not documents and recipe.steps is None and few:
         suitable["seq_length"] = max(1, recipe.seq_length // 2)
@@ -336,6 +337,7 @@ def _suitable_size(
     characters: int,
     measure_speed: Callable[[Recipe], float],
     may_shrink: bool,
+    documents: int,
 ) -> tuple[Recipe, float]:
     """The recipe, smaller if need be and if it may be; and how often it reads the corpus.
 
@@ -344,6 +346,7 @@ def _suitable_size(
         characters: tokens of the corpus.
         measure_speed: gives the tokens a second.
         may_shrink: whether the size is free.
+        documents: how many there are; 0 is running text.
     """
     if recipe.minutes is None:
         epochs = recipe.epochs
@@ -351,13 +354,14 @@ def _suitable_size(
             epochs = recipe.steps * recipe.batch_size * recipe.seq_length / characters
         assert epochs is not None
         return recipe, epochs
-    seconds = recipe.minutes * 60
+    seconds, share = recipe.minutes * 60, _LISTS_NEED if documents else 1.0
     read = seconds * measure_speed(recipe)
-    if not may_shrink or read >= _SIZES[0][1]:
+    if not may_shrink or read >= share * _SIZES[0][1]:
         return recipe, read / characters
     own = recipe.num_layers, recipe.hidden_size
     weights = parameter_count(64, recipe)
     for (layers, width), enough in _SIZES:
+        enough *= share
         if (layers, width) == own and read >= enough:
             break
         if (layers, width) >= own:
