@@ -276,6 +276,7 @@ def tar_of(name):
         ("a.gz", b"\x1f\x8bhello hello hello", "is a gzip file that is damaged"),
         ("a.gz", gzip.compress(b"hello") + b"hello", "is a gzip file that is damaged"),
     ],
+    ids=lambda value: "data" if isinstance(value, bytes) else None,  # a gzip file has its time
 )
 def test_what_is_no_text_is_named_with_its_cure(file, name, data, message):
     assert message in refusal(file(data, name))
