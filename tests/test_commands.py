@@ -77,6 +77,14 @@ def test_train_export_refuses_a_corpus_that_is_none(tmp_path, name, content, mes
     assert not (tmp_path / "artifacts").exists()
 
 
+def test_a_wrong_name_is_told_before_pytorch_is_loaded(tmp_path):
+    result = run("train-export", "none.txt", cwd=tmp_path, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == "train-export: no such file: none.txt"
+    assert "chargen_train.inputs" in result.stderr, "each import is told"
+    assert "| torch\n" not in result.stderr
+
+
 @pytest.mark.parametrize("out", ["folder/", "file.txt/x.onnx", "/proc/x.onnx"])
 def test_train_export_refuses_an_out_that_cannot_be_written(corpus, tmp_path, out):
     (tmp_path / "folder/hello.onnx").mkdir(parents=True)

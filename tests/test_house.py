@@ -186,6 +186,7 @@ def test_help_loads_no_heavy_module(command):
 
 
 def test_without_the_train_extra_train_export_says_what_to_install(tmp_path):
+    (tmp_path / "x.txt").write_text("hello")
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from chargen_export.cli import main; sys.argv = ['train-export', 'x.txt']; main()"

@@ -16,6 +16,7 @@ from chargen_ort._version import __version__
 from chargen_ort.errors import ChargenError, OptionError, ParityError, TrainingError
 from chargen_ort.terminal import visible
 from chargen_train import wait_briefly
+from chargen_train.inputs import refuse_missing
 
 _NAME = "train-export"
 _TRAIN = "train"  # the command that is meant where none is named
@@ -330,7 +331,11 @@ def train_export(
     if version:
         print(f"{_NAME} {__version__}")
         return
-    wait_briefly()  # before PyTorch is imported
+    if not corpus:
+        _fail(f"name the text to train on, for example: {_NAME} corpus.txt", 2)
+    with _one_line():
+        refuse_missing(corpus)  # a name that is wrong is told before PyTorch is imported
+    wait_briefly()  # before it is
     with _imports():  # here, so that --help is quick
         from chargen_export.display import Display
         from chargen_export.pipeline import train_and_export
@@ -341,8 +346,6 @@ def train_export(
         from chargen_train.run_folder import RunFolder
         from chargen_train.signals import StopSignals
 
-    if not corpus:
-        _fail(f"name the text to train on, for example: {_NAME} corpus.txt", 2)
     display, signals = Display(sys.stderr), StopSignals()
     limit = MAX_LOSS_INCREASE if max_loss_increase is None else max_loss_increase
     resumed = _command(

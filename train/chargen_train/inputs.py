@@ -95,6 +95,18 @@ def find_inputs(paths: Sequence[Path]) -> tuple[Input, ...]:
     return tuple(found)
 
 
+def refuse_missing(paths: Sequence[Path]) -> None:
+    """Look whether what is named on a command line is there.
+
+    Raises:
+        CorpusError: naming the first that is not.
+    """
+    for path in paths:
+        if path != STDIN:
+            with as_corpus_error(str(path)):
+                os.stat(path)
+
+
 def _files_of(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise CorpusError(f"cannot read {error.filename}: {error.strerror}")
