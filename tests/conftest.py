@@ -204,6 +204,15 @@ def small_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """No test writes where a user's models lie, of which the newest would be taken for theirs."""
+    artifacts = Path(__file__).parent.parent / "artifacts"
+    before = sorted(artifacts.iterdir())
+    yield
+    assert sorted(artifacts.iterdir()) == before
+
+
 @pytest.fixture(scope="session")
 def hello_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The lesson, trained and exported: it has learnt "hello world hello world"."""

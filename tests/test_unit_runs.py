@@ -190,7 +190,9 @@ def test_a_stopped_run_finds_the_characters_that_it_has_left(tmp_path, monkeypat
     if has_base:
         (tmp_path / "more.txt").write_text("the zoo of the six times\n" * 20)
         known = Reading("none", unit=unit)
-        _, base = train_and_export(tmp_path / "more.txt", reading=known, **TRAINED)
+        _, base = train_and_export(
+            tmp_path / "more.txt", tmp_path / "more.onnx", reading=known, **TRAINED
+        )
     monkeypatch.setattr(ids, "IN_MEMORY", 0)
     after = iter([False, True])
     with pytest.raises(TrainingStoppedError):
