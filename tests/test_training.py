@@ -130,6 +130,7 @@ def test_a_narrow_model_or_a_short_run_learns_at_a_higher_rate():
         return choose_recipe(400_000, epochs=epochs, **given).learning_rate
 
     assert [rate(hidden_size=n) for n in (128, 256, 512)] == [6e-3, 6e-3, 4.5e-3]
+    assert choose_recipe(60_000, epochs=30).learning_rate == 3e-3, "narrow, and read often"
     assert rate(epochs=10) == 3e-3, "wider ones in a run of few steps alone"
     assert rate(num_layers=2) == rate(documents=20_000) == 3e-3, "and of one layer, on running text"
     assert rate(hidden_size=256, learning_rate=0.02) == 0.02

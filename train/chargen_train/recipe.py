@@ -282,8 +282,9 @@ def choose_recipe(
     recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink, documents)
     suitable: dict[str, Any] = {"dropout": suitable_dropout(epochs)}
     few = epochs * tokens < _FEW_STEPS * recipe.batch_size * recipe.seq_length
-    if recipe.hidden_size <= _NARROW and epochs <= _FEW_EPOCHS:
-        suitable["learning_rate"] = _NARROW_RATE
+    if recipe.hidden_size <= _NARROW:
+        if epochs <= _FEW_EPOCHS:
+            suitable["learning_rate"] = _NARROW_RATE
     elif recipe.num_layers == 1 and few and not documents:
         suitable["learning_rate"] = _WIDE_RATE
     if not documents and recipe.steps is None and few:
