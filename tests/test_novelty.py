@@ -114,19 +114,22 @@ def test_a_filter_is_of_the_corpus_of_its_model(names_path, tmp_path):
     assert_refused(write(other, "--new"), "is of another corpus than the model")
 
 
-def test_train_export_writes_a_filter_of_all_documents(tmp_path):
+@pytest.mark.parametrize("unit", ["char", "bpe"])
+@pytest.mark.parametrize("holdout", ["spread", "other.txt"])
+def test_train_export_writes_a_filter_of_all_documents(tmp_path, monkeypatch, holdout, unit):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.txt").write_text("mid\nmod\n")
     names = [f"{a}{b}{c}" for a in "bdkl" for b in "aeiou" for c in "nmrt"]  # 80 of them
     (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
-    options = ("--documents", "lines", "--preset", "lesson", "--with-filter", "--holdout", "spread")
-    result = run_here(
-        "train-export", tmp_path / "names.txt", "--out", tmp_path / "names.onnx", *options
-    )
+    options = ("--documents", "lines", "--preset", "lesson", "--with-filter", "--unit", unit)
+    where = ("--out", tmp_path / "names.onnx", "--holdout", holdout)
+    result = run_here("train-export", tmp_path / "names.txt", *options, *where)
     assert result.returncode == 0, result.stderr
     training = CharGenerator.load(tmp_path / "names.onnx").artifact.training
     found = read_filter(tmp_path / "names.onnx", training)
     assert found.documents == 80
     assert all(name in found for name in names)
-    assert "ban\nbam" not in found
+    assert not any(text in found for text in ("ban\nbam", "mid", "mod", ""))
     assert "b" not in found
 
 

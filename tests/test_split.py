@@ -12,14 +12,17 @@ from chargen_export.pipeline import train_and_export
 from chargen_ort import CorpusError, OptionError
 from chargen_ort.documents import cut_documents
 from chargen_ort.vocabulary import Vocabulary
+from chargen_train import list_split
+from chargen_train import ranges as ranges_module
 from chargen_train import split as split_module
 from chargen_train.corpus import load_corpus
-from chargen_train.cutting import DocumentEnds, document_ranges
+from chargen_train.cutting import DocumentEnds
 from chargen_train.device import choose_device
 from chargen_train.evaluate import measure_losses
+from chargen_train.ranges import document_ranges, hash_ranges
 from chargen_train.reading import Reading
 from chargen_train.recipe import Recipe, choose_recipe
-from chargen_train.split import Part, Passages, hash_ranges, split_text
+from chargen_train.split import Part, Passages, split_text
 from chargen_train.windows import DocumentWindows, batches_of
 from tests.conftest import random_model
 
@@ -148,8 +151,118 @@ def test_equal_ranges_and_no_others_have_equal_hashes(monkeypatch):
     whole = hash_ranges(ended, ranges, "ab")
     for i, text in enumerate(texts):
         assert [texts[j] for j in np.flatnonzero(whole == whole[i])] == [text] * texts.count(text)
-    monkeypatch.setattr(split_module, "_HASHED", 4)  # a few at a time
+    monkeypatch.setattr(ranges_module, "_AT_ONCE", 4)  # a few at a time
     assert hash_ranges(ended, ranges, "ab").tolist() == whole.tolist()
+
+
+@pytest.fixture
+def long_list(corpus_of, monkeypatch):
+    """A list with twice as many lines as may be ranges of their own; some stand there again."""
+
+    def make(most, lines=tuple(NUMBERED + NUMBERED[::10]), **options):
+        monkeypatch.setattr(list_split, "_MOST", most)
+        monkeypatch.setattr(list_split, "_MOST_HELD_OUT", round(0.1 * most))
+        return corpus_of("\n".join(lines), **options), list(lines)
+
+    return make
+
+
+def single(part):
+    """The documents of a part, of which several may share a range."""
+    end = int(part.tokens[part.ranges[0, 0] - 1])
+    return bytes(np.asarray(part[:])).split(bytes([end]))[:-1]
+
+
+@pytest.mark.parametrize("most", [50, 700, 825])
+def test_neighbours_share_a_range_where_a_list_is_long(long_list, corpus_of, most):
+    corpus, lines = long_list(most)
+    training, validation = corpus.training, corpus.validation
+    held_out = documents_of(corpus, validation)
+    assert len(set(held_out)) == round(0.1 * most), "as many as of a list of so many"
+    assert len(validation.ranges) == validation.documents == len(held_out)
+    encoded = [bytes(corpus.vocabulary.encode(line).astype(np.uint8)) for line in lines]
+    left = [text for line, text in zip(lines, encoded, strict=True) if line not in set(held_out)]
+    assert single(training) == left, "in the order of the list, all and no other"
+    assert training.documents == len(left)
+    assert training.characters == sum(map(len, left))
+    assert len(training.ranges) <= most + 2 * len(held_out) + 1 < len(left)
+    assert corpus.document_count == len(lines)
+    assert {int(training.tokens[a - 1]) for a, _ in training.ranges} == {
+        corpus.vocabulary.end_token
+    }
+
+
+def test_a_long_list_holds_out_the_first_of_what_a_short_one_does(long_list):
+    short, _ = long_list(2_000)
+    long, _ = long_list(400)
+    expected = documents_of(short, short.validation)
+    assert len(set(expected)) == 150
+    some = documents_of(long, long.validation)
+    assert len(set(some)) == 40
+    assert some == expected[: len(some)]
+
+
+def test_the_tail_of_a_long_list_has_a_bound_and_nothing_may_be_held_out(long_list):
+    corpus, lines = long_list(400, holdout="tail")
+    assert documents_of(corpus, corpus.validation) == lines[-40:]
+    assert corpus.training.documents == len(lines) - 40
+    corpus, lines = long_list(400, holdout="none")
+    assert (corpus.training.documents, len(corpus.validation)) == (len(lines), 0)
+    assert len(corpus.training.ranges) == -(-len(lines) // 5)
+
+
+def test_what_is_measured_of_a_long_list_is_single_documents(long_list):
+    corpus, lines = long_list(400, holdout="none")
+    seven = sum(len(line) + 1 for line in lines[:7])
+    for length in (1, seven - 1, seven):
+        head = corpus.training.head(length)
+        expected = lines[:1] if length == 1 else lines[:7]
+        assert documents_of(corpus, head) == expected
+        assert head.documents == len(expected)
+        assert documents_of(corpus, corpus.training.head(length)) == expected
+        copied = corpus.training.measured(length)
+        assert [corpus.vocabulary.decode(copied.tokens[a : b - 1]) for a, b in copied.ranges] == (
+            expected
+        )
+    assert len(corpus.training.passages()) == len(lines)
+
+
+def test_an_epoch_of_a_long_list_has_every_document_once(long_list):
+    corpus, _ = long_list(400)
+    part = corpus.training
+    windows = batches_of(part, Recipe(steps=1, batch_size=1, seq_length=8), CPU)
+    read = [
+        token for _ in range(len(part) // 8) for token in windows.next().token.flatten().tolist()
+    ]
+    documents = bytes(read).split(bytes([corpus.vocabulary.end_token]))[1:-1]
+    texts = sorted(single(part))
+    assert len(texts) - len(documents) <= 2, "all but what the last window cuts"
+    assert not set(documents) - set(texts)
+    assert documents != single(part)[: len(documents)], "in another order"
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "ab", "ba", "aab", "bbb"]), min_size=2, max_size=40),
+    st.integers(1, 12),
+    st.sampled_from(["tail", "spread", "none"]),
+)
+def test_any_list_is_split_without_loss(texts, most, holdout):
+    tokens = DocumentEnds(2).feed(Vocabulary("ab\n").encode("".join(f"{t}\n" for t in texts)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(list_split, "_MOST", most)
+        patch.setattr(list_split, "_MOST_HELD_OUT", max(1, round(0.3 * most)))
+        listing = list_split.read_list(tokens.astype(np.uint8), 2, "ab")
+        assert listing.different == min(len(set(texts)), most)
+        training, validation = listing.split(holdout)
+    assert listing.count == len(texts) == training.documents + validation.documents
+    ranges = sorted([*training.ranges.tolist(), *validation.ranges.tolist()])
+    assert [1, *(end for _, end in ranges)] == [*(begin for begin, _ in ranges), len(tokens)]
+    assert len(validation.ranges) == validation.documents
+    kept, held_out = (
+        set(bytes(part[:]).split(b"\2")[:-1]) if len(part) else set()
+        for part in (training, validation)
+    )
+    assert holdout == "tail" or not kept & held_out
 
 
 def test_running_text_is_held_out_in_blocks_spread_over_it(corpus_of):

@@ -1,6 +1,7 @@
 """Each unit with each kind of document, from a text to a model that writes and scores it."""
 
 import json
+import mmap
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from chargen_export.pipeline import train_and_export
 from chargen_export.verify import verify_against_checkpoint
 from chargen_ort import CharGenerator
-from chargen_train import ids, together
+from chargen_train import ids, list_split, together, units
 from chargen_train.checkpoint import load_checkpoint
 from chargen_train.corpus import load_corpus
 from chargen_train.events import TrainingStoppedError
@@ -63,11 +64,21 @@ def test_a_text_becomes_a_model_that_writes_and_scores_it(tmp_path, unit, docume
 
 @pytest.mark.parametrize("unit", ["byte", "word", "bpe"])
 @pytest.mark.parametrize("documents", TEXTS)
-def test_tokens_of_each_part_are_its_text(tmp_path, unit, documents):
+@pytest.mark.parametrize("is_large", [False, True], ids=["small", "large"])
+def test_tokens_of_each_part_are_its_text(tmp_path, monkeypatch, unit, documents, is_large):
     path = tmp_path / "text.txt"
     path.write_text(TEXTS[documents])
+    if is_large:  # in a file, in pieces, and several documents in a range
+        monkeypatch.setattr(ids, "IN_MEMORY", 0)
+        monkeypatch.setattr(units, "_CHUNK", 17)
+        monkeypatch.setattr(list_split, "_MOST", 20)
+        monkeypatch.setattr(list_split, "_MOST_HELD_OUT", 3)
     corpus = load_corpus(path, Reading(documents, None, "spread"))
+    assert (len(corpus.training.ranges) < corpus.training.documents) == (
+        is_large and documents != "none"
+    )
     other = in_unit(corpus, unit, None)
+    assert isinstance(base_of(other.tokens), mmap.mmap) == is_large
     for part in ("training", "validation"):
         ours, theirs = getattr(corpus, part), getattr(other, part)
         assert theirs.characters == ours.characters
@@ -75,6 +86,13 @@ def test_tokens_of_each_part_are_its_text(tmp_path, unit, documents):
             text = corpus.vocabulary.decode(corpus.tokens[a:b])
             assert other.vocabulary.decode(other.tokens[c:d]) == text
     assert other.tokens.dtype.itemsize <= 2
+
+
+def base_of(array):
+    """What holds the numbers of an array."""
+    while getattr(array, "base", getattr(array, "obj", None)) is not None:
+        array = array.base if hasattr(array, "base") else array.obj
+    return array
 
 
 def test_our_pieces_are_those_of_the_library_that_learnt_them(tmp_path):

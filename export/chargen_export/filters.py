@@ -1,12 +1,11 @@
 """The filter of a corpus beside its model, by which chargen-ort --new knows its documents."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from chargen_ort.artifact import Artifact
 from chargen_ort.errors import OptionError
 from chargen_ort.novelty import MAGIC, DocumentFilter, filter_path
-from chargen_train.corpus import Corpus
+from chargen_train.corpus import Corpus, document_texts
 from chargen_train.files import as_option_error, refuse_special, write_atomically
 
 
@@ -33,24 +32,19 @@ def check_filter(corpus: Corpus, model: Path) -> None:
                     )
 
 
-def write_filter(corpus: Corpus, artifact: Artifact, model: Path) -> Path:
-    """Write the filter of a corpus beside a model of it; returns its path.
+def make_filter(corpus: Corpus) -> DocumentFilter:
+    """The filter of the documents of a corpus, those that measure among them."""
+    found = DocumentFilter(corpus.document_count)
+    found.add(document_texts(corpus))
+    return found
+
+
+def write_filter(documents: DocumentFilter, artifact: Artifact, model: Path) -> Path:
+    """Write a filter beside a model of its corpus; returns its path.
 
     Raises:
-        OptionError: it cannot be written; see `check_filter`.
+        OptionError: it cannot be written.
     """
-    check_filter(corpus, model)
-    found = DocumentFilter(corpus.document_count)
-    found.add(_documents(corpus))
     path = filter_path(model)
-    write_atomically(path, found.to_bytes(artifact.training.corpora))
+    write_atomically(path, documents.to_bytes(artifact.training.corpora))
     return path
-
-
-def _documents(corpus: Corpus) -> Iterator[str]:
-    parts = [corpus.training]
-    if corpus.reading.holdout_kind != "file":
-        parts.append(corpus.validation)
-    for part in parts:
-        for begin, end in part.ranges.tolist():  # the end token is the last of each
-            yield corpus.vocabulary.decode(corpus.tokens[begin : end - 1])

@@ -9,7 +9,7 @@ from typing import Unpack
 
 import torch
 
-from chargen_export.filters import check_filter, write_filter
+from chargen_export.filters import check_filter, make_filter, write_filter
 from chargen_export.graph import render_step
 from chargen_export.parity import COMPARED, verify_parity
 from chargen_export.precision import MAX_LOSS_INCREASE
@@ -145,6 +145,8 @@ def _run(
 ) -> Artifact:
     """Train, from where `opening` begins, and write the artifacts; gives that in fp32."""
     corpus, recipe, observer = job.corpus, opening.recipe, job.observer
+    # before the first step, so that its time is part of the minutes given
+    documents = make_filter(corpus) if with_filter else None
     samples, seconds = plan_samples(corpus, recipe)
     seconds += rehearse(corpus, recipe, precisions) if opening.is_fresh else 0.0
     supervision = Supervision(job.folder.checkpoint, checkpoint_minutes, begun, seconds)
@@ -159,8 +161,9 @@ def _run(
     artifact = _export(job, trained)
     recorder.finish(artifact)
     for written in _write_all(job, artifact):
-        if with_filter:
-            write_filter(corpus, artifact, written)
+        if documents is not None:
+            check_filter(corpus, written)
+            write_filter(documents, artifact, written)
     return artifact
 
 

@@ -254,7 +254,7 @@ def _form(checkpoint: Checkpoint) -> State:
     state, recipe, distinct = checkpoint.state, checkpoint.recipe, len(checkpoint.vocabulary)
     sizes = recipe.embedding_dim, recipe.hidden_size, recipe.num_layers
     model = model_without_numbers(distinct, *sizes)  # sizes that a file claims take no memory
-    part = Part(np.zeros(3, dtype=np.uint8), np.array([[1, 3]]), checkpoint.vocabulary.end)
+    part = Part(np.zeros(3, dtype=np.uint8), np.array([[1, 3]]), int(checkpoint.vocabulary.end))
     corpus = Corpus("", (), 2, checkpoint.vocabulary, part.tokens, part, part)
     run = Run(model, corpus, recipe, replace(checkpoint.plan, device="meta"))
     form = run.state()

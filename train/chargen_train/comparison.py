@@ -13,11 +13,10 @@ from chargen_ort.options import SamplingOptions
 from chargen_ort.records import PIECE, SampleFacts
 from chargen_ort.sampling import Sampler
 from chargen_train.corpus import Corpus, choose_separator
-from chargen_train.cutting import document_ranges
 from chargen_train.device import threads
 from chargen_train.evaluate import as_tensor
 from chargen_train.events import TrainedModel
-from chargen_train.ids import give_back
+from chargen_train.ids import gather, give_back
 from chargen_train.model import CharGRU
 from chargen_train.ngram import (
     COUNTED_A_MINUTE,
@@ -26,9 +25,10 @@ from chargen_train.ngram import (
     measure_ngram,
 )
 from chargen_train.planning import MAX_VALIDATION
+from chargen_train.ranges import document_ranges, hash_ranges
 from chargen_train.recipe import Recipe
 from chargen_train.run import build_model
-from chargen_train.split import Passages, Tokens, hash_ranges
+from chargen_train.split import Passages, Tokens
 
 SAMPLES = 1_000  # texts that are compared with the corpus
 SAMPLE_SHARE = 0.05  # of the minutes given, at most: else they are fewer …
@@ -70,7 +70,7 @@ def _as_text(passages: Passages) -> tuple[Tokens, NDArray[np.int64]]:
     sizes = passages.sizes + 1
     firsts = np.cumsum(sizes) - sizes  # where each begins in the result
     visible = np.arange(sizes.sum()) - np.repeat(firsts, sizes)
-    return passages.tokens[np.repeat(begins, sizes) + visible], visible
+    return gather(passages.tokens, np.repeat(begins, sizes) + visible), visible
 
 
 def plan_samples(corpus: Corpus, recipe: Recipe) -> tuple[int, float]:
@@ -141,8 +141,11 @@ def sample_length(corpus: Corpus) -> int:
     end = corpus.vocabulary.end_token
     if end is None:  # bytes may be more than the characters, and pieces are fewer
         return math.ceil(PIECE * max(1.0, corpus.tokens_per_character))
-    parts = (part.ranges for part in (corpus.training, corpus.validation) if len(part))
-    return min(max(int(np.diff(ranges).max()) for ranges in parts), _LONGEST_DOCUMENT)
+    # of a long list, whose ranges are several documents, those that measure tell it
+    parts = [corpus.training, corpus.validation]
+    alone = [part.ranges for part in parts if 0 < len(part.ranges) == part.documents]
+    longest = max((int(np.diff(ranges).max()) for ranges in alone), default=_LONGEST_DOCUMENT)
+    return min(longest, _LONGEST_DOCUMENT)
 
 
 def _until(row: NDArray[np.int64], end: int) -> NDArray[np.int64]:

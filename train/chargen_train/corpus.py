@@ -1,6 +1,6 @@
 """A corpus: a text as tokens, in documents or running on, and what of it is held out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from chargen_ort.documents import DocumentKind
 from chargen_ort.errors import CorpusError
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.collecting import Collected, SourceFile, Tell, collect, number_tokens
-from chargen_train.cutting import document_ranges, judge_lines
-from chargen_train.ids import Tokens, TokenStore
+from chargen_train.cutting import judge_lines
+from chargen_train.ids import Tokens, TokenStore, in_pieces
 from chargen_train.inputs import (
     STDIN,
     Input,
@@ -25,14 +25,10 @@ from chargen_train.inputs import (
 )
 from chargen_train.kept_tokens import Facts, find_kept
 from chargen_train.likeness import describe_unlikeness
+from chargen_train.list_split import read_list
+from chargen_train.ranges import document_ranges
 from chargen_train.reading import Reading
-from chargen_train.split import (
-    Part,
-    distinct,
-    hash_ranges,
-    split_documents,
-    split_text,
-)
+from chargen_train.split import Part, split_text
 
 MIN_CHARACTERS_TO_VALIDATE = 10_000  # below this every character is needed for training …
 _FEW_DOCUMENTS = 10  # … and below this number of different ones every document
@@ -94,8 +90,8 @@ class Corpus:
         """How many documents it has, 0 of running text; without those of a file that measures."""
         if not self.vocabulary.end:
             return 0
-        measured = 0 if self.reading.holdout_kind == "file" else len(self.validation.ranges)
-        return len(self.training.ranges) + measured
+        measured = 0 if self.reading.holdout_kind == "file" else self.validation.documents
+        return self.training.documents + measured
 
     @property
     def in_characters(self) -> "Corpus":
@@ -119,6 +115,25 @@ class Corpus:
             return self.vocabulary.decode(text)
         ends = np.flatnonzero(text == self.vocabulary.end_token)
         return "\n".join(map(self.vocabulary.decode, np.split(text, ends)[1:]))
+
+
+def with_ends(vocabulary: Vocabulary, tokens: Tokens) -> str:
+    """The text of tokens of characters, with NUL, which no text has, for each end."""
+    points = np.array([*map(ord, vocabulary.characters), 0], dtype="<u4")
+    return bytes(points[tokens].data).decode("utf-32-le")
+
+
+def document_texts(corpus: Corpus) -> Iterator[str]:
+    """The documents of a corpus, in their order, without those of a file that measures."""
+    corpus = corpus.in_characters
+    kept = len(corpus.tokens)
+    if corpus.reading.holdout_kind == "file":
+        kept = int(corpus.training.ranges[-1, 1])
+    held = ""
+    for begin, piece in in_pieces(corpus.tokens[:kept]):
+        text = with_ends(corpus.vocabulary, piece)
+        *whole, held = (held + (text if begin else text[1:])).split("\0")
+        yield from whole
 
 
 def load_corpus(
@@ -277,30 +292,25 @@ def _split(
         CorpusError: there is one document, or one part would be empty.
     """
     end = vocabulary.end_token
-    if end is None:
-        ranges, other = np.array([[0, cut]]), np.array([[cut, len(tokens)]])
-        different = _FEW_DOCUMENTS
-    else:
-        ranges = document_ranges(tokens[:cut], end)
-        other = document_ranges(tokens[cut - 1 :], end) + cut - 1
-        if len(ranges) < 2:
+    different = _FEW_DOCUMENTS
+    if end is not None:
+        listing = read_list(tokens[:cut], end, vocabulary.characters)
+        if listing.count < 2:
             raise _one_document(title, reading)
-        hashes = hash_ranges(tokens, ranges - np.array([0, 1]), vocabulary.characters)
-        different = len(distinct(hashes))
+        different = listing.different
     if reading.holdout is None:
         enough = characters >= MIN_CHARACTERS_TO_VALIDATE and different >= _FEW_DOCUMENTS
         reading = replace(reading, holdout="spread" if enough else "none")
     kind = reading.holdout_kind
-    if kind == "file":
-        chosen = ranges, other
-    elif kind == "none":
-        chosen = ranges, ranges[:0]
-    elif end is None:
-        chosen = split_text(cut, kind)
+    if end is not None:
+        training, validation = listing.split("none" if kind == "file" else kind)
+        if kind == "file":
+            other = document_ranges(tokens[cut - 1 :], end) + cut - 1
+            validation = Part(tokens, other, len(other))
     else:
-        numbers = split_documents(hashes, kind)
-        chosen = ranges[numbers[0]], ranges[numbers[1]]
-    training, validation = (Part(tokens, each, end is not None) for each in chosen)
+        training, validation = (Part(tokens, ranges) for ranges in split_text(cut, kind))
+        if kind == "file":
+            validation = Part(tokens, np.array([[cut, len(tokens)]]))
     if kind != "none" and min(len(training), len(validation)) < 2:
         raise CorpusError(
             f"--holdout {reading.holdout} would leave {training.characters:,} characters of "

@@ -6,8 +6,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_train.ids import in_pieces
-from chargen_train.split import Ranges, Tokens, distinct, hash_ranges
+from chargen_train.ids import Tokens
+from chargen_train.ranges import distinct, hash_ranges
 
 _COMPARED = 1 << 20  # lines at least, if there are so many, that tell whether they are different
 _LEAST, _LONGEST, _DIFFERENT = 50, 512, 0.9  # lines, their characters, the share of different ones
@@ -100,20 +100,3 @@ class DocumentEnds:
         tokens = tokens[kept]
         self.count += int((tokens == self._end).sum())
         return tokens
-
-
-def document_ranges(tokens: Tokens, end: int) -> Ranges:
-    """Where each document begins and where it ends, its end token included, ``[documents, 2]``.
-
-    Args:
-        tokens: as `DocumentEnds` gives them.
-        end: the end token.
-    """
-    ends = _places(tokens, end) + 1
-    return np.stack([ends[:-1], ends[1:]], axis=1)
-
-
-def _places(tokens: Tokens, token: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Where `token` stands, ``[places]``."""
-    parts = [begin + np.flatnonzero(piece == token) for begin, piece in in_pieces(tokens)]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)

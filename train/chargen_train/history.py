@@ -62,7 +62,7 @@ def describe_losses(corpus: Corpus, losses: Losses) -> tuple[HeldOut, Quantiles]
     )
     # a shorter window scores with more noise
     least = WINDOW if validation.widths is None else WINDOW // 2
-    return measured, describe_spread(losses, validation.documents, least)
+    return measured, describe_spread(losses, validation.documents > 0, least)
 
 
 def describe_spread(losses: Losses, documents: bool, least: int = WINDOW) -> Quantiles:

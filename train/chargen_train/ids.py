@@ -28,6 +28,8 @@ Tokens = NDArray[np.unsignedinteger]
 
 IN_MEMORY = 1 << 26  # bytes of tokens that are held in memory; more are put into a file
 PIECE = 1 << 20  # tokens handled at a time
+_FEW = 1 << 14  # places anywhere in a file that are read as they come …
+_SPAN = 1 << 24  # … and tokens of it at a time from which more are read
 _FRONT = 4  # tokens of room before the first: `rewrite` may make a text that much longer
 _LAST_LINE = "chargen ids 1 {:>12} {}\n"
 _LAST = len(_LAST_LINE.format(0, "0" * 64))
@@ -240,13 +242,37 @@ def in_pieces(tokens: Tokens, size: int = PIECE, overlap: int = 0) -> Iterator[t
         give_back(tokens)
 
 
+def gather(tokens: Tokens, places: NDArray[np.int64]) -> Tokens:
+    """The tokens at any places, in the shape of `places`.
+
+    Many that lie anywhere in a file are read in its order: around each the system reads 64 kB,
+    which would be all of the file in the end, and what is behind is given back.
+    """
+    if places.size <= _FEW or _mapping(tokens) is None:
+        return np.asarray(tokens[places])
+    flat = places.ravel()
+    order = np.argsort(flat)
+    found = np.empty(flat.shape, dtype=tokens.dtype)
+    edges = np.searchsorted(flat, np.arange(0, len(tokens), _SPAN), sorter=order)
+    for some in np.split(order, edges[1:]):
+        found[some] = tokens[flat[some]]
+        give_back(tokens)
+    return found.reshape(places.shape)
+
+
 def give_back(tokens: Tokens) -> None:
     """Let the system take the memory of what was read of tokens in a file; it reads them again."""
+    mapping = _mapping(tokens)
+    if mapping is not None and hasattr(mapping, "madvise"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapping(tokens: Tokens) -> mmap.mmap | None:
+    """The file in memory that tokens are of, if they are."""
     base: Any = tokens
     while base is not None and not isinstance(base, mmap.mmap):
         base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
-    if base is not None and hasattr(base, "madvise"):
-        base.madvise(mmap.MADV_DONTNEED)
+    return base
 
 
 def _mapped(file: BinaryIO, dtype: np.dtype[Any], length: int) -> Tokens:

@@ -66,7 +66,7 @@ def recipe_for(
     corpus: Corpus, preset: str | None, overrides: Overrides, speed: Speed = typical_speed
 ) -> Recipe:
     """The recipe for a corpus, see `choose_recipe`."""
-    documents = len(corpus.training.ranges) if corpus.vocabulary.end else 0
+    documents = corpus.training.documents
     sizes = documents, len(corpus.vocabulary), len(corpus.training) - documents
     return choose_recipe(corpus.training.characters, preset, speed, *sizes, **overrides)
 

@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_train.ids import Tokens as Tokens
-from chargen_train.ids import give_back
+from chargen_train.ids import gather, give_back
+from chargen_train.ranges import Ranges, document_ranges
 
 HELD_OUT = 0.1  # of the documents, or of the characters of running text
 BLOCKS = 20  # that running text is held out in
 WINDOW = 256  # characters, each window from a zero state: the protocol P1
 _AREA = 1 << 14  # tokens, padding included, that are read side by side
-_HASHED = 1 << 20  # tokens of a document at most that its hash is of, and of some at a time
-
-Ranges = NDArray[np.int64]  # [ranges, 2], where each begins and ends
+_READ = 1 << 20  # tokens at a time
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,7 @@ class Passages:
                 rows = order[-max(1, _AREA // int(self.sizes[order[-1]])) :]
                 order = order[: -len(rows)]
                 yield rows, *padded(self.tokens, self.ranges[rows])
+                give_back(self.tokens)
 
 
 def padded(tokens: Tokens, ranges: Ranges) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -99,15 +99,16 @@ class Part:
 
     Attributes:
         tokens: of the corpus, ``[tokens]``.
-        ranges: ``[ranges, 2]``.
-        documents: whether each range is a document with its end token, and before it stands one.
+        ranges: ``[ranges, 2]``. Where there are documents, each is one with its end token, and
+            before it stands one; of a long list, each may be several that follow each other.
+        documents: how many documents it has; 0 of running text.
         widths: how many characters each token counts for, an end token one, ``[vocab_size]``; None
             is one each.
     """
 
     tokens: Tokens
     ranges: Ranges
-    documents: bool = False
+    documents: int = 0
     widths: NDArray[np.int64] | None = None
 
     @classmethod
@@ -128,22 +129,40 @@ class Part:
         """How many characters its tokens count for."""
         if self.widths is None:
             return len(self)
-        pieces = (self[begin : begin + _HASHED] for begin in range(0, len(self), _HASHED))
+        pieces = (self[begin : begin + _READ] for begin in range(0, len(self), _READ))
         return sum(int(self.widths[piece].sum()) for piece in pieces)
 
     @property
     def characters(self) -> int:
         """Its characters without the ends of documents."""
-        return self.width - len(self.ranges) * self.documents
+        return self.width - self.documents
 
     def head(self, length: int) -> "Part":
         """Its first tokens, and the rest of the document in which they end."""
-        count = int(np.searchsorted(self.edges, length))
-        ranges = self.ranges[: max(1, count)].copy()
-        if not self.documents:
-            over = max(0, int(self.edges[len(ranges)]) - length)
-            ranges[-1, 1] -= over
-        return Part(self.tokens, ranges, self.documents, self.widths)
+        ranges = self._first(length).copy()
+        if self.documents:
+            return Part(self.tokens, ranges, len(ranges), self.widths)
+        over = max(0, int(self.edges[len(ranges)]) - length)
+        ranges[-1, 1] -= over
+        return Part(self.tokens, ranges, 0, self.widths)
+
+    def _first(self, length: int) -> Ranges:
+        """The ranges in which its first tokens stand; each of them is a document, if it has any."""
+        ranges = self.ranges[: max(1, int(np.searchsorted(self.edges, length)))]
+        if not self.documents or len(self.ranges) == self.documents:
+            return ranges
+        ranges = self._singled(ranges)
+        before = np.cumsum(ranges[:, 1] - ranges[:, 0])
+        return ranges[: max(1, 1 + int(np.searchsorted(before, length)))]
+
+    def _singled(self, ranges: Ranges) -> Ranges:
+        """The documents in some of its ranges, each by itself."""
+        end = int(self.tokens[ranges[0, 0] - 1])
+        parts = [
+            document_ranges(self.tokens[begin - 1 : close], end) + begin - 1
+            for begin, close in ranges.tolist()
+        ]
+        return np.concatenate(parts)
 
     def __getitem__(self, part: slice) -> Tokens:
         begin, end, _ = part.indices(len(self))
@@ -158,8 +177,8 @@ class Part:
     def take(self, places: NDArray[np.int64]) -> Tokens:
         """The tokens at any places of it, in the shape of `places`; they wrap around."""
         places = places % len(self)
-        shift = self.ranges[:, 0] - self.edges[:-1]
-        return self.tokens[places + shift[np.searchsorted(self.edges, places, side="right") - 1]]
+        at = np.searchsorted(self.edges, places, side="right") - 1
+        return gather(self.tokens, places + self.ranges[at, 0] - self.edges[at])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)
@@ -169,19 +188,16 @@ class Part:
 
         Those are the same as far as they go. The tokens are copied, in their order.
         """
-        ranges = self.ranges
-        if self.documents:
-            count = int(np.searchsorted(self.edges, predicted, side="left"))
-            ranges = ranges[: max(1, count)]
-        else:
+        ranges = self._first(predicted) if self.documents else self.ranges
+        if not self.documents:
             each = 1 + WINDOW * (1 + predicted // (WINDOW * len(ranges)))
             ranges = np.stack([ranges[:, 0], np.minimum(ranges[:, 1], ranges[:, 0] + each)], axis=1)
-        before = int(self.documents)  # the end token that is read before each
+        before = int(self.documents > 0)  # the end token that is read before each
         parts = [self.tokens[begin - before : end] for begin, end in ranges.tolist()]
         ends = np.cumsum([len(part) for part in parts])
         begins = ends - (ranges[:, 1] - ranges[:, 0])
         moved = np.stack([begins, ends], axis=1)
-        return Part(np.concatenate(parts), moved, self.documents, self.widths)
+        return Part(np.concatenate(parts), moved, len(moved) * before, self.widths)
 
     def passages(self, window: int = WINDOW) -> Passages:
         """Its documents; or the windows of its ranges, the first of each range before the others.
@@ -190,7 +206,7 @@ class Part:
         has so many characters; where those of a token differ, so many on average.
         """
         if self.documents:
-            return Passages(self.tokens, self.ranges, self.widths)
+            return Passages(self.tokens, self._first(len(self)), self.widths)
         if self.widths is not None:
             window = max(1, round(window * len(self) / max(1, self.width)))
         parts = []
@@ -203,7 +219,13 @@ class Part:
 
 
 def split_text(length: int, holdout: str) -> tuple[Ranges, Ranges]:
-    """Ranges of a running text that train and that measure: its ``tail``, or blocks ``spread``."""
+    """Ranges of a running text that train and that measure.
+
+    Those are its ``tail`` or blocks ``spread`` over it; any other word holds nothing out.
+    """
+    whole = np.array([[0, length]])
+    if holdout not in ("tail", "spread"):
+        return whole, whole[:0]
     held_out = length - int((1 - HELD_OUT) * length)
     blocks = 1 if holdout == "tail" else max(1, min(BLOCKS, held_out // 2))
     edges = np.linspace(0, length, blocks + 1).round().astype(np.int64)  # of sections
@@ -216,64 +238,3 @@ def split_text(length: int, holdout: str) -> tuple[Ranges, Ranges]:
     validation = np.stack([begins, ends], axis=1)
     training = np.stack([np.append(0, ends), np.append(begins, length)], axis=1)
     return training[training[:, 0] < training[:, 1]], validation
-
-
-def split_documents(hashes: NDArray[np.uint64], holdout: str) -> tuple[Ranges, Ranges]:
-    """Numbers of the documents that train, and of those that measure.
-
-    The ``tail``, or of the different documents those with the lowest hashes, in that order: equal
-    documents are on the same side, wherever they stand.
-    """
-    count = len(hashes)
-    if holdout == "tail":
-        cut = min(count - 1, int((1 - HELD_OUT) * count))
-        return np.arange(cut), np.arange(cut, count)
-    different = distinct(hashes)
-    kept = round(HELD_OUT * len(different)) or 1
-    is_held_out = hashes <= different[kept - 1]
-    measuring = np.flatnonzero(is_held_out)
-    order = np.argsort(hashes[measuring], kind="stable")
-    return np.flatnonzero(~is_held_out), measuring[order]
-
-
-def distinct(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The different ones, in rising order; in a tenth of the time that `np.unique` takes."""
-    ordered: NDArray[np.uint64] = np.sort(hashes)
-    return np.asarray(ordered[np.append(True, ordered[1:] != ordered[:-1])])
-
-
-def hash_ranges(tokens: Tokens, ranges: Ranges, characters: str) -> NDArray[np.uint64]:
-    """A hash of what stands in each range, from its code points; not of those after a million.
-
-    Args:
-        tokens: ``[tokens]``.
-        ranges: ``[ranges, 2]``, in rising order, none of them empty.
-        characters: of the tokens.
-    """
-    points = np.array([*map(ord, characters), 0], dtype=np.uint64)  # 0: ends, between the ranges
-    table = _mixed(points + np.uint64(1))
-    hashes = np.empty(len(ranges), dtype=np.uint64)
-    begin = 0
-    while begin < len(ranges):
-        first = int(ranges[begin, 0])
-        end = max(begin + 1, int(np.searchsorted(ranges[:, 1], first + _HASHED, side="right")))
-        some = np.minimum(ranges[begin:end] - first, _HASHED)  # [ranges, 2]
-        values = table[tokens[first : first + int(some[-1, 1])]]
-        # the polynomial of each range in an odd number, all of them with the same powers of it …
-        powers = np.cumprod(np.full(len(values), 0x9E3779B97F4A7C15, dtype=np.uint64))
-        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values * powers)])
-        inverse = np.cumprod(np.full(len(values), pow(0x9E3779B97F4A7C15, -1, 1 << 64), np.uint64))
-        # … that of where it begins is taken out again
-        own = (sums[some[:, 1]] - sums[some[:, 0]]) * inverse[some[:, 0]]
-        sizes = ranges[begin:end, 1] - ranges[begin:end, 0]
-        hashes[begin:end] = _mixed(own + sizes.astype(np.uint64))
-        begin = end
-        give_back(tokens)
-    return hashes
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Each number scattered over 64 bits: the last steps of SplitMix64 (Steele et al. 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -19,11 +19,10 @@ from chargen_ort.pieces import split_runs
 from chargen_ort.records import MAX_TOKENS
 from chargen_ort.vocabulary import BYTES, Unit, Vocabulary
 from chargen_train.collecting import Tell
-from chargen_train.corpus import Corpus, load_corpus
-from chargen_train.cutting import document_ranges
+from chargen_train.corpus import Corpus, load_corpus, with_ends
 from chargen_train.ids import TokenStore, give_back, in_pieces
 from chargen_train.reading import Reading
-from chargen_train.split import Part, Ranges
+from chargen_train.split import Part
 
 _LEARNT = 1 << 25  # characters that words and pieces are learnt from at most, spread over the text
 _CHUNK = 1 << 20
@@ -112,26 +111,30 @@ def widened(vocabulary: Vocabulary, characters: str) -> Vocabulary:
 def encoded(corpus: Corpus, vocabulary: Vocabulary) -> Corpus:
     """A corpus of characters with the tokens of another vocabulary, and its policy for others.
 
-    Hardly more is held than the tokens, of the smallest type that fits, in memory.
+    Many tokens are put into a file without a name, and mapped into memory.
+
+    Raises:
+        OptionError: that file cannot be written.
     """
-    data, dtype = bytearray(), np.min_scalar_type(len(vocabulary) - 1)  # grows in place
-    edges: list[int] = []
-    counts = np.zeros(len(vocabulary), dtype=np.int64)
+    edges, places = _edges(corpus), [np.zeros(1, dtype=np.int64)]
+    counts, most = np.zeros(len(vocabulary), dtype=np.int64), len(vocabulary) - 1
     pieces = _encoded_documents if corpus.vocabulary.end else _encoded_parts
-    for piece in pieces(corpus, vocabulary):
-        if piece is None:
-            edges.append(len(data) // dtype.itemsize)
-        else:
-            data += piece.astype(dtype).data
+    with TokenStore() as store:
+        store.widen(most)
+        for piece, old, new in pieces(corpus, vocabulary):
+            places.append(store.length + new[np.isin(old, edges)])
             counts += np.bincount(piece, minlength=len(counts))
-    tokens: NDArray[np.unsignedinteger] = np.frombuffer(data, dtype)
-    place = _places(corpus, vocabulary, tokens, edges)
+            store.append(piece)
+        store.rewrite(lambda piece, begin: piece, most)
+        tokens = store.close({})
+    moved_to = np.concatenate(places)  # where each of the edges is now
     sizes = vocabulary.sizes.copy()
     if vocabulary.end_token is not None:
         sizes[vocabulary.end_token] = 1
 
     def moved(part: Part) -> Part:
-        return Part(tokens, place(part.ranges), part.documents, sizes)
+        ranges = moved_to[np.searchsorted(edges, part.ranges)].reshape(part.ranges.shape)
+        return Part(tokens, ranges, part.documents, sizes)
 
     return replace(
         corpus,
@@ -144,64 +147,39 @@ def encoded(corpus: Corpus, vocabulary: Vocabulary) -> Corpus:
     )
 
 
-def _places(
-    corpus: Corpus, vocabulary: Vocabulary, tokens: NDArray[np.unsignedinteger], edges: list[int]
-) -> "_Mover":
-    if vocabulary.end_token is None:
-        return _Mover(_edges(corpus), np.array(edges))
-    own = corpus.vocabulary.end_token
-    assert own is not None
-    old = document_ranges(corpus.tokens, own)
-    new = document_ranges(tokens, vocabulary.end_token)
-    return _Mover(np.append(old[:, 0], old[-1:, 1]), np.append(new[:, 0], new[-1:, 1]))
-
-
-class _Mover:
-    """From places among characters to places among tokens, at edges alone."""
-
-    def __init__(self, old: NDArray[np.int64], new: NDArray[np.int64]) -> None:
-        self._old, self._new = old, new
-
-    def __call__(self, ranges: Ranges) -> Ranges:
-        return self._new[np.searchsorted(self._old, ranges)].reshape(ranges.shape)
-
-
 def _edges(corpus: Corpus) -> NDArray[np.int64]:
-    """Where the parts of a running text begin and end, in order."""
+    """Where a text, its parts and their ranges begin and end, in order."""
     parts = [part.ranges.ravel() for part in (corpus.training, corpus.validation)]
     return np.unique(np.concatenate([[0, len(corpus.tokens)], *parts]).astype(np.int64))
 
 
-def _encoded_parts(corpus: Corpus, vocabulary: Vocabulary) -> Iterator[NDArray[np.int64] | None]:
-    """The tokens of a running text, and None at each edge of its parts."""
-    edges, own = _edges(corpus), corpus.vocabulary
+# tokens of a part of a text; where in the text what they are of may be cut, and where in them
+_Encoded = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+
+def _encoded_parts(corpus: Corpus, vocabulary: Vocabulary) -> Iterator[_Encoded]:
+    """A running text, which is cut at the edges of its parts."""
+    edges, own, nowhere = _edges(corpus), corpus.vocabulary, np.zeros(0, dtype=np.int64)
     for begin, end in pairwise(edges.tolist()):
-        yield None
         held = ""
         for at in range(begin, end, _CHUNK):
             text = held + own.decode(corpus.tokens[at : min(at + _CHUNK, end)])
             tokens, held = vocabulary.encode_open(text)
-            yield tokens
+            yield tokens, nowhere, nowhere
             give_back(corpus.tokens)
-        yield vocabulary.encode(held)
-    yield None
+        tokens = vocabulary.encode(held)
+        yield tokens, np.array([end]), np.array([len(tokens)])
 
 
-def _encoded_documents(
-    corpus: Corpus, vocabulary: Vocabulary
-) -> Iterator[NDArray[np.int64] | None]:
-    """The tokens of documents, with the end token before the first and after each."""
+def _encoded_documents(corpus: Corpus, vocabulary: Vocabulary) -> Iterator[_Encoded]:
+    """Documents, with the end token before the first and after each, behind which they are cut."""
     end, held = np.array([vocabulary.end_token]), ""
-    for _, piece in in_pieces(corpus.tokens, _CHUNK):
-        *whole, held = (held + _with_ends(corpus, piece)).split("\0")
+    for begin, piece in in_pieces(corpus.tokens, _CHUNK):
+        *whole, held = (held + with_ends(corpus.vocabulary, piece)).split("\0")
         parts = [each for text in whole for each in (vocabulary.encode(text), end)]
-        yield np.concatenate(parts) if parts else end[:0]
-
-
-def _with_ends(corpus: Corpus, tokens: NDArray[np.unsignedinteger]) -> str:
-    """The text of tokens of characters, with NUL, which no text has, for each end."""
-    points = np.array([*map(ord, corpus.vocabulary.characters), 0], dtype="<u4")
-    return bytes(points[tokens].data).decode("utf-32-le")
+        tokens = np.concatenate(parts) if parts else end[:0]
+        old = begin + np.flatnonzero(piece == corpus.vocabulary.end_token) + 1
+        yield tokens, old, np.flatnonzero(tokens == end) + 1
 
 
 def _learning_text(corpus: Corpus) -> Iterator[str]:
@@ -209,7 +187,7 @@ def _learning_text(corpus: Corpus) -> Iterator[str]:
     part = corpus.training
     step = max(_CHUNK, len(part) // (_LEARNT // _CHUNK))
     for begin in range(0, len(part), step):
-        yield from _with_ends(corpus, part[begin : begin + _CHUNK]).split("\0")
+        yield from with_ends(corpus.vocabulary, part[begin : begin + _CHUNK]).split("\0")
         give_back(part.tokens)
 
 

@@ -191,7 +191,7 @@ class DocumentWindows:
     def _begin(self, epoch: int) -> None:
         """Take the documents in the order of an epoch, from its number and the seed."""
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._part.ranges))
-        self._text = Part(self._part.tokens, self._part.ranges[order], documents=True)
+        self._text = Part(self._part.tokens, self._part.ranges[order], self._part.documents)
         self._moved = self._part.edges[order] - self._text.edges[:-1]  # [documents]
 
     def _places(self, joined: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -18,8 +18,8 @@ def describe_split(corpus: Corpus) -> str:
         return f"all of them train{few}"
     trains, measures = f"{training.characters:,}", f"{validation.characters:,}"
     if corpus.vocabulary.end:
-        trains += f" in {len(training.ranges):,} documents"
-        measures = f"{len(validation.ranges):,}"
+        trains += f" in {training.documents:,} documents"
+        measures = f"{validation.documents:,}"
     place = {
         "tail": f"the last {measures}",
         "spread": f"{measures} spread over all of it",
