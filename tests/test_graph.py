@@ -1,5 +1,6 @@
 """The exported graph computes what the PyTorch model computes, by three other accounts."""
 
+import copy
 import io
 import warnings
 
@@ -11,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from chargen_export import graph, parity
 from chargen_export.parity import verify_parity
-from chargen_ort.engine import Stepper, open_session, run_steps
+from chargen_ort.engine import open_session, run_steps
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
 from chargen_ort.options import SamplingOptions
@@ -154,12 +155,75 @@ def test_parity_notices_one_weight_that_is_a_thousandth_off():
 
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_parity_notices_a_text_that_the_model_would_not_write(temperature):
-    model, other = random_model(), random_model(seed=1)
-    sizes = model.vocab_size, model.num_layers, model.hidden_size
-    stepper = Stepper(open_session(model_bytes(other), threads=1), 1, sizes)
+    model, session = random_model(), open_session(model_bytes(random_model(seed=1)), threads=1)
+    text = np.zeros(parity.COMPARED, dtype=np.int64)
+    comparison = parity._Comparison(session, model, text, parity.FLOAT32_TOLERANCE, None)
     options = SamplingOptions(temperature=temperature)
     with pytest.raises(ParityError, match=f"text at temperature {temperature}, character"):
-        parity._compare_text(model, stepper, np.array([0]), options, parity.FLOAT32_TOLERANCE)
+        comparison._text(options)
+
+
+@pytest.fixture(scope="module")
+def unsteady():
+    """A model in which a rounding error grows about tenfold in ten steps."""
+    model = random_model(seed=2, hidden_size=64)
+    with torch.no_grad():
+        for layer in model.grus():
+            layer.weight_hh_l0.mul_(8)
+            layer.bias_hh_l0[64:128].sub_(2)  # new states rather than old ones
+    return model
+
+
+def test_a_model_in_which_rounding_errors_grow_is_compared_step_by_step(unsteady):
+    certificate = verify_parity(model_bytes(unsteady), unsteady, np.arange(29))
+    assert certificate.against == (
+        "the PyTorch model, each step from the graph's own state, as rounding errors grow"
+    )
+    assert 0 < certificate.largest_logits_difference <= 1e-4
+    assert 0 < certificate.largest_hidden_difference <= 1e-4
+    assert certificate.greedy.equal
+    assert certificate.seeded.equal
+
+
+def test_a_wrong_weight_of_such_a_model_is_noticed(unsteady):
+    exported = onnx.load_from_string(model_bytes(unsteady))
+    tensor = next(t for t in exported.graph.initializer if t.name == "layer_0_R")
+    weights = onnx.numpy_helper.to_array(tensor).copy()
+    weights[0, 0, 0] += 1e-1
+    tensor.CopyFrom(onnx.numpy_helper.from_array(weights, "layer_0_R"))
+    with pytest.raises(ParityError, match="hidden after step 1, batch 1"):
+        verify_parity(exported.SerializeToString(), unsteady, np.arange(29))
+
+
+@pytest.mark.parametrize("end", [None, 7])
+def test_texts_in_rows_begin_with_their_end_tokens(end):
+    rows = np.array([[7, 1, 2, 7, 3], [1, 7, 7, 2, 2]])
+    expected = [(0, 0, 5), (1, 0, 5)]
+    if end is not None:
+        expected = [(0, 0, 3), (0, 3, 2), (1, 0, 1), (1, 1, 1), (1, 2, 3)]
+    found = parity.texts_of(rows, end)
+    assert sorted(found) == expected
+    assert [size for *_, size in found] == sorted(size for *_, size in found)
+
+
+def test_documents_are_compared_each_from_its_beginning(unsteady):
+    """A state that is carried across them, as no text is written, would let errors grow."""
+    rng = np.random.default_rng(0)
+    text = rng.integers(0, 29, 1_200)
+    text[::6] = 28
+    carried = verify_parity(model_bytes(unsteady), unsteady, text)
+    assert "as rounding errors grow" in carried.against
+    model = copy.deepcopy(unsteady)
+    with torch.no_grad():
+        model.output.bias[28] += 8  # so that what it writes has ends too
+    certificate = verify_parity(model_bytes(model), model, text, end=28)
+    assert certificate.against == "the PyTorch model"
+    assert 0 < certificate.largest_prefill_difference <= 1e-4
+    vectors = certificate.vectors
+    assert [len(vector.tokens) for vector in vectors] == [1, 6, 6]
+    for vector in vectors:
+        assert vector.tokens[0] == 28
+        assert 28 not in (*vector.tokens[1:], *vector.greedy[:-1])
 
 
 def test_the_certificate_states_what_was_compared():

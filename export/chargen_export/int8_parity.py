@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from chargen_export.graph import StepWeights
 from chargen_export.int8 import WEIGHT_LEVELS, quantise
 from chargen_export.parity import BATCHES, library_versions
-from chargen_export.vectors import make_vectors
+from chargen_export.vectors import first_tokens, make_vectors
 from chargen_ort.engine import Stepper, open_session, run_steps
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs import VARIANTS
@@ -70,6 +70,7 @@ def verify_int8(
     weights: StepWeights,
     tokens: NDArray[np.integer],
     tolerance: Tolerance = INT8_TOLERANCE,
+    end: int | None = None,
 ) -> Certificate:
     """Compare the graph in `model_bytes` with the quantised GRU on the text `tokens`.
 
@@ -81,7 +82,7 @@ def verify_int8(
     """
     reference = QuantisedGRU(weights)
     session = open_session(model_bytes, threads=1)
-    text = np.resize(tokens, STEPS + max(BATCHES) * 17).astype(np.int64)
+    text = first_tokens(tokens, STEPS + max(BATCHES) * 17, end)
     largest = {"logits": 0.0, "hidden": 0.0, "prefill": 0.0}
 
     def check(kind: str, ours: NDArray[Any], expected: NDArray[Any], at: str) -> None:
@@ -119,7 +120,7 @@ def verify_int8(
         largest_logits_difference=largest["logits"],
         largest_hidden_difference=largest["hidden"],
         largest_prefill_difference=largest["prefill"],
-        vectors=make_vectors(lambda: Stepper(session, 1, weights.shape), text),
+        vectors=make_vectors(lambda: Stepper(session, 1, weights.shape), text, end),
         versions=library_versions(),
     )
 

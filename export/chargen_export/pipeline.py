@@ -336,7 +336,8 @@ def make_artifact(
         ParityError: the graph and the model disagree.
     """
     model_bytes = render_step(model)
-    certificate = verify_parity(model_bytes, model, corpus.measuring[:COMPARED])
+    tokens, end = corpus.measuring[:COMPARED], corpus.vocabulary.end_token
+    certificate = verify_parity(model_bytes, model, tokens, end=end)
     config = Config.of(
         vocabulary=corpus.vocabulary,
         embedding_dim=model.embedding_dim,

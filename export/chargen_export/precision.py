@@ -83,7 +83,8 @@ def derive_variant(
     weights = artifact_weights(base)
     model_bytes = build_variant(weights, precision)
     model = CharGRU.from_artifact(base)
-    certificate = verify_variant(model_bytes, precision, weights, model, text.part[:COMPARED])
+    end, tokens = base.config.vocabulary.end_token, text.part[:COMPARED]
+    certificate = verify_variant(model_bytes, precision, weights, model, tokens, end)
     config = replace(base.config, precision=precision)
     draft = seal_artifact(model_bytes, config, base.training, certificate, base.properties, name)
     gate = pass_gate(base, draft, text, max_loss_increase)
@@ -118,6 +119,7 @@ def verify_variant(
     weights: StepWeights,
     model: CharGRU,
     tokens: NDArray[np.integer],
+    end: int | None,
 ) -> Certificate:
     """The parity certificate of `model_bytes`, from what its precision should compute.
 
@@ -127,18 +129,19 @@ def verify_variant(
         weights: what it was made of.
         model: the PyTorch model of `weights`.
         tokens: a text ``[characters]``.
+        end: the end token, if the model has one.
 
     Raises:
         ParityError: a difference above the tolerance.
     """
     tolerance = VARIANTS[precision].tolerance
     if precision == "int8":
-        return verify_int8(model_bytes, weights, tokens, tolerance)
+        return verify_int8(model_bytes, weights, tokens, tolerance, end)
     if precision == "fp32":
-        return verify_parity(model_bytes, model, tokens, tolerance)
+        return verify_parity(model_bytes, model, tokens, tolerance, end=end)
     half = rounded_to_half(copy.deepcopy(model))
     against = "the PyTorch model with its weights rounded to half precision"
-    return verify_parity(model_bytes, half, tokens, tolerance, against)
+    return verify_parity(model_bytes, half, tokens, tolerance, against, end)
 
 
 @torch.no_grad()

@@ -71,8 +71,9 @@ def verify_against_model(
 def _verify_parity(artifact: Artifact, model: CharGRU, weights: StepWeights) -> Verdict:
     limits = VARIANTS[artifact.config.precision].tolerance
     tokens = np.random.default_rng(0).integers(0, model.vocab_size, STEPS)
+    precision, end = artifact.config.precision, artifact.config.vocabulary.end_token
     try:
-        found = verify_variant(artifact.data, artifact.config.precision, weights, model, tokens)
+        found = verify_variant(artifact.data, precision, weights, model, tokens, end)
     except ParityError as error:
         return Verdict("parity", False, str(error).removesuffix("; nothing was written"))
     return Verdict(

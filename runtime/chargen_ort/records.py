@@ -463,11 +463,11 @@ class Certificate(Record):
 
     Attributes:
         against: what the graph was compared with, in words
-        steps: single steps compared, the hidden state carried
+        steps: single steps compared, the hidden state carried within a text
         batches: batch sizes compared
         largest_logits_difference: over all single steps
         largest_hidden_difference: after the last step
-        largest_prefill_difference: of the logits when all steps are fed in one call
+        largest_prefill_difference: of the logits when all steps of a text are fed in one call
         greedy: text at temperature 0; null for int8
         seeded: text at temperature 1; null for int8
         gate: what the precision costs; null for fp32
