@@ -5,11 +5,19 @@ import random
 
 import pytest
 from faker import Faker
+from hypothesis import given
+from hypothesis import strategies as st
 
 import chargen_ort.faker
 from chargen_ort import CharGenerator, OptionError
-from chargen_ort.novelty import DocumentFilter, filter_path, read_filter
+from chargen_ort.document_filter import (
+    DocumentFilter,
+    filter_bytes,
+    filter_of,
+    filter_path,
+)
 from chargen_ort.records import CorpusFacts
+from chargen_ort.samplers import as_sampler, as_step
 from tests.conftest import (
     ALPHABET,
     TRAINING,
@@ -116,8 +124,13 @@ def test_a_filter_is_of_the_corpus_of_its_model(names_path, tmp_path):
 
 @pytest.mark.parametrize("unit", ["char", "bpe"])
 @pytest.mark.parametrize("holdout", ["spread", "other.txt"])
-def test_train_export_writes_a_filter_of_all_documents(tmp_path, monkeypatch, holdout, unit):
+@pytest.mark.parametrize("beside", [False, True], ids=["in the file", "beside"])
+def test_train_export_writes_a_filter_of_all_documents(
+    tmp_path, monkeypatch, holdout, unit, beside
+):
     monkeypatch.chdir(tmp_path)
+    if beside:
+        monkeypatch.setattr("chargen_export.filters.MAX_IN_FILE", 79)
     (tmp_path / "other.txt").write_text("mid\nmod\n")
     names = [f"{a}{b}{c}" for a in "bdkl" for b in "aeiou" for c in "nmrt"]  # 80 of them
     (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
@@ -125,15 +138,43 @@ def test_train_export_writes_a_filter_of_all_documents(tmp_path, monkeypatch, ho
     where = ("--out", tmp_path / "names.onnx", "--holdout", holdout)
     result = run_here("train-export", tmp_path / "names.txt", *options, *where)
     assert result.returncode == 0, result.stderr
-    training = CharGenerator.load(tmp_path / "names.onnx").artifact.training
-    found = read_filter(tmp_path / "names.onnx", training)
+    artifact = CharGenerator.load(tmp_path / "names.onnx").artifact
+    assert filter_path(tmp_path / "names.onnx").exists() == beside
+    assert bool(artifact.filter) != beside
+    found = filter_of(tmp_path / "names.onnx", artifact.training, artifact.filter)
     assert found.documents == 80
     assert all(name in found for name in names)
     assert not any(text in found for text in ("ban\nbam", "mid", "mod", ""))
     assert "b" not in found
 
 
-def test_a_filter_is_not_written_of_running_text_nor_over_another_file(tmp_path):
+def test_a_filter_in_a_file_is_in_what_is_made_of_it(tmp_path):
+    (tmp_path / "names.txt").write_text("".join(f"{a}{b}\n" for a in "bdkl" for b in "aeiou"))
+    options = ("--documents", "lines", "--preset", "lesson", "--with-filter", "--precision", "int8")
+    result = run_here(
+        "train-export", tmp_path / "names.txt", *options, "--out", tmp_path / "n.onnx"
+    )
+    assert result.returncode == 0, result.stderr
+    made = tmp_path / "n.onnx", tmp_path / "n.int8.onnx"
+    assert not any(filter_path(path).exists() for path in made)
+    one, other = (CharGenerator.load(path).artifact for path in made)
+    assert one.filter == other.filter != ""
+    assert as_step(as_sampler(one)).data == one.data
+    for path in made:
+        texts = write(path, "--new", "--num", 30, "--max-length", 3).stdout.split("\n")
+        assert not {f"{a}{b}" for a in "bdkl" for b in "aeiou"} & set(texts)
+        assert "\nfilter " in run_here("chargen-ort", "info", path).stdout
+
+
+@given(st.integers(1, 300_000))
+def test_the_size_of_a_filter_needs_no_padding(documents):
+    size = filter_bytes(documents)
+    assert size % 3 == 0
+    assert documents * 29 <= 8 * size <= documents * 29 + 100
+
+
+def test_a_filter_is_not_written_of_running_text_nor_over_another_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("chargen_export.filters.MAX_IN_FILE", 1)
     (tmp_path / "text.txt").write_text("it was the best of times, it was the worst of times; " * 9)
     options = ("--out", tmp_path / "text.onnx", "--preset", "lesson", "--with-filter")
     result = run_here("train-export", tmp_path / "text.txt", *options)

@@ -268,8 +268,8 @@ _WithFilter = Annotated[
     bool,
     typer.Option(
         "--with-filter",
-        help="Write a filter of the documents beside the model, 29 bits for each, by which "
-        "chargen-ort --new writes none of them.",
+        help="Put a filter of the documents into the file, 5 bytes for each, by which "
+        "chargen-ort --new writes none of them. Of more than 200,000 it is a file beside it.",
         rich_help_panel=_FILES_BESIDE,
     ),
 ]

@@ -1,12 +1,19 @@
-"""The filter of a corpus beside its model, by which chargen-ort --new knows its documents."""
+"""The filter of a corpus with its model, by which chargen-ort --new knows its documents."""
 
 from pathlib import Path
 
 from chargen_ort.artifact import Artifact
+from chargen_ort.document_filter import MAGIC, MAX_IN_FILE, DocumentFilter, filter_path
 from chargen_ort.errors import OptionError
-from chargen_ort.novelty import MAGIC, DocumentFilter, filter_path
 from chargen_train.corpus import Corpus, document_texts
 from chargen_train.files import as_option_error, refuse_special, write_atomically
+
+_MOST_TOKENS = 1 << 14  # beside which a filter fits into the metadata
+
+
+def goes_into_file(corpus: Corpus) -> bool:
+    """Whether the filter of a corpus becomes a part of the model's file, rather than one beside."""
+    return corpus.document_count <= MAX_IN_FILE and len(corpus.vocabulary) <= _MOST_TOKENS
 
 
 def check_filter(corpus: Corpus, model: Path) -> None:
@@ -20,6 +27,8 @@ def check_filter(corpus: Corpus, model: Path) -> None:
             "a filter is of documents, and this corpus is running text; leave out --with-filter, "
             "or say with --documents what its documents are"
         )
+    if goes_into_file(corpus):
+        return
     path = filter_path(model)
     refuse_special(path)
     with as_option_error(path):

@@ -5,11 +5,11 @@ import platform
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession
 
 from chargen_export.vectors import first_tokens, make_vectors
 from chargen_ort.engine import Stepper, open_session, run_steps
@@ -20,6 +20,9 @@ from chargen_ort.records import Certificate, TextComparison
 from chargen_ort.sampling import Sampler, SamplingOptions, uniform_draws
 from chargen_train.model import CharGRU
 from chargen_train.ranges import distinct
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 STEPS = 1000  # teacher-forced, the state carried all the way
 BATCHES = (1, 8)
@@ -140,7 +143,7 @@ class _Comparison:
         carried: whether the model carries its own state; else it has the graph's at each step.
     """
 
-    session: InferenceSession
+    session: "InferenceSession"
     model: CharGRU
     text: NDArray[np.int64]
     tolerance: Tolerance

@@ -9,7 +9,7 @@ from typing import Unpack
 
 import torch
 
-from chargen_export.filters import check_filter, make_filter, write_filter
+from chargen_export.filters import check_filter, goes_into_file, make_filter, write_filter
 from chargen_export.graph import render_step
 from chargen_export.parity import COMPARED, verify_parity
 from chargen_export.precision import MAX_LOSS_INCREASE
@@ -158,10 +158,11 @@ def _run(
     observer.on_trained(trained)
     for note in trained.notes:
         observer.on_warning(note)
-    artifact = _export(job, trained)
+    in_file = documents is not None and goes_into_file(corpus)
+    artifact = _export(job, trained, documents.to_text() if documents and in_file else "")
     recorder.finish(artifact)
     for written in _write_all(job, artifact):
-        if documents is not None:
+        if documents is not None and not in_file:
             check_filter(corpus, written)
             write_filter(documents, artifact, written)
     return artifact
@@ -199,15 +200,15 @@ def _check(job: _Job, preset: str | None, overrides: Overrides) -> Iterable[str]
     return precisions
 
 
-def _export(job: _Job, trained: TrainedModel) -> Artifact:
-    """Make the fp32 artifact and write it.
+def _export(job: _Job, trained: TrainedModel, filter_text: str) -> Artifact:
+    """Make the fp32 artifact, with the text of a filter or an empty one, and write it.
 
     Raises:
         OptionError: it cannot be written; the message says what there is, and how to go on.
         ParityError: the graph and the model disagree; nothing was written.
     """
     try:
-        return export(trained.model, job.corpus, trained.summary, job.target, job.path)
+        return export(trained.model, job.corpus, trained.summary, job.target, job.path, filter_text)
     except (ArtifactError, OptionError) as error:
         # a full disk, or another program put something there while the model was trained
         rest = _describe_rest(job, trained.summary.steps)
@@ -298,15 +299,20 @@ def rehearse(corpus: Corpus, recipe: Recipe, precisions: Iterable[str] = ()) -> 
 
 
 def export(
-    model: CharGRU, corpus: Corpus, training: Training, target: Target, path: Path
+    model: CharGRU,
+    corpus: Corpus,
+    training: Training,
+    target: Target,
+    path: Path,
+    filter_text: str = "",
 ) -> Artifact:
-    """Make the artifact and write it to `path`.
+    """Make the artifact and write it to `path`; see `make_artifact`.
 
     Raises:
         ParityError: the graph and the model disagree; nothing was written.
         OptionError: `path` cannot be written, or `target` says no; an old file there is untouched.
     """
-    artifact = make_artifact(model, corpus, training, str(path))
+    artifact = make_artifact(model, corpus, training, str(path), filter_text)
     target.write(path, artifact)
     return artifact
 
@@ -328,9 +334,18 @@ def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_paths: Sequence[Path])
 
 
 def make_artifact(
-    model: CharGRU, corpus: Corpus, training: Training, name: str = "the model"
+    model: CharGRU,
+    corpus: Corpus,
+    training: Training,
+    name: str = "the model",
+    filter_text: str = "",
 ) -> Artifact:
-    """Build the graph, prove parity on the corpus's text, and seal; `name` is for messages.
+    """Build the graph, prove parity on the corpus's text, and seal.
+
+    Args:
+        model, corpus, training: what the file is of.
+        name: for messages.
+        filter_text: of the documents, see `chargen_ort.document_filter`; empty leaves it out.
 
     Raises:
         ParityError: the graph and the model disagree.
@@ -355,4 +370,5 @@ def make_artifact(
         "version": "1",
         "task": "text-generation",
     }
-    return seal_artifact(model_bytes, config, training, certificate, properties, name)
+    rest = properties, name, filter_text
+    return seal_artifact(model_bytes, config, training, certificate, *rest)

@@ -86,10 +86,11 @@ def derive_variant(
     end, tokens = base.config.vocabulary.end_token, text.part[:COMPARED]
     certificate = verify_variant(model_bytes, precision, weights, model, tokens, end)
     config = replace(base.config, precision=precision)
-    draft = seal_artifact(model_bytes, config, base.training, certificate, base.properties, name)
+    rest = base.properties, name, base.filter
+    draft = seal_artifact(model_bytes, config, base.training, certificate, *rest)
     gate = pass_gate(base, draft, text, max_loss_increase)
     certificate = replace(certificate, gate=gate)
-    return seal_artifact(model_bytes, config, base.training, certificate, base.properties, name)
+    return seal_artifact(model_bytes, config, base.training, certificate, *rest)
 
 
 def check_loss_increase(max_loss_increase: float) -> None:

@@ -15,15 +15,17 @@ def seal_artifact(
     certificate: Certificate,
     properties: Mapping[str, str],
     name: str = "the model",
+    filter_text: str = "",
 ) -> Artifact:
     """The artifact in memory: `model_bytes` as they are, then the metadata, then the seal.
 
     It is checked as a reader checks it. The bytes that parity was proven on are a prefix of it.
-    `name` is for messages.
+    `name` is for messages; `filter_text` is of its documents, or empty.
 
     Raises:
         ArtifactError: what a reader would refuse.
     """
-    data = seal(model_bytes + metadata_bytes(config, training, certificate, properties))
+    metadata = metadata_bytes(config, training, certificate, properties, filter_text=filter_text)
+    data = seal(model_bytes + metadata)
     onnx.checker.check_model(data, full_check=True)
     return parse_artifact(data, name)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chargen_ort.checks import instance, printable, shown_value
+from chargen_ort.document_filter import describe_misfit
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.foreign import describe_foreign
 from chargen_ort.form import Array, metadata_entry, read, read_metadata, render
@@ -31,9 +32,11 @@ GRAPH_KEY = "chargen.graph"  # in files whose graph is not the step
 CONFIG_KEY = "chargen.config"
 TRAINING_KEY = "chargen.training"
 PARITY_KEY = "chargen.parity"
+FILTER_KEY = "chargen.filter"  # in files that know the documents of their corpus
 SEAL_KEY = "chargen.sha256"
 FLAT_KEYS = ("description", "author", "license", "version", "task")
 KEYS = (FORMAT_KEY, CONFIG_KEY, TRAINING_KEY, PARITY_KEY, *FLAT_KEYS, SEAL_KEY)
+MORE_KEYS = (GRAPH_KEY, FILTER_KEY)  # that a file may have
 
 STEP, SAMPLER, SAMPLER_UNIFORMS = "step", "sampler", "sampler-uniforms"
 KINDS: Mapping[str, str] = {
@@ -58,6 +61,8 @@ class Artifact:
         certificate: what was compared when it was exported, the value of `chargen.parity`.
         properties: the flat keys that model viewers show.
         graph: what one run of its graph does, one of `KINDS`.
+        filter: of the documents of its corpus, see `chargen_ort.document_filter`; empty where there
+            is none.
 
     Raises:
         OptionError: a value of another kind.
@@ -70,6 +75,7 @@ class Artifact:
     certificate: Certificate
     properties: Mapping[str, str]
     graph: str = STEP
+    filter: str = ""
 
     def __post_init__(self) -> None:
         instance("data", self.data, bytes)
@@ -79,6 +85,7 @@ class Artifact:
         instance("certificate", self.certificate, Certificate)
         instance("properties", self.properties, Mapping)
         instance("graph", self.graph, str)
+        instance("filter", self.filter, str)
 
 
 def metadata_bytes(
@@ -87,6 +94,7 @@ def metadata_bytes(
     certificate: Certificate,
     properties: Mapping[str, str],
     graph: str = STEP,
+    filter_text: str = "",
 ) -> bytes:
     """The metadata of a model as protobuf fields to append to a ModelProto without any."""
     entries = {
@@ -95,6 +103,7 @@ def metadata_bytes(
         CONFIG_KEY: config.dump(),
         TRAINING_KEY: training.dump(),
         PARITY_KEY: certificate.dump(),
+        **({FILTER_KEY: filter_text} if filter_text else {}),
         **{key: properties[key] for key in FLAT_KEYS},
     }
     return b"".join(metadata_entry(key, value) for key, value in entries.items())
@@ -151,7 +160,10 @@ def parse_artifact(data: bytes, name: str = "the model") -> Artifact:
             certificate=certificate,
             properties={key: metadata[key] for key in FLAT_KEYS},
             graph=metadata.get(GRAPH_KEY, STEP),
+            filter=metadata.get(FILTER_KEY, ""),
         )
+        if FILTER_KEY in metadata and (problem := describe_misfit(artifact.filter, training)):
+            raise ArtifactError(f"{FILTER_KEY}: {problem}")
         read_weights(artifact)
         return artifact
     except ArtifactError as error:
@@ -282,7 +294,7 @@ def _check_keys(metadata: Mapping[str, str], sha256: str) -> None:
             f"{GRAPH_KEY} is {shown_value(metadata[GRAPH_KEY])}, which this version does not know; "
             "update with: pip install --upgrade chargen-ort"
         )
-    unknown = [key for key in metadata if key not in (*KEYS, GRAPH_KEY)]
+    unknown = [key for key in metadata if key not in (*KEYS, *MORE_KEYS)]
     if unknown:
         raise ArtifactError(f"the metadata has a key that is not known: {shown_value(unknown[0])}")
     if list(metadata)[-1] != SEAL_KEY or metadata[SEAL_KEY] != sha256:

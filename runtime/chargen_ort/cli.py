@@ -496,9 +496,11 @@ def read_novelty(
     """Which texts are passed on; None is all of them."""
     if not (unique or new or not_in):
         return None
-    from chargen_ort.novelty import Novelty, read_filter, read_lines
+    from chargen_ort.document_filter import filter_of
+    from chargen_ort.novelty import Novelty, read_lines
 
-    documents = read_filter(chosen.path, generator.artifact.training) if new else None
+    artifact = generator.artifact
+    documents = filter_of(chosen.path, artifact.training, artifact.filter) if new else None
     return Novelty(unique, documents, read_lines(not_in))
 
 

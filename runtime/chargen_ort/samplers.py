@@ -54,7 +54,7 @@ def _with_graph(artifact: Artifact, kind: str) -> Artifact:
         return artifact
     config, history = artifact.config, (artifact.training, artifact.certificate)
     data = fill(render(graph_of(config, kind)), read_weights(artifact))
-    metadata = metadata_bytes(config, *history, artifact.properties, kind)
+    metadata = metadata_bytes(config, *history, artifact.properties, kind, artifact.filter)
     return parse_artifact(seal(data + metadata))
 
 

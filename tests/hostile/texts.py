@@ -2,11 +2,25 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice, product
 from typing import Any
 
-from chargen_ort.artifact import CONFIG_KEY, FORMAT_KEY, PARITY_KEY, TRAINING_KEY
-from tests.hostile.build import Case, changed, entry, metadata, model, sealed, value_of
+from chargen_ort.artifact import CONFIG_KEY, FILTER_KEY, FORMAT_KEY, PARITY_KEY, TRAINING_KEY
+from chargen_ort.document_filter import filter_bytes
+from chargen_ort.documents import DocumentKind
+from chargen_ort.records import Split
+from tests.conftest import TRAINING, artifact_bytes, random_model
+from tests.hostile.build import (
+    Case,
+    changed,
+    entry,
+    metadata,
+    model,
+    sealed,
+    value_of,
+    without_seal,
+)
 
 
 def config(name: str, message: str, **changes: object) -> Case:
@@ -32,6 +46,27 @@ def parity(name: str, message: str, **changes: object) -> Case:
     return metadata(f"parity_{name}", PARITY_KEY, changed(PARITY_KEY, **changes), message)
 
 
+def filtered(
+    name: str, text: str, message: str, documents: DocumentKind = "lines", count: int = 3
+) -> Case:
+    """A filter beside the record of a corpus of `count` documents."""
+    training = replace(TRAINING, split=Split(documents=documents, count=count, holdout="none"))
+    data = without_seal(artifact_bytes(random_model(), training=training))
+    return sealed(f"filter_{name}", lambda _: data + entry(FILTER_KEY, text), message)
+
+
+SIZE = 4 * filter_bytes(3) // 3
+FILTERS = [
+    filtered("of_running_text", "A" * SIZE, "this corpus has 3", documents="none"),
+    filtered("of_nothing", "A" * SIZE, "it is there for 1 to 200000 documents", count=0),
+    filtered("of_too_many", "A" * SIZE, "and this corpus has 200001", count=200_001),
+    filtered("empty", "", f"it is not base64 of {SIZE} characters"),
+    filtered("short", "A" * (SIZE - 4), f"base64 of {SIZE} characters, which 3 documents have"),
+    filtered("long", "A" * (SIZE + 4), f"base64 of {SIZE} characters"),
+    filtered("padded", "A" * (SIZE - 1) + "=", f"base64 of {SIZE} characters"),
+    filtered("of_other_letters", "A" * (SIZE - 1) + "\n", f"base64 of {SIZE} characters"),
+    filtered("of_digits", "A" * (SIZE - 1) + "٣", f"base64 of {SIZE} characters"),
+]
 MANY = ["".join(each) for each in islice(product(LETTERS[:26], repeat=4), 65_000)]
 
 
@@ -210,4 +245,4 @@ CONFIGS = [
     sampling("stop_unknown", "stop has the character 'X' (U+0058)", stop=["aX"]),
 ]
 
-CASES: list[Case] = [*ENTRIES, *JSON, *CONFIGS]
+CASES: list[Case] = [*ENTRIES, *FILTERS, *JSON, *CONFIGS]

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from chargen_ort import artifact, form, options, pieces, snapshots, strict
+from chargen_ort import artifact, document_filter, form, options, pieces, snapshots, strict
 from chargen_ort.graphs import VARIANTS, int8, spec
 from chargen_ort.graphs.spec import FORMAT, Graph, Node, Sizes, Tensor
 from chargen_ort.records import LINE_PATTERN, MAX_LINE, Certificate, Config, Training
@@ -84,6 +84,7 @@ def _limits() -> dict[str, Item]:
         "producer": spec.PRODUCER,
         "version": spec.PRODUCER_VERSION,
         "keys": artifact.KEYS,
+        "filtered": document_filter.MAX_IN_FILE,
         "flat": artifact.FLAT_KEYS,
         "file": artifact.MAX_FILE_BYTES,
         "metadata": form.MAX_METADATA_BYTES,

@@ -179,12 +179,27 @@ export async function parseArtifact(data) {
   }
   refuse("training", trainingProblem(training));
   refuse("parity", parityProblem(parity, config));
+  refuse("filter", filterProblem(metadata.get("chargen.filter"), training.split));
   const form = renderForm(config.precision, { vocab_size: config.tokens.length, ...config });
   const weights = readWeights(data.subarray(0, begin), form);
   const properties = Object.fromEntries(
     LIMITS.flat.map((/** @type {string} */ key) => [key, metadata.get(key) ?? ""]),
   );
   return { artifact: { sha256, config, training, parity, properties }, weights };
+}
+
+/**
+ * Why the text of a filter cannot be of the documents of a corpus, which nothing here looks up.
+ * @type {(text: string | undefined, split: Json) => string}
+ */
+function filterProblem(text, { documents, count }) {
+  if (text === undefined) return "";
+  if (documents === "none" || !count || count > LIMITS.filtered)
+    return `it is there for 1 to ${LIMITS.filtered} documents, and this corpus has ${count}`;
+  const size = 4 * Math.floor((Math.floor((29 * count) / 8) + 8) / 3) + 4;
+  return text.length === size && !/[^A-Za-z0-9+/]/.test(text)
+    ? ""
+    : `it is not base64 of ${size} characters, which ${count} documents have`;
 }
 
 /** @type {(metadata: Map<string, string>, sha256: string) => void} */
@@ -206,7 +221,7 @@ function checkKeys(metadata, sha256) {
     throw new ArtifactError("the file is a sampler, for other programs; give the model that it was made of");
   }
   const keys = [...metadata.keys()];
-  const unknown = keys.find((key) => !LIMITS.keys.includes(key));
+  const unknown = keys.find((key) => !LIMITS.keys.includes(key) && key !== "chargen.filter");
   if (unknown !== undefined)
     throw new ArtifactError(`the metadata has a key that is not known: ${shown(unknown)}`);
   if (keys.at(-1) !== SEAL_KEY || metadata.get(SEAL_KEY) !== sha256)
