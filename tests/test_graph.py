@@ -155,9 +155,9 @@ def test_parity_notices_one_weight_that_is_a_thousandth_off():
 
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_parity_notices_a_text_that_the_model_would_not_write(temperature):
-    model, session = random_model(), open_session(model_bytes(random_model(seed=1)), threads=1)
-    text = np.zeros(parity.COMPARED, dtype=np.int64)
-    comparison = parity._Comparison(session, model, text, parity.FLOAT32_TOLERANCE, None)
+    text, limits = np.zeros(parity.COMPARED, dtype=np.int64), parity.FLOAT32_TOLERANCE
+    other = model_bytes(random_model(seed=1))
+    comparison = parity._Comparison.of(other, random_model(), text, limits, None)
     options = SamplingOptions(temperature=temperature)
     with pytest.raises(ParityError, match=f"text at temperature {temperature}, character"):
         comparison._text(options)

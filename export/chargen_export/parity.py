@@ -2,10 +2,11 @@
 
 import copy
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,8 +22,7 @@ from chargen_ort.sampling import Sampler, SamplingOptions, uniform_draws
 from chargen_train.model import CharGRU
 from chargen_train.ranges import distinct
 
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+Floats = NDArray[np.float32]
 
 STEPS = 1000  # teacher-forced, the state carried all the way
 BATCHES = (1, 8)
@@ -65,9 +65,8 @@ def verify_parity(
         ParityError: a difference above the tolerance; the message says where and by how much.
     """
     model = copy.deepcopy(model).to("cpu", torch.float32).eval()
-    session = open_session(model_bytes, threads=1)
     text = first_tokens(tokens, COMPARED, end)
-    comparison = _Comparison(session, model, text, tolerance, end)
+    comparison = _Comparison.of(model_bytes, model, text, tolerance, end)
     try:
         found = comparison.run()
     except ParityError:
@@ -84,7 +83,7 @@ def verify_parity(
         largest_prefill_difference=found.prefill,
         greedy=found.greedy,
         seeded=found.seeded,
-        vectors=make_vectors(partial(Stepper, session, 1, _shape(model)), text, end),
+        vectors=make_vectors(partial(comparison.new_stepper, 1), text, end),
         versions={"torch": torch.__version__, **library_versions()},
     )
 
@@ -135,7 +134,8 @@ class _Comparison:
     """A graph beside a model on one text.
 
     Attributes:
-        session: runs the graph.
+        new_stepper: takes steps of the graph in so many rows, from a zero state.
+        feed: runs the graph on tokens ``[rows, time]`` and a state; gives logits and a state.
         model: in evaluation mode.
         text: tokens ``[COMPARED]``.
         tolerance: the largest differences that are allowed.
@@ -143,12 +143,30 @@ class _Comparison:
         carried: whether the model carries its own state; else it has the graph's at each step.
     """
 
-    session: "InferenceSession"
+    new_stepper: Callable[[int], Stepper]
+    feed: Callable[[NDArray[np.int64], Floats], tuple[Floats, Floats]]
     model: CharGRU
     text: NDArray[np.int64]
     tolerance: Tolerance
     end: int | None
     carried: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        model_bytes: bytes,
+        model: CharGRU,
+        text: NDArray[np.int64],
+        tolerance: Tolerance,
+        end: int | None,
+    ) -> Self:
+        """The comparison of the graph in `model_bytes`."""
+        session = open_session(model_bytes, threads=1)
+
+        def new_stepper(rows: int) -> Stepper:
+            return Stepper(session, rows, _shape(model))
+
+        return cls(new_stepper, partial(run_steps, session), model, text, tolerance, end)
 
     def run(self) -> _Found:
         """Compare steps, calls of many steps, and texts.
@@ -179,13 +197,13 @@ class _Comparison:
         """As many texts that overlap, ``[batch, STEPS]``."""
         return np.stack([self.text[17 * row : 17 * row + STEPS] for row in range(batch)])
 
-    def _steps(self, token: NDArray[np.int64]) -> tuple[float, float, NDArray[np.float32]]:
+    def _steps(self, token: NDArray[np.int64]) -> tuple[float, float, Floats]:
         """The largest differences of single steps, in logits and state, and all their logits.
 
         Args:
             token: ``[batch, time]``.
         """
-        batch, stepper = len(token), Stepper(self.session, len(token), _shape(self.model))
+        batch, stepper = len(token), self.new_stepper(len(token))
         logits_difference = hidden_difference = 0.0
         expected = np.empty((*token.shape, self.model.vocab_size), dtype=np.float32)
         if self.carried:
@@ -206,9 +224,7 @@ class _Comparison:
                 hidden_difference = max(hidden_difference, difference)
         return logits_difference, hidden_difference, expected
 
-    def _step(
-        self, stepper: Stepper, token: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    def _step(self, stepper: Stepper, token: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
         """Feed the graph ``[batch]`` tokens; gives what the model makes of them from its state.
 
         Nothing where the model carries its own.
@@ -224,16 +240,14 @@ class _Comparison:
         return logits[:, 0].numpy(), hidden.numpy()
 
     @torch.no_grad()
-    def _model_steps(
-        self, token: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _model_steps(self, token: NDArray[np.int64]) -> tuple[Floats, Floats]:
         """The model's logits ``[batch, time, vocab_size]``, and its last state."""
         begins = None if self.end is None else torch.from_numpy(token == self.end)
         zero = self.model.zero_hidden(len(token))
         logits, hidden = self.model(torch.from_numpy(token), zero, begins)
         return logits.numpy(), hidden.numpy()
 
-    def _in_one_call(self, token: NDArray[np.int64], expected: NDArray[np.float32]) -> float:
+    def _in_one_call(self, token: NDArray[np.int64], expected: Floats) -> float:
         """The largest difference of logits where the steps of a text are fed in one call.
 
         Args:
@@ -249,7 +263,7 @@ class _Comparison:
             for row, (text, begin, size) in zip(fed, some, strict=True):
                 row[:size] = token[text, begin : begin + size]
             zero = np.zeros((len(some), *state), dtype=np.float32)
-            logits, _ = run_steps(self.session, fed, zero)  # [texts, time, vocab_size]
+            logits, _ = self.feed(fed, zero)  # [texts, time, vocab_size]
             for found, (text, begin, size) in zip(logits, some, strict=True):
                 difference = _difference(found[:size], expected[text, begin : begin + size])
                 at = f"logits of {size} steps in one call, {batch=}"
@@ -257,12 +271,12 @@ class _Comparison:
                 largest = max(largest, difference)
         return largest
 
-    def _write(self, options: SamplingOptions) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _write(self, options: SamplingOptions) -> tuple[NDArray[np.int64], Floats]:
         """A text of the graph's ``[1, 1 + TEXT_LENGTH]``, and what `_step` gave at each place.
 
         That is ``[TEXT_LENGTH, vocab_size]``.
         """
-        stepper, seen = Stepper(self.session, 1, _shape(self.model)), []
+        stepper, seen = self.new_stepper(1), []
         sampler, tokens = Sampler(options, self.model.vocab_size), [self.text[:1]]
         for _ in range(TEXT_LENGTH):
             logits, _ = self._step(stepper, tokens[-1])
@@ -303,7 +317,7 @@ class _Comparison:
 
 
 def _margin(
-    logits: NDArray[np.float32], ours: int, theirs: int, options: SamplingOptions, position: int
+    logits: Floats, ours: int, theirs: int, options: SamplingOptions, position: int
 ) -> float:
     """How far the PyTorch side was from choosing `ours`: in logits if greedy, else in mass."""
     if options.temperature == 0:
@@ -314,7 +328,7 @@ def _margin(
     return float(np.abs(cdf[min(ours, theirs) : max(ours, theirs)] - u).max())
 
 
-def _difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def _difference(a: Floats, b: Floats) -> float:
     return float(np.abs(a - b).max())
 
 
