@@ -401,6 +401,19 @@ def test_the_first_character_moves_the_state_of_an_untrained_model():
     assert hidden[:, 0].std(dim=0).mean() > 0.1
 
 
+def test_an_untrained_model_prefers_some_characters():
+    """With a small output the layers below it learn little at first."""
+    torch.manual_seed(0)
+    model = CharGRU(65, 48, 512, 1)
+    initialise(model)
+    logits, _ = model.eval()(torch.arange(65)[:, None], model.zero_hidden(65))
+    assert 0.3 < logits.std() < 3
+    for block in model.grus()[0].weight_hh_l0.chunk(3):
+        assert torch.linalg.svdvals(block).detach().numpy() == pytest.approx(
+            np.full(512, 0.7), abs=1e-4
+        )
+
+
 @pytest.mark.parametrize("preset", ["lesson", None])
 def test_hello_world_is_learnt(corpus_of, preset):
     corpus = corpus_of(HELLO)

@@ -47,7 +47,7 @@ class Recipe:
     learning_rate: float = 3e-3
     dropout: float = 0.0
     weight_decay: float = 0.01
-    gradient_clip: float = 1.0
+    gradient_clip: float = 0.4
     average: float = 0.99
     schedule: Literal["cosine", "constant"] = "cosine"
     windows: Literal["stateful", "random"] = "stateful"
