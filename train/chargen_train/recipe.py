@@ -184,7 +184,7 @@ _NARROW, _FEW_EPOCHS, _NARROW_RATE = 256, 20.0, 6e-3
 # a run that would take fewer steps takes twice as many, with windows of half the length: at first
 # more is learnt from another step than from what stands farther back
 _FEW_STEPS = 1500
-_WIDE_RATE = 4.5e-3  # of wider models of one layer in such a run
+_WIDE_RATE = 4.5e-3  # of wider models in such a run
 _TAUGHT = (500_000, 5_000_000)  # characters; measured at a million, and memory grows with them
 _TAUGHT_DROPOUT = 0.05  # soft targets leave little to be learnt by heart
 _EPOCHS_A_TEACHER = 7.5  # enough for a good one
@@ -285,7 +285,7 @@ def choose_recipe(
     if recipe.hidden_size <= _NARROW:
         if epochs <= _FEW_EPOCHS:
             suitable["learning_rate"] = _NARROW_RATE
-    elif recipe.num_layers == 1 and few and not documents:
+    elif few and not documents:
         suitable["learning_rate"] = _WIDE_RATE
     if not documents and recipe.steps is None and few:
         suitable["seq_length"] = max(1, recipe.seq_length // 2)
