@@ -18,7 +18,7 @@ from chargen_train.recurrence import Workspace, run_layer
 # of start weights
 _EMBEDDING_STD = 2.0
 _RECURRENT_GAIN = 0.7
-_OUTPUT_GAIN = 4.0  # times what PyTorch's own would be
+_OUTPUT_GAIN = 2.0  # times what PyTorch's own would be
 
 
 class CharGRU(nn.Module):
