@@ -177,7 +177,7 @@ _DROPOUT_STEP = 0.05
 _SIZE_SETTINGS = {"hidden_size", "num_layers", "embedding_dim"}
 # layers and widths by falling cost, each with how many tokens it must read to be taken: from about
 # there on it is better than the next smaller one is after as many seconds; see EXPERIMENTS.md
-_SIZES = (((2, 512), 2e6), ((1, 512), 9e5), ((1, 256), 4e5), ((1, 128), 0.0))
+_SIZES = (((2, 512), 4e6), ((1, 512), 9e5), ((1, 256), 4e5), ((1, 128), 0.0))
 _LISTS_NEED = 0.6  # of that, as their steps are of fewer tokens
 # units of a layer and passes through the corpus, at most, and their rate; others are not measured
 _NARROW, _FEW_EPOCHS, _NARROW_RATE = 256, 20.0, 6e-3
