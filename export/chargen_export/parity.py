@@ -24,7 +24,7 @@ from chargen_train.ranges import distinct
 
 Floats = NDArray[np.float32]
 
-STEPS = 1000  # teacher-forced, the state carried all the way
+STEPS = 1000  # teacher-forced, the state carried within a text
 BATCHES = (1, 8)
 COMPARED = STEPS + max(BATCHES) * 17  # tokens of a text that are used
 TEXT_LENGTH = 200  # tokens of greedy and of seeded text
@@ -209,35 +209,41 @@ class _Comparison:
         if self.carried:
             expected, last = self._model_steps(token)
         for time in range(STEPS):
-            logits, hidden = self._step(stepper, token[:, time])
+            before = self._feed(stepper, token[:, time])
+            hidden: Floats | None = None  # the model's own is known after the last step alone
             if self.carried:
-                logits = expected[:, time]
+                logits, hidden = expected[:, time], last if time == STEPS - 1 else None
             else:
+                logits, hidden = self._model_step(token[:, time], before)
                 expected[:, time] = stepper.logits  # what the call of many steps must give
             at = f"step {time}, batch {batch}"
             difference = _difference(stepper.logits, logits)
             _require(difference, self.tolerance.logits, f"logits at {at}")
             logits_difference = max(logits_difference, difference)
-            if hidden is not None or time == STEPS - 1:
-                difference = _difference(stepper.hidden, last if hidden is None else hidden)
+            if hidden is not None:
+                difference = _difference(stepper.hidden, hidden)
                 _require(difference, self.tolerance.hidden, f"hidden after {at}")
                 hidden_difference = max(hidden_difference, difference)
         return logits_difference, hidden_difference, expected
 
-    def _step(self, stepper: Stepper, token: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
-        """Feed the graph ``[batch]`` tokens; gives what the model makes of them from its state.
+    def _feed(self, stepper: Stepper, token: NDArray[np.int64]) -> Floats:
+        """Feed the graph ``[batch]`` tokens.
 
-        Nothing where the model carries its own.
+        Returns:
+            the state from which it took the step, zero where a document begins,
+            ``[batch, num_layers, hidden_size]``.
         """
         if self.end is not None:
             stepper.hidden[token == self.end] = 0
-        before = stepper.hidden.copy()  # [batch, num_layers, hidden_size]
+        before = stepper.hidden.copy()
         stepper.step(token)
-        if self.carried:
-            return stepper.logits, None
-        with torch.no_grad():
-            logits, hidden = self.model(torch.from_numpy(token[:, None]), torch.from_numpy(before))
-        return logits[:, 0].numpy(), hidden.numpy()
+        return before
+
+    @torch.no_grad()
+    def _model_step(self, token: NDArray[np.int64], hidden: Floats) -> tuple[Floats, Floats]:
+        """The model's logits ``[batch, vocab_size]`` and states after one step from these."""
+        logits, after = self.model(torch.from_numpy(token[:, None]), torch.from_numpy(hidden))
+        return logits[:, 0].numpy(), after.numpy()
 
     @torch.no_grad()
     def _model_steps(self, token: NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -272,17 +278,16 @@ class _Comparison:
         return largest
 
     def _write(self, options: SamplingOptions) -> tuple[NDArray[np.int64], Floats]:
-        """A text of the graph's ``[1, 1 + TEXT_LENGTH]``, and what `_step` gave at each place.
+        """A text of the graph's ``[1, 1 + TEXT_LENGTH]``, and its state before each step.
 
-        That is ``[TEXT_LENGTH, vocab_size]``.
+        Those are ``[TEXT_LENGTH, num_layers, hidden_size]``.
         """
-        stepper, seen = self.new_stepper(1), []
+        stepper, states = self.new_stepper(1), []
         sampler, tokens = Sampler(options, self.model.vocab_size), [self.text[:1]]
         for _ in range(TEXT_LENGTH):
-            logits, _ = self._step(stepper, tokens[-1])
-            seen.append(logits[0].copy())
+            states.append(self._feed(stepper, tokens[-1])[0])
             tokens.append(sampler.sample(stepper.logits))
-        return np.stack(tokens, axis=1), np.stack(seen)
+        return np.stack(tokens, axis=1), np.stack(states)
 
     def _text(self, options: SamplingOptions) -> TextComparison:
         """Let the graph write, and the model choose each token by the same draws.
@@ -291,9 +296,11 @@ class _Comparison:
         within the tolerance may fall to either side. Such cases are counted in the certificate, and
         both go on with the graph's token, so that the model reads the whole text at once.
         """
-        text, seen = self._write(options)
+        text, states = self._write(options)
         if self.carried:
-            seen = self._model_steps(text[:, :-1])[0][0]
+            seen = self._model_steps(text[:, :-1])[0][0]  # [TEXT_LENGTH, vocab_size]
+        else:
+            seen, _ = self._model_step(text[0, :-1], states)
         theirs = Sampler(options, self.model.vocab_size)
         near_ties = 0
         for position, (token, logits) in enumerate(zip(text[0, 1:], seen, strict=True)):

@@ -21,7 +21,6 @@ from chargen_ort.records import CorpusFacts, Sha256, Size, Training
 from chargen_ort.strict import Record, parse_record
 
 SUFFIX = ".filter"
-FALSE_POSITIVES = 1e-6
 MAX_IN_FILE = 200_000  # documents: 967 kB of the 2 MiB that metadata may have
 MAGIC = b"chargen-filter-1\n"
 _BITS_PER_DOCUMENT, _HASHES = 29, 20  # 28.76 and 19.93 are the least for one in a million
