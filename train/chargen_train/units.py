@@ -21,6 +21,7 @@ from chargen_ort.vocabulary import BYTES, Unit, Vocabulary
 from chargen_train.collecting import Tell
 from chargen_train.corpus import Corpus, load_corpus, with_ends
 from chargen_train.ids import TokenStore, give_back, in_pieces
+from chargen_train.ranges import distinct
 from chargen_train.reading import Reading
 from chargen_train.split import Part
 
@@ -122,7 +123,9 @@ def encoded(corpus: Corpus, vocabulary: Vocabulary) -> Corpus:
     with TokenStore() as store:
         store.widen(most)
         for piece, old, new in pieces(corpus, vocabulary):
-            places.append(store.length + new[np.isin(old, edges)])
+            # the edges are in order, and many: looked up, they need not be sorted for each piece
+            is_edge = edges[np.searchsorted(edges, old)] == old
+            places.append(store.length + new[is_edge])
             counts += np.bincount(piece, minlength=len(counts))
             store.append(piece)
         store.rewrite(lambda piece, begin: piece, most)
@@ -150,7 +153,7 @@ def encoded(corpus: Corpus, vocabulary: Vocabulary) -> Corpus:
 def _edges(corpus: Corpus) -> NDArray[np.int64]:
     """Where a text, its parts and their ranges begin and end, in order."""
     parts = [part.ranges.ravel() for part in (corpus.training, corpus.validation)]
-    return np.unique(np.concatenate([[0, len(corpus.tokens)], *parts]).astype(np.int64))
+    return distinct(np.concatenate([[0, len(corpus.tokens)], *parts]).astype(np.int64))
 
 
 # tokens of a part of a text; where in the text what they are of may be cut, and where in them
