@@ -190,6 +190,14 @@ def brief_samples() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """A command that a test runs in this process has a closed pipe end it; the tests are not to."""
+    before = signal.getsignal(signal.SIGPIPE)
+    yield
+    signal.signal(signal.SIGPIPE, before)
+
+
 @pytest.fixture(scope="session")
 def generator() -> CharGenerator:
     """Random weights over the lower case letters, space, full stop and newline."""
