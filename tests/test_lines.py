@@ -5,6 +5,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import select
 import signal
 import subprocess
@@ -79,9 +80,14 @@ def test_score_lines_prints_one_for_each_line(lines_path, tmp_path):
     arguments = ("--model", lines_path, "score", tmp_path / "lines.txt", "--lines")
     result = run_here("chargen-ort", *arguments)
     assert (result.returncode, result.stderr) == (0, f"model {lines_path}\n")
-    assert result.stdout.splitlines() == [
-        f"{score.total:.4f}\t{score.bits_per_char:.4f}\t-\t{score.unknown}\t{line}"
-        for score, line in zip(scores, listed, strict=True)
+    # as the lines share calls in another way here, a figure may round to the neighbouring digit
+    columns = [line.split("\t", 4) for line in result.stdout.splitlines()]
+    assert all(re.fullmatch(r"-?\d+\.\d{4}", figure) for row in columns for figure in row[:2])
+    assert [float(row[0]) for row in columns] == pytest.approx([s.total for s in scores], abs=1e-4)
+    bits = [score.bits_per_char for score in scores]
+    assert [float(row[1]) for row in columns] == pytest.approx(bits, abs=1e-4)
+    assert [row[2:] for row in columns] == [
+        ["-", str(score.unknown), line] for score, line in zip(scores, listed, strict=True)
     ]
     assert [score.unknown for score in scores] == [0, 0, 1, 2, 0, 2]
     assert max(scores, key=lambda score: score.total) is scores[0], "a whole line is the best"
