@@ -18,8 +18,10 @@ from chargen_export.pipeline import train_and_export
 from chargen_ort import CharGenerator, Vocabulary
 from chargen_ort import cli as runtime_cli
 from chargen_ort.artifact import metadata_bytes, seal
+from chargen_ort.certificate import Certificate, TextComparison
+from chargen_ort.config import Config
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import Certificate, Config, CorpusFacts, Split, TextComparison, Training
+from chargen_ort.provenance import CorpusFacts, Split, Training
 from chargen_ort.vocabulary import UnknownPolicy
 from chargen_train.events import Observer
 from chargen_train.model import CharGRU

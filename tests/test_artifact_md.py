@@ -18,11 +18,12 @@ from chargen_ort.artifact import (
     parse_artifact,
     seal,
 )
+from chargen_ort.config import MAX_LAYERS, MAX_WIDTH
+from chargen_ort.fields import MAX_LINE, MAX_TOKENS
 from chargen_ort.form import MAX_METADATA_BYTES, MAX_WEIGHT
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import Tolerance
 from chargen_ort.options import MAX_STOP_LENGTH, MAX_STOPS, SamplingOptions
-from chargen_ort.records import MAX_LAYERS, MAX_LINE, MAX_TOKENS, MAX_WIDTH
 from chargen_ort.samplers import as_sampler
 from chargen_ort.sampling import Sampler, uniform_draws
 from tests.hostile.build import honest, of_precision

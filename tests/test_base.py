@@ -8,10 +8,14 @@ import torch
 from typer.testing import CliRunner
 
 from chargen_export.cli import app
-from chargen_export.pipeline import artifact_of_checkpoint, train_and_export
+from chargen_export.pipeline import (
+    artifact_of_checkpoint,
+    corpus_of_checkpoint,
+    train_and_export,
+)
 from chargen_export.variants import GateText, derive_variant
 from chargen_ort import CharGenerator, OptionError, read_artifact
-from chargen_ort.records import Config
+from chargen_ort.config import Config
 from chargen_ort.reports import describe_training
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.base import describe_start, load_base, take_weights
@@ -158,7 +162,8 @@ def test_stopped_and_resumed_is_as_never_stopped(folder, finished, again):
 
 def test_a_checkpoint_is_exported_with_its_base(folder, finished):
     checkpoint = load_checkpoint(RunFolder(folder / "whole.onnx").checkpoint)
-    assert artifact_of_checkpoint(checkpoint, folder / "new.txt").data == finished.data
+    corpus = corpus_of_checkpoint(checkpoint, folder / "new.txt")
+    assert artifact_of_checkpoint(checkpoint, corpus).data == finished.data
 
 
 def test_another_base_cannot_resume_the_run(folder, base, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from chargen_ort.calibration import Calibration
-from chargen_ort.records import OfLength, Quantiles
+from chargen_ort.provenance import OfLength, Quantiles
 from chargen_train.evaluate import Losses
 from chargen_train.history import describe_spread
 

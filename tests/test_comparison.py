@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 from chargen_export.display import Display
-from chargen_export.pipeline import artifact_of_checkpoint, train_and_export
+from chargen_export.pipeline import (
+    artifact_of_checkpoint,
+    corpus_of_checkpoint,
+    train_and_export,
+)
 from chargen_ort import read_artifact
 from chargen_ort.options import SamplingOptions
 from chargen_ort.reports import describe_comparisons, describe_training
@@ -175,5 +179,6 @@ def test_terminal_report_and_info_say_it_in_the_same_sentences(finished, trainin
 
 def test_what_a_checkpoint_is_exported_to_says_the_same(finished, training):
     folder, corpus, _ = finished
-    artifact = artifact_of_checkpoint(load_checkpoint(folder.checkpoint), corpus)
+    saved = load_checkpoint(folder.checkpoint)
+    artifact = artifact_of_checkpoint(saved, corpus_of_checkpoint(saved, corpus))
     assert artifact.training == training

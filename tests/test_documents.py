@@ -14,9 +14,9 @@ from chargen_export.pipeline import train_and_export
 from chargen_ort import CharGenerator, OptionError, Vocabulary
 from chargen_ort.artifact import read_artifact
 from chargen_ort.batch import write_texts
+from chargen_ort.config import Config
 from chargen_ort.documents import cut_documents
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import Config
 from chargen_ort.scoring import score_continuations
 from chargen_ort.verify import verify_artifact
 from chargen_train.checkpoint import load_checkpoint

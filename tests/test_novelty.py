@@ -16,7 +16,7 @@ from chargen_ort.document_filter import (
     filter_of,
     filter_path,
 )
-from chargen_ort.records import CorpusFacts
+from chargen_ort.provenance import CorpusFacts
 from chargen_ort.samplers import as_sampler, as_step
 from tests.conftest import (
     ALPHABET,
@@ -164,6 +164,53 @@ def test_a_filter_in_a_file_is_in_what_is_made_of_it(tmp_path):
         texts = write(path, "--new", "--num", 30, "--max-length", 3).stdout.split("\n")
         assert not {f"{a}{b}" for a in "bdkl" for b in "aeiou"} & set(texts)
         assert "\nfilter " in run_here("chargen-ort", "info", path).stdout
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["in the file", "beside"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "all"])
+def test_a_model_that_was_trained_without_a_filter_gets_one_of_its_checkpoint(
+    tmp_path, monkeypatch, precision, beside
+):
+    if beside:
+        monkeypatch.setattr("chargen_export.filters.MAX_IN_FILE", 19)
+    corpus, out = tmp_path / "names.txt", tmp_path / "n.onnx"
+    names = {f"{a}{b}" for a in "bdkl" for b in "aeiou"}
+    corpus.write_text("".join(f"{name}\n" for name in sorted(names)))
+    options = ("--documents", "lines", "--preset", "lesson", "--out", out)
+    assert run_here("train-export", corpus, *options).returncode == 0
+    plain = out.read_bytes()
+    assert_refused(write(out, "--new"), "which is not there", "train-export convert", "--not-in")
+    checkpoint = tmp_path / "n.run" / "checkpoint.pt"
+    given = ("--text", corpus, "--precision", precision, "--with-filter")
+    result = run_here("train-export", "convert", checkpoint, *given)
+    assert result.returncode == 0, result.stderr
+    kept = out.read_bytes() == plain  # where only a smaller one was made, or the filter is beside
+    assert kept == (precision == "int8" or beside)
+    made = {"fp32": [out], "int8": [tmp_path / "n.int8.onnx"]}
+    for path in made.get(precision, [out, tmp_path / "n.fp16.onnx", tmp_path / "n.int8.onnx"]):
+        artifact = CharGenerator.load(path).artifact
+        assert bool(artifact.filter) != beside
+        assert filter_path(path).exists() == beside
+        found = filter_of(path, artifact.training, artifact.filter)
+        assert all(name in found for name in names)
+        assert not names & set(write(path, "--new", "--num", 9, "--max-length", 3).stdout.split())
+
+
+def test_a_filter_is_made_of_a_checkpoint_of_documents_only(tmp_path):
+    text, out = tmp_path / "text.txt", tmp_path / "text.onnx"
+    text.write_text("it was the best of times, it was the worst of times; " * 9)
+    assert run_here("train-export", text, "--preset", "lesson", "--out", out).returncode == 0
+    plain = out.read_bytes()
+    checkpoint = tmp_path / "text.run" / "checkpoint.pt"
+    wanted = ("--text", text, "--with-filter")
+    result = run_here("train-export", "convert", checkpoint, *wanted)
+    assert_refused(result, "a filter is of documents")
+    result = run_here("train-export", "convert", out, *wanted, "--precision", "int8")
+    assert_refused(result, f"{out} is a model", "checkpoint.pt")
+    result = run_here("train-export", "convert", out, "--sampler", "--with-filter")
+    assert_refused(result, "--sampler keeps", "--with-filter")
+    assert out.read_bytes() == plain
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text.onnx", "text.run", "text.txt"]
 
 
 @given(st.integers(1, 300_000))

@@ -16,21 +16,18 @@ from typer.testing import CliRunner
 from chargen_export.precision import GateText, derive_variant
 from chargen_ort import Artifact, ArtifactError, CharGenerator, OptionError, parse_artifact
 from chargen_ort.artifact import metadata_bytes, seal
+from chargen_ort.certificate import Certificate, Gate, TestVector, TextComparison
 from chargen_ort.cli import app
+from chargen_ort.config import Config
 from chargen_ort.graphs import VARIANTS
-from chargen_ort.records import (
+from chargen_ort.provenance import (
     Base,
     Baseline,
-    Certificate,
-    Config,
     CorpusFacts,
-    Gate,
     HeldOut,
     Quantiles,
     SampleFacts,
     Split,
-    TestVector,
-    TextComparison,
     Training,
 )
 from chargen_ort.strict import load_object, parse_record, record_of

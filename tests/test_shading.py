@@ -8,7 +8,7 @@ import pytest
 
 from chargen_ort import Score
 from chargen_ort.calibration import Calibration
-from chargen_ort.records import Quantiles
+from chargen_ort.provenance import Quantiles
 from chargen_ort.shading import in_colour, legend, shaded
 
 

@@ -11,7 +11,7 @@ from chargen_export.precision import GateText, derive_variant, load_gate_text
 from chargen_export.variants import rehearse_variants, variant_path
 from chargen_ort import CharGenerator, parse_artifact, read_artifact
 from chargen_ort.errors import UnknownCharacterError
-from chargen_ort.records import CorpusFacts, Split
+from chargen_ort.provenance import CorpusFacts, Split
 from chargen_ort.rows import score_rows
 from chargen_train.split import Part
 from tests.conftest import ALPHABET, HELLO, TRAINING, artifact_bytes, random_model, train_export

@@ -13,7 +13,7 @@ from chargen_export.target import Origin, Target
 from chargen_export.verify import verify_against_model
 from chargen_ort import Vocabulary, parse_artifact
 from chargen_ort.artifact import metadata_bytes, seal
-from chargen_ort.records import Config
+from chargen_ort.config import Config
 from chargen_ort.verify import verify_artifact, verify_vectors
 from chargen_train.corpus import load_corpus
 from chargen_train.history import describe_corpus

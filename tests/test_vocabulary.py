@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargen_ort import OptionError, UnknownCharacterError, Vocabulary, cli
+from chargen_ort import OptionError, UnknownCharacterError, Vocabulary, cli_options
 from chargen_ort import vocabulary as vocabulary_module
 
 
@@ -56,7 +56,7 @@ def test_a_vocabulary_has_distinct_characters(characters):
 
 
 def test_the_command_offers_each_policy():
-    assert get_args(cli.Unknown) == vocabulary_module.UNKNOWN_POLICIES
+    assert get_args(cli_options.Unknown) == vocabulary_module.UNKNOWN_POLICIES
 
 
 @pytest.mark.parametrize("tokens", [[-1], [3], [0.5], ["a"]])

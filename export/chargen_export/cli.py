@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from chargen_export import cli_options as opt
 from chargen_export.streams import SteadyStream, with_standard_streams
 from chargen_ort._version import __version__
 from chargen_ort.errors import ChargenError, OptionError, ParityError, TrainingError
@@ -68,254 +69,40 @@ _INSTALL = (
 _NO_MEMORY = (
     "there is not enough memory; give a smaller --hidden-size or --batch-size, or a shorter text"
 )
-_TEXT, _MODEL, _TRAINING = "Text", "Model", "Training"
-_RUN, _FILES, _FILES_BESIDE = "Run", "Smaller files", "Files beside the model"
-
-Precision = Literal["fp32", "fp16", "int8", "all"]
-
-_Corpus = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        help="The text to learn from: UTF-8 files, plain or gzip, folders of such files, or - for "
-        "standard input; of several, each is read after the other.",
-    ),
-]
-_Out = Annotated[
-    str | None,
-    typer.Option(
-        "--out",
-        "-o",
-        help="The file to write, or with a slash at its end the folder of the file. By default "
-        "it is artifacts/<corpus name>.onnx.",
-        rich_help_panel=_RUN,
-    ),
-]
-_From = Annotated[
-    Path | None,
-    typer.Option(
-        "--from",
-        help="A model of train-export in fp32 whose weights training goes on from. Its sizes stay, "
-        "and it learns the characters that it does not know.",
-        rich_help_panel=_TRAINING,
-    ),
-]
-_Overwrite = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite",
-        help="Replace a model of another corpus if there is one.",
-        rich_help_panel=_RUN,
-    ),
-]
-_Documents = Annotated[
-    Literal["auto", "none", "lines", "blank", "files"] | None,
-    typer.Option(
-        help="What a document is, a text of its own with a beginning and an end that the model "
-        "learns: each of the lines, what stands between blank lines, each of the files, or none "
-        "where the text runs on. The default is auto, which takes lines where the file looks like "
-        "a list, and says so.",
-        rich_help_panel=_TEXT,
-    ),
-]
-_Column = Annotated[
-    str | None,
-    typer.Option(
-        help="The corpus is a table (CSV, TSV): learn from the values of this column, each a "
-        "document. Give its name in the first line; or its number, from 1, if that line has no "
-        "names.",
-        rich_help_panel=_TEXT,
-    ),
-]
-_Holdout = Annotated[
-    str | None,
-    typer.Option(
-        metavar="[tail|spread|none|FILE]",
-        help="What is not trained on and measures the model: the last tenth, a tenth spread over "
-        "the whole corpus, nothing, or a text of its own. The default is spread, and none for a "
-        "short corpus.",
-        rich_help_panel=_TEXT,
-    ),
-]
-_Unit = Annotated[
-    Literal["char", "byte", "word", "bpe"] | None,
-    typer.Option(
-        help="What the model reads and writes at a time: a character; a byte of UTF-8; a frequent "
-        "word, where others are spelled; or a piece of a word, learnt from the text. Pieces write "
-        "fastest. The default is char.",
-        rich_help_panel=_TEXT,
-    ),
-]
-_VocabSize = Annotated[
-    int | None,
-    typer.Option(
-        help="How many different words or pieces there are, the single characters among them. By "
-        "default 4096 words or 512 pieces, and more where the text has many characters.",
-        rich_help_panel=_TEXT,
-    ),
-]
-_Encoding = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="The encoding of texts that are not UTF-8, such as cp1252 or shift_jis.",
-        rich_help_panel=_TEXT,
-    ),
-]
-_MinCount = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Read characters that the text has less often as one unknown character, U+FFFD. "
-        "The default is 1: every character counts.",
-        rich_help_panel=_TEXT,
-    ),
-]
-_SkipUnreadable = Annotated[
-    bool,
-    typer.Option(
-        "--skip-unreadable",
-        help="Leave out files that are no texts, and say which.",
-        rich_help_panel=_TEXT,
-    ),
-]
-_Preset = Annotated[
-    Literal["lesson"] | None,
-    typer.Option(
-        help="Ready-made settings. lesson trains 200 steps of one window of 5 characters at rate "
-        "0.01, with an embedding of 16 and 32 hidden units.",
-        rich_help_panel=_RUN,
-    ),
-]
-_Minutes = Annotated[
-    float | None,
-    typer.Option(
-        help="How many minutes to train, export included. By default the size of the corpus "
-        "decides.",
-        rich_help_panel=_TRAINING,
-    ),
-]
-_Epochs = Annotated[
-    float | None,
-    typer.Option(
-        help="How many times to read the corpus, instead of a number of minutes.",
-        rich_help_panel=_TRAINING,
-    ),
-]
-_HiddenSize = Annotated[
-    int | None, typer.Option(help="The width of each GRU layer.", rich_help_panel=_MODEL)
-]
-_NumLayers = Annotated[
-    int | None, typer.Option(help="The number of GRU layers.", rich_help_panel=_MODEL)
-]
-_EmbeddingDim = Annotated[
-    int | None, typer.Option(help="The width of the embedding.", rich_help_panel=_MODEL)
-]
-_Dropout = Annotated[
-    float | None,
-    typer.Option(
-        help="The probability of dropping a weight or a feature while training, 0 to 0.9. By "
-        "default it follows from how often the corpus is read.",
-        rich_help_panel=_TRAINING,
-    ),
-]
-_SeqLength = Annotated[
-    int | None,
-    typer.Option(help="How many characters a window has.", rich_help_panel=_TRAINING),
-]
-_BatchSize = Annotated[
-    int | None, typer.Option(help="How many windows a step reads.", rich_help_panel=_TRAINING)
-]
-_LearningRate = Annotated[
-    float | None,
-    typer.Option(help="The highest rate of the schedule.", rich_help_panel=_TRAINING),
-]
-_Seed = Annotated[
-    int | None,
-    typer.Option(
-        help="The seed of the first weights, the windows and dropout. The default is 0.",
-        rich_help_panel=_TRAINING,
-    ),
-]
-_Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        help="Go on with the run that was stopped or killed, with its settings. One that has ended "
-        "takes more --minutes or --epochs.",
-        rich_help_panel=_RUN,
-    ),
-]
-_CheckpointMinutes = Annotated[
-    float,
-    typer.Option(help="The longest time between two checkpoints.", rich_help_panel=_RUN),
-]
-_Device = Annotated[
-    Literal["auto", "cpu", "cuda"] | None,
-    typer.Option(
-        help="Where to train. The default is auto, which takes a GPU if there is one.",
-        rich_help_panel=_RUN,
-    ),
-]
-_Precision = Annotated[
-    Precision | None,
-    typer.Option(
-        help="The number format of the file. fp16 and int8 files are smaller, and they are written "
-        "next to the fp32 file that they are made of. The default is fp32.",
-        rich_help_panel=_FILES,
-    ),
-]
-_WithFilter = Annotated[
-    bool,
-    typer.Option(
-        "--with-filter",
-        help="Put a filter of the documents into the file, 5 bytes for each, by which "
-        "chargen-ort --new writes none of them. Of more than 200,000 it is a file beside it.",
-        rich_help_panel=_FILES_BESIDE,
-    ),
-]
-_MaxLossIncrease = Annotated[
-    float | None,
-    typer.Option(
-        help="Refuse to write an fp16 or int8 file whose loss on text is higher than that of fp32 "
-        "by more than this, in nats a character. The default is 0.005.",
-        rich_help_panel=_FILES,
-    ),
-]
-_Version = Annotated[bool, typer.Option("--version", "-V", help="Print the version and exit.")]
 
 
 @app.command(_TRAIN, cls=_Unnamed, no_args_is_help=True, context_settings=_CONTEXT)
 def train_export(
-    corpus: _Corpus = None,
-    out: _Out = None,
-    overwrite: _Overwrite = False,
-    base: _From = None,
-    documents: _Documents = None,
-    column: _Column = None,
-    holdout: _Holdout = None,
-    unit: _Unit = None,
-    vocab_size: _VocabSize = None,
-    encoding: _Encoding = None,
-    min_count: _MinCount = None,
-    skip_unreadable: _SkipUnreadable = False,
-    preset: _Preset = None,
-    minutes: _Minutes = None,
-    epochs: _Epochs = None,
-    hidden_size: _HiddenSize = None,
-    num_layers: _NumLayers = None,
-    embedding_dim: _EmbeddingDim = None,
-    dropout: _Dropout = None,
-    seq_length: _SeqLength = None,
-    batch_size: _BatchSize = None,
-    learning_rate: _LearningRate = None,
-    seed: _Seed = None,
-    resume: _Resume = False,
-    checkpoint_minutes: _CheckpointMinutes = 2.0,
-    device: _Device = None,
-    precision: _Precision = None,
-    max_loss_increase: _MaxLossIncrease = None,
-    with_filter: _WithFilter = False,
-    version: _Version = False,
+    corpus: opt.Corpus = None,
+    out: opt.Out = None,
+    overwrite: opt.Overwrite = False,
+    base: opt.From = None,
+    documents: opt.Documents = None,
+    column: opt.Column = None,
+    holdout: opt.Holdout = None,
+    unit: opt.Unit = None,
+    vocab_size: opt.VocabSize = None,
+    encoding: opt.Encoding = None,
+    min_count: opt.MinCount = None,
+    skip_unreadable: opt.SkipUnreadable = False,
+    preset: opt.Preset = None,
+    minutes: opt.Minutes = None,
+    epochs: opt.Epochs = None,
+    hidden_size: opt.HiddenSize = None,
+    num_layers: opt.NumLayers = None,
+    embedding_dim: opt.EmbeddingDim = None,
+    dropout: opt.Dropout = None,
+    seq_length: opt.SeqLength = None,
+    batch_size: opt.BatchSize = None,
+    learning_rate: opt.LearningRate = None,
+    seed: opt.Seed = None,
+    resume: opt.Resume = False,
+    checkpoint_minutes: opt.CheckpointMinutes = 2.0,
+    device: opt.Device = None,
+    precision: opt.Precision = None,
+    max_loss_increase: opt.MaxLossIncrease = None,
+    with_filter: opt.WithFilter = False,
+    version: opt.Version = False,
 ) -> None:
     """Train a character model on a text and export it as one sealed .onnx file.
 
@@ -387,16 +174,16 @@ def convert_file(
     file: Annotated[
         Path, typer.Argument(help="A checkpoint of a run, or an fp32 model of train-export.")
     ],
-    precision: _Precision = None,
+    precision: opt.Precision = None,
     text: Annotated[
         list[Path] | None,
         typer.Option(
             help="The text to score on, such as the corpus. A checkpoint needs its own corpus; "
             "give the option once for each of its files.",
-            rich_help_panel=_FILES,
+            rich_help_panel=opt.FILES,
         ),
     ] = None,
-    max_loss_increase: _MaxLossIncrease = None,
+    max_loss_increase: opt.MaxLossIncrease = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -404,10 +191,11 @@ def convert_file(
             "-o",
             help="The file to write, or with a slash at its end the folder of the file. By "
             "default files are written next to the model, or where the run would write it.",
-            rich_help_panel=_RUN,
+            rich_help_panel=opt.RUN,
         ),
     ] = None,
-    overwrite: _Overwrite = False,
+    overwrite: opt.Overwrite = False,
+    with_filter: opt.WithFilter = False,
     sampler: Annotated[
         bool,
         typer.Option(
@@ -415,7 +203,7 @@ def convert_file(
             help="Make a file for other languages in which one run is a text: code points, a seed "
             "and sampling options in, code points out. It is x.sampler.onnx for x.onnx, and the "
             "model may have any precision.",
-            rich_help_panel=_FILES,
+            rich_help_panel=opt.FILES,
         ),
     ] = False,
     uniforms: Annotated[
@@ -424,7 +212,7 @@ def convert_file(
             "--uniforms",
             help="With --sampler: the file is handed the numbers to draw by instead of a seed, "
             "for engines that narrow 64-bit integers, as OpenVINO does.",
-            rich_help_panel=_FILES,
+            rich_help_panel=opt.FILES,
         ),
     ] = False,
 ) -> None:
@@ -441,15 +229,16 @@ def convert_file(
         if uniforms and not sampler:
             raise OptionError("--uniforms is for --sampler; give both, or leave it out")
         if sampler:
-            if (precision, text, max_loss_increase) != (None, None, None):
+            if (precision, text, max_loss_increase, with_filter) != (None, None, None, False):
                 raise OptionError(
-                    "--sampler keeps the precision and needs no text; leave out --precision, "
-                    "--text and --max-loss-increase"
+                    "--sampler keeps the precision and the filter and needs no text; leave out "
+                    "--precision, --text, --max-loss-increase and --with-filter"
                 )
             display.on_written(*convert_to_sampler(file, uniforms, out, overwrite))
             _print_last(display.written)
             return
-        for written in convert(file, precision or "fp32", text or (), out, limit, overwrite):
+        wanted = precision or "fp32", text or (), out, limit, overwrite, with_filter
+        for written in convert(file, *wanted):
             display.on_written(*written)
     _print_last(display.written)
 

@@ -48,12 +48,22 @@ def make_filter(corpus: Corpus) -> DocumentFilter:
     return found
 
 
-def write_filter(documents: DocumentFilter, artifact: Artifact, model: Path) -> Path:
-    """Write a filter beside a model of its corpus; returns its path.
+def text_in_file(documents: DocumentFilter | None, corpus: Corpus) -> str:
+    """What the metadata of a model has of the filter of its corpus; empty is nothing."""
+    if documents is None or not goes_into_file(corpus):
+        return ""
+    return documents.to_text()
+
+
+def write_beside(
+    documents: DocumentFilter | None, corpus: Corpus, artifact: Artifact, model: Path
+) -> None:
+    """Write the filter of a corpus beside a model, if there is one and the model does not have it.
 
     Raises:
         OptionError: it cannot be written.
     """
-    path = filter_path(model)
-    write_atomically(path, documents.to_bytes(artifact.training.corpora))
-    return path
+    if documents is None or goes_into_file(corpus):
+        return
+    check_filter(corpus, model)
+    write_atomically(filter_path(model), documents.to_bytes(artifact.training.corpora))

@@ -9,7 +9,7 @@ from typing import Unpack
 
 import torch
 
-from chargen_export.filters import check_filter, goes_into_file, make_filter, write_filter
+from chargen_export.filters import check_filter, make_filter, text_in_file, write_beside
 from chargen_export.graph import render_step
 from chargen_export.parity import COMPARED, verify_parity
 from chargen_export.precision import MAX_LOSS_INCREASE
@@ -24,9 +24,11 @@ from chargen_export.variants import (
 from chargen_ort import __version__
 from chargen_ort.artifact import MAX_FILE_BYTES, Artifact
 from chargen_ort.checks import printable
+from chargen_ort.config import Config
 from chargen_ort.errors import ArtifactError, OptionError
+from chargen_ort.fields import MAX_TOKENS
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import MAX_TOKENS, Config, Training
+from chargen_ort.provenance import Training
 from chargen_train.base import (
     BaseModel,
     base_length,
@@ -97,7 +99,7 @@ def train_and_export(
         overwrite: whether a model or a finished run of another corpus may be replaced.
         base_path: an fp32 artifact whose weights the run goes on from.
         reading: what a document is, and what is held out.
-        with_filter: whether to write a filter of the documents beside each artifact.
+        with_filter: whether each artifact has a filter of the documents, or one beside it.
         overrides: fields of `Recipe`; None means the recipe's own.
 
     Returns:
@@ -158,13 +160,10 @@ def _run(
     observer.on_trained(trained)
     for note in trained.notes:
         observer.on_warning(note)
-    in_file = documents is not None and goes_into_file(corpus)
-    artifact = _export(job, trained, documents.to_text() if documents and in_file else "")
+    artifact = _export(job, trained, text_in_file(documents, corpus))
     recorder.finish(artifact)
     for written in _write_all(job, artifact):
-        if documents is not None and not in_file:
-            check_filter(corpus, written)
-            write_filter(documents, artifact, written)
+        write_beside(documents, corpus, artifact, written)
     return artifact
 
 
@@ -317,20 +316,35 @@ def export(
     return artifact
 
 
-def artifact_of_checkpoint(checkpoint: Checkpoint, corpus_paths: Sequence[Path]) -> Artifact:
-    """The artifact of the best weights that a checkpoint holds, in memory.
+def corpus_of_checkpoint(checkpoint: Checkpoint, corpus_paths: Sequence[Path]) -> Corpus:
+    """The text that the run of a checkpoint reads.
 
     Raises:
-        OptionError: `corpus_paths` are not the text that the run reads.
-        ParityError: the graph and the model disagree.
+        OptionError: `corpus_paths` are another.
     """
     corpus = load_in_unit(corpus_paths, checkpoint.reading, known=checkpoint.known)
     refuse_other(checkpoint, corpus, {})
     refuse_misfit(checkpoint, corpus)
+    return corpus
+
+
+def artifact_of_checkpoint(
+    checkpoint: Checkpoint, corpus: Corpus, filter_text: str = ""
+) -> Artifact:
+    """The artifact of the best weights that a checkpoint holds, in memory.
+
+    Args:
+        checkpoint: of a run.
+        corpus: that the run reads, see `corpus_of_checkpoint`.
+        filter_text: see `make_artifact`.
+
+    Raises:
+        ParityError: the graph and the model disagree.
+    """
     trained = trained_so_far(corpus, checkpoint)
     yardstick = measure_yardstick(corpus, checkpoint.recipe)
     trained = compared(trained, corpus, yardstick, DEFAULT_SAMPLING)
-    return make_artifact(trained.model, corpus, trained.summary)
+    return make_artifact(trained.model, corpus, trained.summary, filter_text=filter_text)
 
 
 def make_artifact(

@@ -20,13 +20,13 @@ from chargen_export.int8_parity import verify_int8
 from chargen_export.parity import COMPARED, verify_parity
 from chargen_export.seal import seal_artifact
 from chargen_ort.artifact import Artifact, read_artifact
+from chargen_ort.certificate import Certificate, Gate
 from chargen_ort.checks import number, printable
 from chargen_ort.engine import Engine
 from chargen_ort.errors import OptionError, ParityError, UnknownCharacterError
 from chargen_ort.form import Array, fill, render
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.gru import HALF
-from chargen_ort.records import Certificate, Gate
 from chargen_ort.rows import score_rows
 from chargen_ort.samplers import as_step
 from chargen_ort.vocabulary import Vocabulary

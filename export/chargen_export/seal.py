@@ -5,7 +5,9 @@ from collections.abc import Mapping
 import onnx
 
 from chargen_ort.artifact import Artifact, metadata_bytes, parse_artifact, seal
-from chargen_ort.records import Certificate, Config, Training
+from chargen_ort.certificate import Certificate
+from chargen_ort.config import Config
+from chargen_ort.provenance import Training
 
 
 def seal_artifact(

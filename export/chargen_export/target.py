@@ -7,7 +7,7 @@ from pathlib import Path
 
 from chargen_ort.artifact import Artifact, read_artifact, seal
 from chargen_ort.errors import ArtifactError, OptionError
-from chargen_ort.records import Training
+from chargen_ort.provenance import Training
 from chargen_train.files import as_option_error, refuse_special, write_atomically
 from chargen_train.inputs import combined_sha256, describe_many, find_inputs
 from chargen_train.reading import Reading

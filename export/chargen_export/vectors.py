@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen_ort.certificate import TestVector
 from chargen_ort.engine import Stepper
-from chargen_ort.records import TestVector
 
 PROMPTS = (1, 16, 64)  # tokens
 GREEDY_LENGTH = 32

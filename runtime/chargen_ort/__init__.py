@@ -16,6 +16,8 @@ from chargen_ort._version import __version__
 
 if TYPE_CHECKING:
     from chargen_ort.artifact import Artifact, parse_artifact, read_artifact
+    from chargen_ort.certificate import Certificate
+    from chargen_ort.config import Config
     from chargen_ort.errors import (
         ArtifactError,
         ChargenError,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     )
     from chargen_ort.generator import CharGenerator
     from chargen_ort.options import SamplingOptions
-    from chargen_ort.records import Certificate, Config, Training
+    from chargen_ort.provenance import Training
     from chargen_ort.score import Score
     from chargen_ort.state import TextState
     from chargen_ort.stream import TextStream
@@ -59,9 +61,11 @@ __all__ = [
 
 _MODULE_OF = {
     "artifact": ("Artifact", "parse_artifact", "read_artifact"),
+    "certificate": ("Certificate",),
+    "config": ("Config",),
     "generator": ("CharGenerator",),
     "options": ("SamplingOptions",),
-    "records": ("Certificate", "Config", "Training"),
+    "provenance": ("Training",),
     "scoring": ("Score",),
     "state": ("TextState",),
     "stream": ("TextStream",),

@@ -14,15 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from chargen_ort.certificate import Certificate
 from chargen_ort.checks import instance, printable, shown_value
+from chargen_ort.config import Config
 from chargen_ort.document_filter import describe_misfit
 from chargen_ort.errors import ArtifactError, OptionError
+from chargen_ort.fields import LINE_PATTERN, MAX_LINE
 from chargen_ort.foreign import describe_foreign
 from chargen_ort.form import Array, metadata_entry, read, read_metadata, render
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import FORMAT as FORMAT
 from chargen_ort.graphs.spec import Graph
-from chargen_ort.records import LINE_PATTERN, MAX_LINE, Certificate, Config, Training
+from chargen_ort.provenance import Training
 from chargen_ort.strict import parse_record
 
 PRECISIONS = tuple(VARIANTS)

@@ -4,7 +4,7 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from chargen_ort.records import Quantiles
+from chargen_ort.provenance import Quantiles
 
 _SAME = 1e-5  # nats a character: what PyTorch, which measured the quantiles, and this may differ by
 

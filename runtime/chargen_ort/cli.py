@@ -1,7 +1,6 @@
 """The command chargen-ort: options and printing."""
 
 import contextlib
-import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from chargen_ort import cli_options as opt
 from chargen_ort._version import __version__
 from chargen_ort.checks import whole_number
 from chargen_ort.errors import ChargenError, OptionError
 from chargen_ort.escapes import unescape
 from chargen_ort.models import ChosenModel, choose_model, naming
-from chargen_ort.options import CONTROL_TABLE, MAX_LENGTH, TABLE, SamplingOptions, SamplingOverrides
+from chargen_ort.options import MAX_LENGTH, SamplingOptions, SamplingOverrides
 from chargen_ort.serve.cli import serve
 from chargen_ort.terminal import Complaints, OutputError, command, report, write_text
 
@@ -34,191 +34,31 @@ app = typer.Typer(
 )
 
 _NAME = "chargen-ort"
-_TEXT, _SAMPLING, _CONTROL, _OUTPUT = "Text", "Sampling", "What to write", "Output"
 _MOST_TEXTS, _MOST_AT_ONCE, _MOST_JOBS = 1 << 40, 1 << 16, 256
-
-Unknown = Literal["error", "skip", "replace"]  # UnknownPolicy, whose module needs NumPy
-
-_Start = Annotated[
-    str,
-    typer.Option(
-        help="The text to go on from; it is printed before what the model writes. An empty one "
-        "begins a text. - reads it from standard input, as it is. Otherwise the escapes "
-        r"\n (line end), \t (tab), \\ (backslash) and \uXXXX (a character by its code) are read.",
-        rich_help_panel=_TEXT,
-    ),
-]
-_Length = Annotated[
-    int,
-    typer.Option(help="How many characters the model writes at most.", rich_help_panel=_TEXT),
-]
-_Stop = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="The text ends before this string. The option may be repeated, and it has the "
-        r"escapes of --start: --stop '\n' ends at a line end.",
-        rich_help_panel=_TEXT,
-    ),
-]
-_Pattern = Annotated[
-    str | None,
-    typer.Option(
-        help="A regular expression that the whole text matches, its start included. The text ends "
-        "where the model ends it, or in a model of running text where it leaves the pattern; it "
-        "always ends within --length.",
-        rich_help_panel=_CONTROL,
-    ),
-]
-_Ban = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="The whole text does not have this string. The option may be repeated, and it has the "
-        "escapes of --start.",
-        rich_help_panel=_CONTROL,
-    ),
-]
-_Exact = Annotated[
-    bool,
-    typer.Option(
-        "--exact",
-        help="Draw freely, and begin a text anew, up to 10,000 times, that leaves what it is "
-        "confined to: the texts are then the model's own that are as you want them. Without it "
-        "each draw is confined, which is quicker and prefers some texts to others.",
-        rich_help_panel=_CONTROL,
-    ),
-]
-_Unique = Annotated[
-    bool, typer.Option("--unique", help="Write no text twice.", rich_help_panel=_CONTROL)
-]
-_New = Annotated[
-    bool,
-    typer.Option(
-        "--new",
-        help="Write no text that is a document of the corpus, by the filter that train-export "
-        "--with-filter has written beside the model. It takes 1 in 1,000,000 other texts for one.",
-        rich_help_panel=_CONTROL,
-    ),
-]
-_NotIn = Annotated[
-    list[Path] | None,
-    typer.Option(
-        help="Write no text that is a line of this file. The option may be repeated.",
-        rich_help_panel=_CONTROL,
-    ),
-]
-_StartUnknown = Annotated[
-    Unknown | None,
-    typer.Option(
-        help="What to do with a character of the start that the model does not know: refuse it, "
-        "leave it out, or read the model's replacement instead. By default the model's own "
-        "setting decides.",
-        rich_help_panel=_TEXT,
-    ),
-]
-_WriterModel = Annotated[
-    Path | None,
-    typer.Option(
-        help="An .onnx file of train-export. If none is named: $CHARGEN_MODEL, else the newest "
-        "in ./artifacts, else the demo.",
-        rich_help_panel=_TEXT,
-    ),
-]
-_Num = Annotated[
-    int,
-    typer.Option(
-        "--num",
-        "-n",
-        help="How many texts to write, each followed by a line end.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-_BatchSize = Annotated[
-    int,
-    typer.Option(help="How many texts are written side by side.", rich_help_panel=_OUTPUT),
-]
-_NoEcho = Annotated[
-    bool,
-    typer.Option(
-        "--no-echo",
-        help="Print only what the model writes, without the start.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-_AsJson = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        help="Print one JSON object a text: start, text (what the model wrote), its log "
-        "probability in nats, why it ended, seed and row.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-_Interactive = Annotated[
-    bool,
-    typer.Option(
-        "--interactive",
-        help="Open a prompt: the model goes on from each line that you type.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-_Raw = Annotated[
-    bool,
-    typer.Option(
-        "--raw",
-        help="Send control characters to a terminal as they are, not as escapes.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-_Version = Annotated[bool, typer.Option("--version", "-V", help="Print the version and exit.")]
-
-
-def _with_sampling_options(command: Callable[..., None]) -> Callable[..., None]:
-    """`command`, shown to typer with an option for each row of the tables before --num."""
-    parameters = list(inspect.signature(command).parameters.values())[:-1]
-    for table, panel, before in (
-        (TABLE, _SAMPLING, "pattern"),
-        (CONTROL_TABLE, _CONTROL, "ban"),
-    ):
-        rows = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                default=None,
-                annotation=Annotated[
-                    int | None if row.whole else float | None,
-                    typer.Option(help=row.help, rich_help_panel=panel),
-                ],
-            )
-            for name, row in table.items()
-        ]
-        place = [parameter.name for parameter in parameters].index(before)
-        parameters[place:place] = rows
-    command.__dict__["__signature__"] = inspect.Signature(parameters)
-    return command
 
 
 @app.callback(invoke_without_command=True)
-@_with_sampling_options
+@opt.with_sampling_options
 def generate(
     context: typer.Context,
-    start: _Start = "",
-    length: _Length = 200,
-    stop: _Stop = None,
-    unknown: _StartUnknown = None,
-    model: _WriterModel = None,
-    pattern: _Pattern = None,
-    ban: _Ban = None,
-    exact: _Exact = False,
-    unique: _Unique = False,
-    new: _New = False,
-    not_in: _NotIn = None,
-    num: _Num = 1,
-    batch_size: _BatchSize = 64,
-    no_echo: _NoEcho = False,
-    as_json: _AsJson = False,
-    interactive: _Interactive = False,
-    raw: _Raw = False,
-    version: _Version = False,
+    start: opt.Start = "",
+    length: opt.Length = 200,
+    stop: opt.Stop = None,
+    unknown: opt.StartUnknown = None,
+    model: opt.WriterModel = None,
+    pattern: opt.Pattern = None,
+    ban: opt.Ban = None,
+    exact: opt.Exact = False,
+    unique: opt.Unique = False,
+    new: opt.New = False,
+    not_in: opt.NotIn = None,
+    num: opt.Num = 1,
+    batch_size: opt.BatchSize = 64,
+    no_echo: opt.NoEcho = False,
+    as_json: opt.AsJson = False,
+    interactive: opt.Interactive = False,
+    raw: opt.Raw = False,
+    version: opt.Version = False,
     **sampling: Any,
 ) -> None:
     """Write text with a model that train-export made.
@@ -283,13 +123,8 @@ def _check_request(length: int, num: int, batch_size: int, interactive: bool, sh
         )
 
 
-_SAME_MODEL = "An .onnx file of train-export. By default the one that chargen-ort writes with."
-_File = Annotated[Path | None, typer.Argument(help=_SAME_MODEL)]
-_Model = Annotated[Path | None, typer.Option("--model", help=_SAME_MODEL)]
-
-
 @app.command()
-def verify(context: typer.Context, file: _File = None, model: _Model = None) -> None:
+def verify(context: typer.Context, file: opt.File = None, model: opt.Model = None) -> None:
     """Check a model file: its seal, graph, weights and test vectors, with a verdict on each."""
     with command(f"{_NAME} verify"):
         from chargen_ort.artifact import read_artifact
@@ -310,7 +145,7 @@ def verify(context: typer.Context, file: _File = None, model: _Model = None) -> 
 def score(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="A text file; - reads standard input.")],
-    model: _Model = None,
+    model: opt.Model = None,
     window: Annotated[
         int | None,
         typer.Option(
@@ -348,7 +183,7 @@ def score(
     ] = "auto",
     jobs: Annotated[int, typer.Option(help="How many processes score lines; the order stays.")] = 1,
     unknown: Annotated[
-        Unknown | None,
+        opt.Unknown | None,
         typer.Option(
             help="How the model reads on after a character that it does not know: skip leaves the "
             "character out, replace reads the model's replacement instead. error refuses the text, "
@@ -400,8 +235,8 @@ def score(
 @app.command()
 def info(
     context: typer.Context,
-    file: _File = None,
-    model: _Model = None,
+    file: opt.File = None,
+    model: opt.Model = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the same facts as a JSON object.")
     ] = False,
@@ -527,7 +362,7 @@ def open_writer(
     model: Path | None,
     start: str,
     length: int,
-    unknown: Unknown | None,
+    unknown: opt.Unknown | None,
     sampling: SamplingOverrides,
 ) -> "tuple[CharGenerator, ChosenModel, SamplingOptions]":
     """Open the model and check the start and the options against it, before a text is begun.

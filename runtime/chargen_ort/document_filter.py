@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.errors import ArtifactError
-from chargen_ort.records import CorpusFacts, Sha256, Size, Training
+from chargen_ort.fields import Sha256, Size
+from chargen_ort.provenance import CorpusFacts, Training
 from chargen_ort.strict import Record, parse_record
 
 SUFFIX = ".filter"
@@ -156,7 +157,10 @@ def read_filter(model: Path, training: Training) -> DocumentFilter:
         ArtifactError: there is none, it is damaged, or it is of other corpora.
     """
     path = filter_path(model)
-    cure = f"train again with --with-filter, or give --not-in FILE ({path} is where it would be)"
+    cure = (
+        "make one with train-export convert CHECKPOINT --text CORPUS --with-filter, or give "
+        f"--not-in FILE (no filter is in the model, nor as {path} beside it)"
+    )
     try:
         data = path.read_bytes()
     except FileNotFoundError:

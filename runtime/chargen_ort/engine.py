@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from chargen_ort.artifact import STEP, Artifact, read_weights
 from chargen_ort.calibration import Calibration
 from chargen_ort.checks import instance, shown_number, shown_value, token_array, whole_number
+from chargen_ort.config import Config
 from chargen_ort.errors import OptionError
 from chargen_ort.form import fill, render
 from chargen_ort.graphs.cells import cell_weights
@@ -25,7 +26,6 @@ from chargen_ort.graphs.reader import reader_graph
 from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN, Graph
 from chargen_ort.graphs.writer import writer_graph
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import Config
 from chargen_ort.runs import Runs, step_work
 from chargen_ort.sessions import (
     bind,

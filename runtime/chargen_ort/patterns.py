@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.checks import shown_value
+from chargen_ort.config import Config
 from chargen_ort.errors import OptionError
 from chargen_ort.graphs.writer import LOWEST
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import Config
 from chargen_ort.residuals import Name, Namer, anchored
 from chargen_ort.runs import MOST_WRITTEN
 from chargen_ort.token_classes import token_bytes, token_classes, token_lengths

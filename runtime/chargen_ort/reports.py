@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from chargen_ort.artifact import KINDS, Artifact
 from chargen_ort.batch_plain import WrittenText
+from chargen_ort.certificate import Certificate, Gate
 from chargen_ort.confined import log_weight
 from chargen_ort.documents import DOCUMENT_WORDS, cut_documents
 from chargen_ort.engine import Engine
@@ -17,7 +18,7 @@ from chargen_ort.graphs import VARIANTS
 from chargen_ort.lines import LineOptions, score_figures
 from chargen_ort.models import ChosenModel
 from chargen_ort.options import TABLE, SamplingOptions
-from chargen_ort.records import PIECE, Base, Certificate, Gate, HeldOut, Training
+from chargen_ort.provenance import PIECE, Base, HeldOut, Training
 from chargen_ort.score import Score
 from chargen_ort.scoring import score_continuations
 from chargen_ort.shading import shaded

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from chargen_ort.config import Config
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import Config
 from chargen_ort.sampling import StopFinder
 from chargen_ort.token_classes import CATEGORIES, parse_pattern
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from chargen_ort.engine import Engine
 from chargen_ort.errors import ArtifactError, OptionError
+from chargen_ort.fields import MAX_TOKENS, Count, Sha256, TokenId
 from chargen_ort.options import ROW_LIMIT, SEED_LIMIT, SamplingOptions
 from chargen_ort.pieces import MAX_RUN
-from chargen_ort.records import MAX_TOKENS, Count, Sha256, TokenId
 from chargen_ort.strict import Record, Within, parse_record
 from chargen_ort.vocabulary import UnknownPolicy
 

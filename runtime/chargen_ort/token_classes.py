@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen_ort.config import Config
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import Config
 
 # what Python's parser would read as something else than Rust's, which decides
 _NOT_PYTHON = re.compile(r"\{,|\[\^?[\]\[]|\[:|&&|--|~~|\(\?[^:P]|\\(?![dDwWsSnrtf])[a-zA-Z]")

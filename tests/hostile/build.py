@@ -11,10 +11,10 @@ import onnx
 from onnx import ModelProto
 
 from chargen_ort.artifact import SEAL_KEY, metadata_bytes, seal
+from chargen_ort.config import Config
 from chargen_ort.form import fill, render
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.protobuf import bytes_field
-from chargen_ort.records import Config
 from chargen_ort.vocabulary import Vocabulary
 from tests.conftest import ALPHABET, PARITY, PROPERTIES, TRAINING, artifact_bytes, random_model
 

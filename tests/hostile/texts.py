@@ -9,7 +9,7 @@ from typing import Any
 from chargen_ort.artifact import CONFIG_KEY, FILTER_KEY, FORMAT_KEY, PARITY_KEY, TRAINING_KEY
 from chargen_ort.document_filter import filter_bytes
 from chargen_ort.documents import DocumentKind
-from chargen_ort.records import Split
+from chargen_ort.provenance import Split
 from tests.conftest import TRAINING, artifact_bytes, random_model
 from tests.hostile.build import (
     Case,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from chargen_ort.records import Training
+from chargen_ort.provenance import Training
 from chargen_train.evaluate import Losses
 from chargen_train.history import describe_spread
 from tests.conftest import TRAINING, artifact_bytes

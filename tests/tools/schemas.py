@@ -14,8 +14,10 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import chargen_ort
+from chargen_ort.certificate import Certificate
+from chargen_ort.config import Config
 from chargen_ort.options import MAX_STOP_LENGTH, MAX_STOPS, TABLE, SamplingOptions
-from chargen_ort.records import Certificate, Config, Training
+from chargen_ort.provenance import Training
 from chargen_ort.strict import Record, Within
 
 FOLDER = Path(chargen_ort.__file__).with_name("schemas")

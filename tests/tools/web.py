@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from chargen_ort import artifact, document_filter, form, options, pieces, snapshots, strict
+from chargen_ort.certificate import Certificate
+from chargen_ort.config import Config
+from chargen_ort.fields import LINE_PATTERN, MAX_LINE
 from chargen_ort.graphs import VARIANTS, int8, spec
 from chargen_ort.graphs.spec import FORMAT, Graph, Node, Sizes, Tensor
-from chargen_ort.records import LINE_PATTERN, MAX_LINE, Certificate, Config, Training
+from chargen_ort.provenance import Training
 from chargen_ort.snapshots import Header
 from tests.tools.schemas import schema_of
 

@@ -9,7 +9,7 @@ import torch
 from chargen_ort.artifact import read_artifact
 from chargen_ort.checks import printable
 from chargen_ort.errors import OptionError
-from chargen_ort.records import Base
+from chargen_ort.provenance import Base
 from chargen_ort.reports import describe_base
 from chargen_ort.samplers import as_step
 from chargen_ort.vocabulary import Vocabulary

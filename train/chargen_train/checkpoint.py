@@ -23,7 +23,7 @@ from torch import Tensor
 
 from chargen_ort.checks import printable
 from chargen_ort.errors import OptionError
-from chargen_ort.records import Base
+from chargen_ort.provenance import Base
 from chargen_ort.strict import record_of
 from chargen_ort.vocabulary import Vocabulary
 from chargen_train.collecting import SourceFile

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import PIECE, SampleFacts
+from chargen_ort.provenance import PIECE, SampleFacts
 from chargen_ort.sampling import Sampler
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import threads

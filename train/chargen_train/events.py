@@ -7,7 +7,7 @@ from pathlib import Path
 
 from chargen_ort.artifact import Artifact
 from chargen_ort.errors import OptionError, TrainingError
-from chargen_ort.records import Training
+from chargen_ort.provenance import Training
 from chargen_train.corpus import Corpus
 from chargen_train.earlier import Earlier
 from chargen_train.model import CharGRU

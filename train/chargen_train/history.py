@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.checks import printable
-from chargen_ort.records import CorpusFacts, HeldOut, OfLength, Quantiles, Split, Training
+from chargen_ort.provenance import CorpusFacts, HeldOut, OfLength, Quantiles, Split, Training
 from chargen_train.corpus import Corpus
 from chargen_train.evaluate import Losses, bits_per_char
 from chargen_train.split import WINDOW, Part

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.records import Baseline
+from chargen_ort.provenance import Baseline
 from chargen_train.split import Part, Tokens
 
 METHOD = "modified Kneser-Ney"

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from chargen_ort.checks import printable
-from chargen_ort.records import Training
+from chargen_ort.provenance import Training
 from chargen_train.earlier import recorded_settings
 from chargen_train.evaluate import Losses, measure_losses
 from chargen_train.events import TrainedModel

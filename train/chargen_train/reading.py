@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from chargen_ort.checks import printable, whole_number
 from chargen_ort.documents import DOCUMENT_KINDS
 from chargen_ort.errors import OptionError
-from chargen_ort.records import MAX_TOKENS
+from chargen_ort.fields import MAX_TOKENS
 from chargen_ort.text import TextReader
 from chargen_ort.vocabulary import UNITS, Unit
 from chargen_train.columns import Column

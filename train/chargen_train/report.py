@@ -5,7 +5,8 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from chargen_ort.records import Certificate, Training
+from chargen_ort.certificate import Certificate
+from chargen_ort.provenance import Training
 from chargen_ort.reports import describe_certificate, describe_comparisons, describe_versions
 from chargen_ort.strict import record_of
 from chargen_train.chart import Curve, render_chart

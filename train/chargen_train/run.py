@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from chargen_ort.options import SamplingOptions
-from chargen_ort.records import Base
+from chargen_ort.provenance import Base
 from chargen_train.candidates import LARGE, Candidates
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import autocast, load_random, random_state

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.errors import OptionError
+from chargen_ort.fields import MAX_TOKENS
 from chargen_ort.pieces import split_runs
-from chargen_ort.records import MAX_TOKENS
 from chargen_ort.vocabulary import BYTES, Unit, Vocabulary
 from chargen_train.collecting import Tell
 from chargen_train.corpus import Corpus, load_corpus, with_ends
