@@ -37,11 +37,12 @@ def drawn_from(counts, *shape):
 def test_targets_are_places_among_the_candidates():
     target = torch.tensor([[5, 2999, 5], [0, -100, 1234]])
     narrow = Candidates(COUNTS, target.numel()).narrow(batch_of(target))
-    assert narrow.among.unique().equal(narrow.among), "each once, in rising order"
+    tokens = narrow.among.tokens
+    assert tokens.unique().equal(tokens), "each once, in rising order"
     learnt = target >= 0
-    assert narrow.among[narrow.target[learnt]].equal(target[learnt])
+    assert tokens[narrow.target[learnt]].equal(target[learnt])
     assert narrow.target[~learnt].tolist() == [-100]
-    assert 300 < len(narrow.among) < 800, "a part of three thousand"
+    assert 300 < len(tokens) < 800, "a part of three thousand"
 
 
 def test_what_the_softmax_divides_by_is_right_on_average():
@@ -53,8 +54,8 @@ def test_what_the_softmax_divides_by_is_right_on_average():
         target = drawn_from(COUNTS, 1, 300)
         target[0, 0] = place
         narrow = choose.narrow(batch_of(target))
-        among = logits[narrow.among].expand(1, 300, -1)
-        found.append(weighted(among, narrow)[0, 0].exp().sum().item())
+        some = logits[narrow.among.tokens].expand(1, 300, -1)
+        found.append(weighted(some, narrow.target, narrow.among)[0, 0].exp().sum().item())
     total = logits.exp().sum().item()
     error = np.std(found) / np.sqrt(len(found))
     assert error < 0.007 * total, "the test can tell"
@@ -67,7 +68,9 @@ def test_among_all_it_is_cross_entropy(monkeypatch):
     target = torch.tensor([[7, -100, 2999], [0, 0, 3]])
     logits = torch.randn(2, 3, SIZE)
     narrow = Candidates(COUNTS, 6).narrow(batch_of(target))
-    loss = F.cross_entropy(weighted(logits, narrow).flatten(0, 1), narrow.target.flatten())
+    loss = F.cross_entropy(
+        weighted(logits, narrow.target, narrow.among).flatten(0, 1), narrow.target.flatten()
+    )
     torch.testing.assert_close(loss, F.cross_entropy(logits.flatten(0, 1), target.flatten()))
 
 

@@ -114,6 +114,19 @@ def test_dropout_rises_with_the_times_that_the_corpus_is_read():
     assert choose_recipe(400_000, epochs=1000, dropout=0.1).dropout == 0.1
 
 
+def test_dropout_rises_with_the_weights_of_many_characters():
+    def dropout(vocab_size, epochs, tokens=800_000):
+        given = {"hidden_size": 512, "num_layers": 1, "embedding_dim": 48}
+        return choose_recipe(
+            800_000, tokens=tokens, vocab_size=vocab_size, epochs=epochs, **given
+        ).dropout
+
+    assert dropout(5_387, 4.9) == 0.15, "as measured on Chinese poetry"
+    assert [dropout(size, 13) for size in (2, 64)] == [0.1, 0.1], "few are no reason for less"
+    assert dropout(5_387, 0.5) == 0, "what is not read again cannot be learnt by heart"
+    assert dropout(4_096, 13, tokens=300_000) == 0.1, "words gain nothing from more"
+
+
 def test_a_long_run_has_teachers():
     recipes = [choose_recipe(1_000_000, epochs=n) for n in (1, 10, 20, 30, 60, 90, 1000)]
     assert [recipe.teachers for recipe in recipes] == [0, 0, 0, 2, 4, 6, 8]

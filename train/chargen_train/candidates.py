@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chargen_train.windows import Batch
+from chargen_train.windows import Among, Batch
 
 LARGE = 2048  # tokens from which on a part of them is looked at; of fewer all cost little
 _DRAWN = 512  # tokens at random, on average
@@ -44,25 +44,24 @@ class Candidates:
         learnt = target >= 0
         chosen = torch.rand(len(self._log_chance)) < self._drawn  # [vocab_size]
         chosen[target[learnt]] = True
-        among = chosen.nonzero()[:, 0]  # [candidates]
+        tokens = chosen.nonzero()[:, 0]  # [candidates]
         place = chosen.cumsum(0) - 1  # [vocab_size]
         return replace(
             batch,
             target=torch.where(learnt, place[target.clamp(min=0)], target).to(device),
-            among=among.to(device),
-            log_chance=self._log_chance[among].to(device),
+            among=Among(tokens.to(device), self._log_chance[tokens].to(device)),
         )
 
 
-def weighted(logits: Tensor, batch: Batch) -> Tensor:
+def weighted(logits: Tensor, target: Tensor, among: Among) -> Tensor:
     """Logits of a batch's candidates, whose softmax is about what it is among all tokens.
 
     Each counts for as many as it stands for; a target is there for certain where it is due.
 
     Args:
         logits: float32 ``[batch, time, candidates]``.
-        batch: with candidates.
+        target: the batch's, ``[batch, time]``.
+        among: the candidates.
     """
-    assert batch.log_chance is not None
-    own = batch.target.clamp(min=0)[..., None]  # [batch, time, 1]
-    return (logits - batch.log_chance).scatter(-1, own, logits.gather(-1, own))
+    own = target.clamp(min=0)[..., None]  # [batch, time, 1]
+    return (logits - among.log_chance).scatter(-1, own, logits.gather(-1, own))

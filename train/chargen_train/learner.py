@@ -90,10 +90,12 @@ class Learner:
         """
         with autocast(self._hidden.device, bf16):
             carried = self._hidden * batch.keep
-            logits, hidden = self._forward(batch.token, carried, batch.begins, batch.among)
+            among = batch.among
+            wanted = None if among is None else among.tokens
+            logits, hidden = self._forward(batch.token, carried, batch.begins, wanted)
             logits = logits.float()  # [batch, time, vocab_size or candidates]
-            if batch.among is not None:
-                logits = weighted(logits, batch)
+            if among is not None:
+                logits = weighted(logits, batch.target, among)
             text_loss = self._text_loss(logits, batch)
             loss = text_loss
             if teaching is not None:

@@ -174,6 +174,7 @@ _BY_SIZE: tuple[tuple[float, Recipe], ...] = (
 _TABLE_HAS_DROPOUT = 20_000  # characters, up to which it does
 _DROPOUT_BY_EPOCHS = ((4.0, 0.0), (15.0, 0.1), (32.0, 0.2), (100.0, 0.25))
 _DROPOUT_STEP = 0.05
+_MEASURED_TOKENS = 64  # that the text had which this was measured on
 _SIZE_SETTINGS = {"hidden_size", "num_layers", "embedding_dim"}
 # layers and widths by falling cost, each with how many tokens it must read to be taken: from about
 # there on it is better than the next smaller one is after as many seconds; see EXPERIMENTS.md
@@ -200,7 +201,7 @@ _TYPICAL_RATE = 5e10  # weights times characters a second, of two cores
 
 
 def suitable_dropout(epochs: float) -> float:
-    """The dropout for a run that reads its corpus so many times.
+    """The dropout for a run that reads its corpus so many times, of some 64 characters.
 
     One that reads it two or three times learns nothing by heart; one that reads it often does.
     Measured on Tiny Shakespeare, see EXPERIMENTS.md; between the measurements it is linear in the
@@ -280,7 +281,10 @@ def choose_recipe(
     if {"dropout", "teachers"} <= given.keys() and not may_shrink:
         return recipe
     recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink, documents)
-    suitable: dict[str, Any] = {"dropout": suitable_dropout(epochs)}
+    # the weights of thousands of characters learn by heart in fewer readings; words gain nothing
+    many = parameter_count(vocab_size, recipe) / parameter_count(_MEASURED_TOKENS, recipe)
+    readings = epochs * max(1.0, many if tokens == characters else 1.0)
+    suitable: dict[str, Any] = {"dropout": suitable_dropout(readings)}
     few = epochs * tokens < _FEW_STEPS * recipe.batch_size * recipe.seq_length
     if recipe.hidden_size <= _NARROW:
         if epochs <= _FEW_EPOCHS:

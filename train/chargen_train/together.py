@@ -255,9 +255,10 @@ def _conclude(trained: TrainedModel, folder: RunFolder, corpus: Sequence[Path]) 
     for note in trained.notes:
         _say(f"{'warning':<11} {note}")
     summary = trained.summary
+    steps = "step" if summary.steps == 1 else "steps"
     count = "1 process" if summary.processes == 1 else f"{summary.processes} processes"
     _say(
-        f"{'trained':<11} {summary.steps:,} steps by {count}; step "
+        f"{'trained':<11} {summary.steps:,} {steps} by {count}; step "
         f"{summary.exported_step:,} was the best"
     )
     texts = [word for path in corpus for word in ("--text", str(path))]

@@ -19,6 +19,19 @@ _GIVEN_BACK = 32  # batches: of each row the system may have read 64 kB around w
 
 
 @dataclass(frozen=True)
+class Among:
+    """The tokens that alone are looked at in a batch, its candidates.
+
+    Attributes:
+        tokens: int64 ``[candidates]``, rising.
+        log_chance: float32 ``[candidates]``, of how likely each was to be among them.
+    """
+
+    tokens: Tensor
+    log_chance: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """One window of each row.
 
@@ -30,8 +43,7 @@ class Batch:
         begins: bool ``[batch, time]``, where a document begins; None is nowhere.
         predicted: targets that are learnt from in the rows of all processes; 0 where one has them
             all.
-        among: int64 ``[candidates]``, the tokens that alone are looked at; None is all.
-        log_chance: float32 ``[candidates]``, of how likely each was to be among them.
+        among: the candidates; None is all tokens.
     """
 
     token: Tensor
@@ -40,8 +52,7 @@ class Batch:
     places: NDArray[np.int64]
     begins: Tensor | None = None
     predicted: int = 0
-    among: Tensor | None = None
-    log_chance: Tensor | None = None
+    among: Among | None = None
 
     def part(self, rows: slice) -> "Batch":
         """Some of its rows."""
