@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 _TEXT, _MODEL, _TRAINING = "Text", "Model", "Training"
-RUN, FILES, _FILES_BESIDE = "Run", "Smaller files", "Files beside the model"
+RUN, FILES = "Run", "Files"
 
 Corpus = Annotated[
     list[Path] | None,
@@ -205,7 +205,7 @@ WithFilter = Annotated[
         "--with-filter",
         help="Put a filter of the documents into the file, 5 bytes for each, by which "
         "chargen-ort --new writes none of them. Of more than 200,000 it is a file beside it.",
-        rich_help_panel=_FILES_BESIDE,
+        rich_help_panel=FILES,
     ),
 ]
 MaxLossIncrease = Annotated[

@@ -283,7 +283,7 @@ def choose_recipe(
     recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink, documents)
     # the weights of thousands of characters learn by heart in fewer readings; words gain nothing
     many = parameter_count(vocab_size, recipe) / parameter_count(_MEASURED_TOKENS, recipe)
-    readings = epochs * max(1.0, many if tokens == characters else 1.0)
+    readings = epochs * max(1.0, many) if tokens == characters else epochs
     suitable: dict[str, Any] = {"dropout": suitable_dropout(readings)}
     few = epochs * tokens < _FEW_STEPS * recipe.batch_size * recipe.seq_length
     if recipe.hidden_size <= _NARROW:
