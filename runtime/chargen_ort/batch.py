@@ -9,6 +9,9 @@ from chargen_ort.batch_plain import Batch, WrittenText
 from chargen_ort.engine import Engine
 from chargen_ort.options import SamplingOptions
 from chargen_ort.vocabulary import UnknownPolicy
+from chargen_ort.writer import is_plain
+
+_MANY = 32  # rows from which on it pays to remember how texts begin
 
 
 def write_texts(
@@ -42,9 +45,7 @@ def write_texts(
         return
     if not first:
         return
-    kind = Batch if engine.vocabulary.unit == "char" else PieceBatch
-    kind = ConfinedBatch if options.controlled else kind
-    batch = kind(engine, len(first), length, options, unknown)
+    batch = _open_batch(engine, len(first), length, options, unknown)
     for place, (index, start) in enumerate(first):
         batch.begin(place, index, start)
     while batch.active.any():
@@ -56,3 +57,22 @@ def write_texts(
             else:
                 batch.begin(place, *following)
         batch.compact()
+
+
+def _open_batch(
+    engine: Engine,
+    size: int,
+    length: int,
+    options: SamplingOptions,
+    unknown: UnknownPolicy | None,
+) -> Batch:
+    if options.controlled:
+        return ConfinedBatch(engine, size, length, options, unknown)
+    if engine.vocabulary.unit != "char":
+        return PieceBatch(engine, size, length, options, unknown)
+    # texts that end early begin alike, and draws by temperature alone are the writer's own
+    short = engine.vocabulary.end_token is not None or bool(options.stops)
+    plain = options.temperature > 0 and is_plain(options, len(engine.vocabulary))
+    many = size >= _MANY and short and plain
+    shared = engine.beginnings(options.temperature) if many else None
+    return Batch(engine, size, length, options, unknown, shared)

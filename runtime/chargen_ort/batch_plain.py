@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from chargen_ort.beginnings import LONGEST, Beginning, Beginnings
 from chargen_ort.engine import Engine
 from chargen_ort.options import SamplingOptions
 from chargen_ort.state import TextState
@@ -50,7 +51,16 @@ class _Start:
 
 
 class Batch:
-    """The rows that are being written: arrays by place in the batch."""
+    """The rows that are being written: arrays by place in the batch.
+
+    Args:
+        engine: the model that is open.
+        size: how many rows there are.
+        length: characters of a text at most, 1 or more.
+        options: with a seed.
+        unknown: policy for characters of the starts; None is the model's own.
+        shared: the beginnings that texts go through without being written; None is none.
+    """
 
     def __init__(
         self,
@@ -59,8 +69,11 @@ class Batch:
         length: int,
         options: SamplingOptions,
         unknown: UnknownPolicy | None,
+        shared: Beginnings | None = None,
     ) -> None:
         self._engine = engine
+        self._shared = shared
+        self._origins: dict[int, Beginning] = {}  # by place: what follows them is to be remembered
         self._options = options
         self._unknown = unknown
         self._vocabulary = engine.vocabulary
@@ -75,6 +88,9 @@ class Batch:
         self._end = self._vocabulary.end_token
         self._texts = self._vocabulary.texts
         self._may_end_stop = self._stop_endings()
+        self._may_end = self._may_end_stop.copy()  # bool [vocab_size]: tokens that may end a text
+        if self._end is not None:
+            self._may_end[self._end] = True
         self._ended_texts = self._ended_tokens = 0
         self.active = np.zeros(size, dtype=bool)
         self.index = [0] * size
@@ -89,8 +105,45 @@ class Batch:
         self.active[place] = True
         self.index[place] = index
         self._count[place] = self._left = 0
+        if self._shared is not None:
+            self._go_ahead(place, index, start, self._shared)
+            return
         self._writer.draws.start_row(place, index)
         self._stand(place, start)
+
+    def _go_ahead(self, place: int, index: int, start: str, shared: Beginnings) -> None:
+        """Have a row stand where a beginning that is remembered takes it."""
+        state, writer = self._read(start), self._writer
+        origin = shared.start((start, self._unknown), state.hidden, state.logits)
+        uniforms = writer.draws.first_draws(index, LONGEST)
+        at, tokens = shared.walk(origin, uniforms[:LONGEST], self._length - 1)
+        writer.draws.go_on(place, index, len(tokens), uniforms)
+        writer.logits[place], writer.hidden[place] = at.logits, at.hidden
+        if tokens:
+            self._tokens[place, : len(tokens)] = tokens
+            self._count[place] = len(tokens)
+            self._most = max(self._most, len(tokens))
+        self._note(place, at)
+
+    def _note(self, place: int, at: Beginning) -> None:
+        """Have what follows a beginning remembered, if it is worth it."""
+        self._origins.pop(place, None)
+        room = self._shared is not None and not self._shared.full
+        if room and at.often and self._count[place] < min(LONGEST, self._length - 1):
+            self._origins[place] = at
+
+    def _remember(self, shared: Beginnings, tokens: NDArray[np.int64]) -> None:
+        """Remember where the noted rows stand, which have just drawn ``[batch]`` tokens."""
+        noted, self._origins = self._origins, {}
+        going_on = [p for p in noted if self.active[p] and not self._may_end[tokens[p]]]
+        if not going_on:
+            return
+        origins = [noted[place] for place in going_on]
+        hidden, logits = self._writer.hidden[going_on], self._writer.logits[going_on]
+        reached = shared.remember(origins, tokens[going_on].tolist(), hidden, logits)
+        for place, at in zip(going_on, reached, strict=True):
+            if at is not None:
+                self._note(place, at)
 
     def _stand(self, place: int, start: str) -> _Start:
         """Have a row stand after its start; the penalty counts what that has, and nothing else."""
@@ -130,6 +183,8 @@ class Batch:
         self._count += steps
         self._most += steps
         self._left -= steps
+        if self._origins and self._shared is not None:
+            self._remember(self._shared, tokens[0])
         ended: set[int] = set()
         if self._left <= 0:  # a row may have written beyond its end
             np.minimum(self._count, self._length, out=self._count)
@@ -155,6 +210,8 @@ class Batch:
 
     def _steps(self) -> int:
         """How many steps to write: many, but few beyond the end of a text."""
+        if self._origins:
+            return 1  # so that the state after the next token is there
         whole = self._ended_tokens // self._ended_texts if self._ended_texts else self._most
         beyond = 1 + whole // WASTED
         steps = beyond if self._options.stops or self._end is not None else max(self._left, beyond)
@@ -200,3 +257,5 @@ class Batch:
         self._tokens = self._tokens[places]
         self.active = self.active[places]
         self.index = [self.index[place] for place in places.tolist()]
+        moved = {old: new for new, old in enumerate(places.tolist())}
+        self._origins = {moved[old]: at for old, at in self._origins.items() if old in moved}

@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock, get_ident
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from chargen_ort.form import fill, render
 from chargen_ort.graphs.cells import cell_weights
 from chargen_ort.graphs.reader import reader_graph
 from chargen_ort.graphs.spec import HIDDEN, LOGITS, NEXT_HIDDEN, TOKEN, Graph
-from chargen_ort.graphs.writer import writer_graph
+from chargen_ort.graphs.writer import INVERSE_TEMPERATURE, SUMS, sums_graph, writer_graph
 from chargen_ort.options import SamplingOptions
 from chargen_ort.runs import Runs, step_work
 from chargen_ort.sessions import (
@@ -42,6 +43,7 @@ from chargen_ort.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding
 
+    from chargen_ort.beginnings import Beginnings
     from chargen_ort.patterns import Control
 
 MAX_BATCH = 1 << 16
@@ -49,6 +51,7 @@ MAX_THREADS = 256
 _WORK_AT_ONCE = 1 << 28  # multiply-adds in one call: far below 100 ms, so that a stop is prompt
 _MOST_STEPS = 1024
 _MOST_CONTROLS = 16  # languages that are remembered
+_MOST_TEMPERATURES = 4  # whose texts' beginnings are
 _MOST_IDLE = 64  # runs that wait for a text
 
 _inherited: list["_Sessions"] = []  # of a parent process, never destroyed: what it inherits is
@@ -106,6 +109,7 @@ class Engine:
         self.vocabulary: Vocabulary = artifact.config.vocabulary
         self.threads = whole_number("threads", threads, 1, MAX_THREADS)
         self._controls: dict[object, Control] = {}
+        self._beginnings: dict[float, Beginnings] = {}
         quantiles = artifact.training.score_quantiles
         self.calibration = Calibration.of(quantiles) if quantiles else None
         self._open()
@@ -161,17 +165,48 @@ class Engine:
             self._controls[key] = found
         return found
 
+    def beginnings(self, temperature: float) -> "Beginnings":
+        """What is remembered of texts at a temperature above 0; batches of it share it."""
+        from chargen_ort.beginnings import Beginnings  # here, because few texts are so many
+
+        found = self._beginnings.get(temperature)
+        if found is None:
+            if len(self._beginnings) >= _MOST_TEMPERATURES:
+                self._beginnings.clear()
+            found = Beginnings(partial(self.draw_sums, temperature=temperature))
+            self._beginnings[temperature] = found
+        return found
+
+    def draw_sums(self, logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+        """What the writer draws by, ``[rows, vocab_size]``: sums of the first probabilities.
+
+        Args:
+            logits: ``[rows, vocab_size]``.
+            temperature: above 0.
+
+        Raises:
+            ArtifactError: ONNX Runtime does not run the graph.
+        """
+        session = self._private_session("sums", lambda: sums_graph(self.config.sizes))
+        inverse = np.full((len(logits), 1), 1 / temperature, dtype=np.float32)
+        try:
+            with inside():
+                (sums,) = session.run([SUMS], {LOGITS: logits, INVERSE_TEMPERATURE: inverse})
+        except Exception as error:
+            raise translated(error, "does not run the model") from None
+        return np.asarray(sums)
+
     def _private_session(self, name: str, graph: Callable[[], Graph]) -> "InferenceSession":
         """The session of a graph that no file has, with the weights of the file."""
         sessions = self._own_sessions()
         if name not in sessions.private:
             with sessions.opening:  # of many threads one opens it
                 if name not in sessions.private:
-                    weights = read_weights(self.artifact)
-                    if self.config.precision != "int8":
+                    form = render(graph())
+                    weights = read_weights(self.artifact) if form.holes else {}
+                    if weights and self.config.precision != "int8":
                         weights = cell_weights(weights, self.config.sizes)
-                    data = fill(render(graph()), weights)
-                    sessions.private[name] = open_session(data, self.threads)
+                    sessions.private[name] = open_session(fill(form, weights), self.threads)
         return sessions.private[name]
 
     def new_stepper(self, batch: int) -> "Stepper":

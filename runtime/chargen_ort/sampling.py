@@ -27,29 +27,32 @@ def fresh_seed() -> int:
 
 
 def uniform_draws(
-    seed: int, row: int, first: int, count: int, philox: np.random.Philox | None = None
+    seed: int, row: int, first: int, count: int, generator: np.random.Generator | None = None
 ) -> NDArray[np.float64]:
     """Draws ``first … first + count - 1`` of a row: float64 ``[count]`` in [0, 1), 53 bits each.
 
     Philox-4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11) with the
     key (seed, row). Draw t is word ``t % 4`` of the block with counter ``t // 4 + 1``. To make a
-    generator takes longer than the draws: one that is given as `philox` is used, whatever it was.
+    generator takes longer than the draws: one of `new_generator` that is given is used, whatever
+    it has drawn.
     """
-    philox = philox or np.random.Philox(0)
+    generator = new_generator() if generator is None else generator
     block, skip = divmod(first, 4)
-    philox.state = {
+    generator.bit_generator.state = {
         "bit_generator": "Philox",
-        "state": {
-            "counter": np.array([block, 0, 0, 0], dtype=np.uint64),
-            "key": np.array([seed, row], dtype=np.uint64),
-        },
-        "buffer": np.zeros(4, dtype=np.uint64),
+        # lists: to make arrays of a few numbers takes longer than the draws as well
+        "state": {"counter": [block, 0, 0, 0], "key": [seed, row]},
+        "buffer": [0, 0, 0, 0],
         "buffer_pos": 4,  # it is used up
         "has_uint32": 0,
         "uinteger": 0,
     }
-    bits = philox.random_raw(skip + count)[skip:]
-    return np.asarray((bits >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+    return generator.random(skip + count)[skip:]  # the upper 53 bits of each word
+
+
+def new_generator() -> np.random.Generator:
+    """One that `uniform_draws` may use."""
+    return np.random.Generator(np.random.Philox(0))
 
 
 class Draws:
@@ -74,7 +77,7 @@ class Draws:
             raise OptionError("rows is empty; give at least one row number")
         self.seed = fresh_seed() if seed is None else seed
         self._seeds = [self.seed] * len(self.rows)
-        self._philox = np.random.Philox(0)
+        self._generator = new_generator()
         # draws made by each row before column 0 of its block; at first there is no block
         self._before, self.column = [-BLOCK] * len(self.rows), BLOCK
         self._uniforms = np.empty((len(self.rows), BLOCK))
@@ -93,6 +96,16 @@ class Draws:
         self._before[index] = drawn - self.column
         if self.column < BLOCK:
             self._uniforms[index, self.column :] = self._draw(index, drawn, BLOCK - self.column)
+
+    def first_draws(self, row: int, count: int) -> NDArray[np.float64]:
+        """The first uniforms of a row: `count`, and as many more as `go_on` needs."""
+        return uniform_draws(self.seed, row, 0, count + BLOCK, self._generator)
+
+    def go_on(self, index: int, row: int, drawn: int, uniforms: NDArray[np.float64]) -> None:
+        """As `start_row` of a row of the batch's seed, with what `first_draws` gave for it."""
+        self._seeds[index], self.rows[index] = self.seed, row
+        self._before[index] = drawn - self.column
+        self._uniforms[index, self.column :] = uniforms[drawn : drawn + BLOCK - self.column]
 
     def keep_rows(self, indices: Sequence[int]) -> "Draws":
         """The draws of the rows at `indices` alone; one that is named twice is there twice."""
@@ -116,7 +129,7 @@ class Draws:
         self._uniforms, self._before, self.column = np.stack(draws), before, 0
 
     def _draw(self, index: int, first: int, count: int) -> NDArray[np.float64]:
-        return uniform_draws(self._seeds[index], self.rows[index], first, count, self._philox)
+        return uniform_draws(self._seeds[index], self.rows[index], first, count, self._generator)
 
 
 class Sampler(Draws):

@@ -37,6 +37,7 @@ from chargen_ort.graphs.spec import (
 
 INVERSE_TEMPERATURE, UNIFORMS = "inverse_temperature", "uniforms"
 NEXT_LOGITS, TOKENS = "next_logits", "tokens"
+SUMS = "sums"
 # of a writer that is confined: where each row stands in its language, and the language
 NODE, NEXT_NODE = "node", "next_node"
 MASKS, CHILDREN = "masks", "children"
@@ -130,6 +131,23 @@ def writer_graph(sizes: Sizes, precision: str, greedy: bool, confined: bool = Fa
     )
 
 
+def sums_graph(sizes: Sizes) -> Graph:
+    """What the writer draws by: of each row, the sums of the probabilities of its first tokens.
+
+    Its inputs are `LOGITS` and `INVERSE_TEMPERATURE` as `writer_graph` has them, its output is
+    `SUMS` float64 ``[batch, vocab_size]``.
+    """
+    logits = ("batch", sizes.vocab_size)
+    return Graph(
+        "chargen_sums",
+        "What a GRU language model draws its next token by.",
+        tuple(_sum_nodes(LOGITS, SUMS)),
+        tuple(_draw_tensors(sizes, greedy=False)[:1]),
+        (Value(LOGITS, FLOAT, logits), Value(INVERSE_TEMPERATURE, FLOAT, ("batch", 1))),
+        (Value(SUMS, DOUBLE, logits),),
+    )
+
+
 def _language(sizes: Sizes) -> tuple[Value, ...]:
     return (
         Value(NODE, INT64, ("batch",)),
@@ -165,15 +183,21 @@ def _draw_nodes(greedy: bool, confined: bool = False) -> list[Node]:
     if greedy:
         return [named_node("ArgMax", ("last_logits",), "current", axis=1, keepdims=0)]
     return [
-        named_node("Mul", ("last_logits", INVERSE_TEMPERATURE), "scaled"),
-        named_node("Softmax", ("scaled",), "probabilities", axis=1),
-        named_node("Cast", ("probabilities",), "terms", to=DOUBLE),
-        named_node("CumSum", ("terms", "token_axis"), "sums"),
-        named_node("Gather", ("sums", "last_token"), "total", axis=1),
+        *_sum_nodes("last_logits", SUMS),
+        named_node("Gather", (SUMS, "last_token"), "total", axis=1),
         named_node("Mul", ("uniform", "total"), "sought"),
         # from the first sum that reaches what is sought on, all are equal to it: the maximum
-        named_node("Min", ("sums", "sought"), "capped"),
+        named_node("Min", (SUMS, "sought"), "capped"),
         named_node("ArgMax", ("capped",), "current", axis=1, keepdims=0),
+    ]
+
+
+def _sum_nodes(logits: str, sums: str) -> list[Node]:
+    return [
+        named_node("Mul", (logits, INVERSE_TEMPERATURE), "scaled"),
+        named_node("Softmax", ("scaled",), "probabilities", axis=1),
+        named_node("Cast", ("probabilities",), "terms", to=DOUBLE),
+        named_node("CumSum", ("terms", "token_axis"), sums),
     ]
 
 

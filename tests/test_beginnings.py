@@ -1,0 +1,194 @@
+"""Texts of a batch go through the beginnings that they share; none of them is another for it."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from chargen_export.graph import model_weights
+from chargen_export.precision import build_variant
+from chargen_export.seal import seal_artifact
+from chargen_ort import CharGenerator, SamplingOptions, parse_artifact
+from chargen_ort import beginnings as module
+from chargen_ort.batch import write_texts
+from chargen_ort.runs import Runs
+from chargen_ort.sampling import Draws
+from chargen_ort.writer import RunWriter
+from tests.conftest import ALPHABET, PROPERTIES, artifact_bytes, random_model
+
+ROWS, BATCH = 300, 64
+
+
+def opened(precision="fp32", num_layers=1):
+    """Random weights whose texts end after some eight characters."""
+    model = random_model(len(ALPHABET) + 1, hidden_size=24, num_layers=num_layers)
+    model.output.bias.data[-1] += 1.5  # the end token
+    base = parse_artifact(artifact_bytes(model, end=True))
+    if precision == "fp32":
+        return CharGenerator(base)
+    config = replace(base.config, precision=precision)
+    data = build_variant(model_weights(model), precision)
+    return CharGenerator(seal_artifact(data, config, base.training, base.certificate, PROPERTIES))
+
+
+@pytest.fixture
+def model():
+    return opened()
+
+
+def written(model, options, start="", length=30, rows=range(ROWS), size=BATCH):
+    """Texts and why they ended, by row, of a batch."""
+    starts = iter([start] * len(rows))
+    texts = write_texts(model.engine, starts, length, options, size, None, iter(rows))
+    return {each.index: (each.text, each.ended) for each in texts}
+
+
+def alone(model, options, start="", length=30, rows=range(ROWS)):
+    """The same, each text by itself."""
+    return {row: written(model, options, start, length, [row], 1)[row] for row in rows}
+
+
+def remembered(model, temperature=1.0):
+    """Tokens of every beginning that a model remembers."""
+    waiting = [((), at) for at in model.engine.beginnings(temperature)._starts.values()]
+    for tokens, at in waiting:
+        waiting += [((*tokens, token), after) for token, after in at.following.items()]
+    return dict(waiting)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_each_text_is_the_one_that_it_is_alone(precision, num_layers):
+    model, options = opened(precision, num_layers), SamplingOptions(seed=3)
+    expected = alone(model, options)
+    assert written(model, options) == expected
+    assert len(remembered(model)) > 30
+    assert written(model, options) == expected, "of a model that remembers beginnings"
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "options"),
+    [
+        ("ab", 30, SamplingOptions(seed=1)),
+        ("", 30, SamplingOptions(0.5, seed=1)),
+        ("", 1, SamplingOptions(seed=1)),
+        ("", 2, SamplingOptions(seed=1)),
+        ("a", 5, SamplingOptions(2.0, seed=1)),
+        ("", 30, SamplingOptions(seed=1, stop=["a", "bc"])),
+        ("", 30, SamplingOptions(seed=1, top_k=3)),
+        ("", 30, SamplingOptions(seed=1, repetition_penalty=1.3)),
+        ("", 30, SamplingOptions(0, seed=1)),
+        ("", 30, SamplingOptions(seed=1, min_length=2, max_length=9)),
+    ],
+    ids=str,
+)
+def test_so_it_is_whatever_the_options_are(model, start, length, options):
+    expected = alone(model, options, start, length, range(150))
+    for _ in range(2):
+        assert written(model, options, start, length, range(150)) == expected
+
+
+def test_texts_of_different_starts_do_not_mix(model):
+    options = SamplingOptions(seed=2)
+    starts = ["", "a", "b", "ab"] * 50
+    for _ in range(2):
+        texts = write_texts(model.engine, iter(starts), 20, options, BATCH, None)
+        found = {each.index: each.text for each in texts}
+        for row in range(0, 200, 7):
+            assert found[row] == alone(model, options, starts[row], 20, [row])[row][0]
+
+
+def test_a_beginning_is_where_a_row_stands_that_wrote_it(model):
+    options = SamplingOptions(seed=3)
+    written(model, options, rows=range(1000))
+    start = model.state("")
+    start.begin()
+    known = remembered(model)
+    assert max(map(len, known)) >= 3
+    met = 0
+    for row in range(100):
+        writer = RunWriter(model.engine, Draws(3, [row]), 1.0)
+        writer.hidden[0], writer.logits[0] = start.hidden(), start.logits()
+        tokens = []
+        while tuple(tokens) in known:
+            at = known[tuple(tokens)]
+            assert writer.hidden[0].tobytes() == at.hidden.tobytes()
+            assert writer.logits[0].tobytes() == at.logits.tobytes()
+            tokens.append(writer.write(1).item())
+            met += 1
+    assert met > 200
+
+
+def test_a_uniform_draws_there_what_the_writer_draws(model):
+    random, vocab_size = np.random.default_rng(0), len(model.vocabulary)
+    logits = random.normal(0, 4, (50, vocab_size)).astype(np.float32)
+    for temperature in (0.3, 1.0, 1.7):
+        sums = model.engine.draw_sums(logits, temperature)
+        # beside each edge as well
+        edges = sums / sums[:, -1:]
+        beside = [np.nextafter(edges, way) for way in (0, 1)]
+        near = np.concatenate([edges, *beside, random.random((50, 9))], axis=1)
+        uniforms = np.minimum(near, 1 - 2.0**-53)  # [50, draws]
+        runs = Runs(model.engine.config.sizes, 50)
+        runs.begin(temperature)
+        for column in uniforms.T:
+            runs.logits[0][:] = logits
+            np.nextafter(column, 1, out=runs.uniforms[0, :, 0])
+            runs.run(lambda: model.engine.writer_session(False), 1, 0)
+            for row, u in enumerate(column.tolist()):
+                at = module.Beginning(logits[row], logits[row], memoryview(sums[row]))
+                assert at.next_token(np.nextafter(u, 1)) == runs.tokens[0, row]
+
+
+def test_what_is_remembered_is_bounded(model, monkeypatch):
+    options = SamplingOptions(seed=3)
+    expected = written(model, options)
+    monkeypatch.setattr(module, "_MOST_BYTES", 5000)
+    model.engine._beginnings.clear()
+    assert written(model, options) == expected
+    kept = model.engine.beginnings(1.0)
+    assert kept.full
+    assert 5000 <= kept._bytes < 5000 + BATCH * 1000
+    for start in range(100):
+        written(model, options, ALPHABET[start % 20], rows=range(40))
+    assert kept._bytes < 5000 + BATCH * 1000
+    for temperature in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
+        written(model, SamplingOptions(temperature, seed=1), rows=range(40))
+    assert len(model.engine._beginnings) <= 4
+
+
+def test_threads_share_what_is_remembered(model):
+    options, found = SamplingOptions(seed=3), list[dict[int, tuple[str, str]]]()
+    expected = alone(model, options)
+
+    def write():
+        found.append(written(model, options))
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 4
+
+
+def test_runs_of_the_model_are_saved(model, monkeypatch):
+    written_rows = 0
+    run = Runs.run
+
+    def counted(self, open_session, steps, source):
+        nonlocal written_rows
+        written_rows += steps * len(self.inverse)
+        run(self, open_session, steps, source)
+
+    monkeypatch.setattr(Runs, "run", counted)
+    options = SamplingOptions(seed=3)
+    counts = []
+    for rows in (range(2000), range(2000, 4000)):
+        written_rows = 0
+        texts = written(model, options, rows=rows)
+        drawn = sum(len(text) + 1 for text, _ in texts.values())
+        counts.append(written_rows / drawn)
+    assert counts[1] < 0.9, "a good part is known beforehand"
+    assert counts[1] < counts[0]
