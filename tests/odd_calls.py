@@ -28,9 +28,10 @@ from chargen_ort import (
     TextStream,
     Vocabulary,
 )
-from chargen_ort.engine import Engine, Stepper, run_steps
+from chargen_ort.engine import Engine
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.sampling import Sampler
+from chargen_ort.stepper import Stepper, run_steps
 
 warnings.simplefilter("error")
 model = chargen_ort.load(DEMO_MODEL)

@@ -24,10 +24,11 @@ from chargen_ort import (
     Vocabulary,
 )
 from chargen_ort.artifact import seal
-from chargen_ort.engine import Engine, Stepper, open_session, run_steps
+from chargen_ort.engine import Engine, open_session
 from chargen_ort.models import DEMO_MODEL
 from chargen_ort.sampling import Sampler, StopFinder
 from chargen_ort.snapshots import MAGIC
+from chargen_ort.stepper import Stepper, run_steps
 from chargen_ort.stream import hold_back
 from tests.conftest import ALPHABET, artifact_bytes, random_model
 

@@ -12,10 +12,11 @@ from onnx.reference import ReferenceEvaluator
 
 from chargen_export import graph, parity
 from chargen_export.parity import verify_parity
-from chargen_ort.engine import open_session, run_steps
+from chargen_ort.engine import open_session
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
 from chargen_ort.options import SamplingOptions
+from chargen_ort.stepper import run_steps
 from tests.conftest import model_bytes, random_model
 from tests.tools.steps import SHAPES, assert_same, by_torch, inputs
 

@@ -64,8 +64,9 @@ def test_no_module_name_stands_in_two_packages():
 # what a file may import of the runtime: what stands before it; the last three print
 FLOORS = [
     "errors", "checks", "vocabulary", "sampling", "calibration", "artifact", "sessions", "runs",
-    "engine", "rows", "writer", "confined", "state", "stream", "batch", "score", "score_reader",
-    "scoring", "generator", "lines", "workers", "reports", "scorer", "interactive", "serve", "cli",
+    "stepper", "engine", "rows", "writer", "confined", "state", "stream", "batch", "score",
+    "score_reader", "scoring", "generator", "lines", "workers", "reports", "scorer", "interactive",
+    "serve", "cli",
 ]  # fmt: skip
 
 

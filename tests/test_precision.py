@@ -18,9 +18,10 @@ from chargen_export.precision import (
 )
 from chargen_ort import CharGenerator, parse_artifact
 from chargen_ort.artifact import seal
-from chargen_ort.engine import Stepper, open_session, run_steps
+from chargen_ort.engine import open_session
 from chargen_ort.errors import ArtifactError, OptionError, ParityError
 from chargen_ort.graphs.spec import HIDDEN, IR_VERSION, LOGITS, NEXT_HIDDEN, OPSET, TOKEN
+from chargen_ort.stepper import Stepper, run_steps
 from chargen_train.model import CharGRU
 from chargen_train.split import Part
 from tests.conftest import ALPHABET, artifact_bytes, model_bytes, random_model

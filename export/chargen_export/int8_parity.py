@@ -17,11 +17,12 @@ from chargen_export.int8 import WEIGHT_LEVELS, quantise
 from chargen_export.parity import BATCHES, library_versions
 from chargen_export.vectors import first_tokens, make_vectors
 from chargen_ort.certificate import Certificate
-from chargen_ort.engine import Stepper, open_session, run_steps
+from chargen_ort.engine import open_session
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.int8 import ACTIVATION_LEVELS
 from chargen_ort.graphs.spec import Tolerance
+from chargen_ort.stepper import Stepper, run_steps
 
 STEPS = 250  # each is compared on its own: nothing builds up
 INT8_TOLERANCE = VARIANTS["int8"].tolerance

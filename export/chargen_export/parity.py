@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from chargen_export.vectors import first_tokens, make_vectors
 from chargen_ort.certificate import Certificate, TextComparison
-from chargen_ort.engine import Stepper, open_session, run_steps
+from chargen_ort.engine import open_session
 from chargen_ort.errors import ParityError
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.graphs.spec import Tolerance
 from chargen_ort.sampling import Sampler, SamplingOptions, uniform_draws
+from chargen_ort.stepper import Stepper, run_steps
 from chargen_train.model import CharGRU
 from chargen_train.ranges import distinct
 

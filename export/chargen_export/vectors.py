@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen_ort.certificate import TestVector
-from chargen_ort.engine import Stepper
+from chargen_ort.stepper import Stepper
 
 PROMPTS = (1, 16, 64)  # tokens
 GREEDY_LENGTH = 32

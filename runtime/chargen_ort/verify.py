@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargen_ort.artifact import STEP, Artifact, graph_of, read_weights
-from chargen_ort.engine import open_session, run_steps
+from chargen_ort.engine import open_session
 from chargen_ort.generator import CharGenerator
 from chargen_ort.graphs import VARIANTS
 from chargen_ort.options import SamplingOptions
 from chargen_ort.samplers import as_step, run_sampler
 from chargen_ort.sampling import uniform_draws
+from chargen_ort.stepper import run_steps
 
 _TEXT_LENGTH, _TEXT_SEED = 100, 7  # of the texts that a sampler is to write
 _TEMPERATURES = (1.2, 0.8, 0.0)

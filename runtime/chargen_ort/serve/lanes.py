@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen_ort.engine import Engine, Stepper
+from chargen_ort.engine import Engine
 from chargen_ort.graphs.writer import LOWEST
 from chargen_ort.patterns import DONE, OUT
 from chargen_ort.sampling import Draws, Sampler
 from chargen_ort.serve.texts import Scores, Writing, join_scores, score_tokens
+from chargen_ort.stepper import Stepper
 from chargen_ort.vocabulary import Vocabulary
 from chargen_ort.writer import RowState, RunWriter
 
