@@ -16,8 +16,10 @@ from chargen_ort.runs import Runs
 from chargen_ort.sampling import Draws
 from chargen_ort.writer import RunWriter
 from tests.conftest import ALPHABET, PROPERTIES, artifact_bytes, random_model
+from tests.tools import units
 
 ROWS, BATCH = 300, 64
+UNITS = {"byte": units.byte, "bpe": units.bpe, "word": units.word}
 
 
 def opened(precision="fp32", num_layers=1):
@@ -87,6 +89,22 @@ def test_so_it_is_whatever_the_options_are(model, start, length, options):
     expected = alone(model, options, start, length, range(150))
     for _ in range(2):
         assert written(model, options, start, length, range(150)) == expected
+
+
+@pytest.mark.parametrize("unit", ["byte", "bpe", "word"])
+def test_so_it_is_with_tokens_that_are_no_characters(unit):
+    vocabulary = UNITS[unit](end=True)
+    random = random_model(len(vocabulary), seed=3, scale=1.0)
+    random.output.bias.data[vocabulary.end_token] += 2
+    model = CharGenerator.from_bytes(artifact_bytes(random, vocabulary=vocabulary))
+    for start, length in (("", 30), ("", 3), ("the", 30)):
+        options = SamplingOptions(seed=5)
+        expected = alone(model, options, start, length, range(150))
+        for _ in range(2):
+            assert written(model, options, start, length, range(150)) == expected
+    assert len(remembered(model)) > 10
+    options = SamplingOptions(seed=5, stop=["e", "rd"])
+    assert written(model, options) == alone(model, options)
 
 
 def test_texts_of_different_starts_do_not_mix(model):

@@ -68,11 +68,12 @@ def _open_batch(
 ) -> Batch:
     if options.controlled:
         return ConfinedBatch(engine, size, length, options, unknown)
-    if engine.vocabulary.unit != "char":
-        return PieceBatch(engine, size, length, options, unknown)
-    # texts that end early begin alike, and draws by temperature alone are the writer's own
-    short = engine.vocabulary.end_token is not None or bool(options.stops)
+    by_character, ends = engine.vocabulary.unit == "char", engine.vocabulary.end_token is not None
+    # texts that end early begin alike, and draws by temperature alone are the writer's own; where
+    # a stop string may end within a token, each text looks for it by itself
+    short = (ends or bool(options.stops)) if by_character else (ends and not options.stops)
     plain = options.temperature > 0 and is_plain(options, len(engine.vocabulary))
     many = size >= _MANY and short and plain
     shared = engine.beginnings(options.temperature) if many else None
-    return Batch(engine, size, length, options, unknown, shared)
+    kind = Batch if by_character else PieceBatch
+    return kind(engine, size, length, options, unknown, shared)

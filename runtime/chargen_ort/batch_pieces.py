@@ -3,6 +3,7 @@
 import numpy as np
 
 from chargen_ort.batch_plain import WASTED, Batch, WrittenText
+from chargen_ort.beginnings import Beginnings
 from chargen_ort.engine import Engine
 from chargen_ort.healing import heal, new_healer
 from chargen_ort.options import SamplingOptions
@@ -21,14 +22,16 @@ class PieceBatch(Batch):
         length: int,
         options: SamplingOptions,
         unknown: UnknownPolicy | None,
+        shared: Beginnings | None = None,
     ) -> None:
-        super().__init__(engine, size, length, options, unknown)
+        super().__init__(engine, size, length, options, unknown, shared)
         self._rows = [WrittenRow(engine, length, options.stops) for _ in range(size)]
 
     def begin(self, place: int, index: int, start: str) -> None:
         """Give `place` to text number `index`, and cover the run that its start ends with."""
         super().begin(place, index, start)
         self._rows[place] = WrittenRow(self._engine, self._length, self._options.stops)
+        self._rows[place].take(self._tokens[place, : self._count[place]].tolist())
         rest = self._read(start).rest
         if not rest:
             return
@@ -53,6 +56,8 @@ class PieceBatch(Batch):
         tokens = self._writer.write(self._steps())  # [steps, batch]
         self._count[self.active] += len(tokens)
         self._most += len(tokens)
+        if self._origins and self._shared is not None:
+            self._remember(self._shared, tokens[0])
         for place in np.flatnonzero(self.active).tolist():
             self._rows[place].take(tokens[:, place].tolist())
         ended = self._over()
@@ -66,6 +71,8 @@ class PieceBatch(Batch):
 
     def _steps(self) -> int:
         """How many steps to write: many, but few beyond the end of a text."""
+        if self._origins:
+            return 1
         whole = self._ended_tokens // self._ended_texts if self._ended_texts else self._most
         steps = 1 + whole // WASTED
         if not self._options.stops and self._end is None:

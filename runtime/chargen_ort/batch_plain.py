@@ -105,9 +105,10 @@ class Batch:
         self.active[place] = True
         self.index[place] = index
         self._count[place] = self._left = 0
-        if self._shared is not None:
+        if self._shared is not None and not self._read(start).rest:
             self._go_ahead(place, index, start, self._shared)
             return
+        self._origins.pop(place, None)
         self._writer.draws.start_row(place, index)
         self._stand(place, start)
 

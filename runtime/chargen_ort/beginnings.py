@@ -20,7 +20,8 @@ DrawSums = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 LONGEST = 16  # tokens of a beginning; few that are longer come often
 _OFTEN = 4  # texts that went through a beginning before what follows it is remembered
-_MOST_BYTES = 1 << 24  # of all beginnings
+_MOST_BYTES = 1 << 24  # of all beginnings of a temperature
+_OWN_BYTES = 512  # of one beside its arrays
 _MOST_STARTS = 64
 
 
@@ -156,6 +157,6 @@ class Beginnings:
     def _new(self, hidden: NDArray[np.float32], logits: NDArray[np.float32]) -> list[Beginning]:
         """Beginnings of ``[new, num_layers, hidden_size]`` and ``[new, vocab_size]``, copied."""
         sums = self._draw_sums(logits)  # [new, vocab_size]
-        self._bytes += hidden.nbytes + logits.nbytes + sums.nbytes
+        self._bytes += hidden.nbytes + logits.nbytes + sums.nbytes + _OWN_BYTES * len(sums)
         rows = zip(hidden.copy(), logits.copy(), sums, strict=True)
         return [Beginning(state, scores, memoryview(own)) for state, scores, own in rows]
