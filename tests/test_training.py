@@ -123,8 +123,20 @@ def test_dropout_rises_with_the_weights_of_many_characters():
 
     assert dropout(5_387, 4.9) == 0.15, "as measured on Chinese poetry"
     assert [dropout(size, 13) for size in (2, 64)] == [0.1, 0.1], "few are no reason for less"
+    assert dropout(64, 6.3) == 0, "as measured on Tiny Shakespeare"
     assert dropout(5_387, 0.5) == 0, "what is not read again cannot be learnt by heart"
     assert dropout(4_096, 13, tokens=300_000) == 0.1, "words gain nothing from more"
+
+
+def test_dropout_rises_with_the_weights_for_each_character():
+    def dropout(characters, epochs, **given):
+        sizes = {"hidden_size": 512, "num_layers": 1, "embedding_dim": 48} | given
+        return choose_recipe(characters, epochs=epochs, documents=25_000, **sizes).dropout
+
+    assert dropout(180_000, 30) == 0.3, "as measured on names"
+    assert dropout(1_000_000, 30) == 0.2
+    assert dropout(180_000, 30, hidden_size=128) == 0.2
+    assert dropout(180_000, 3) == 0
 
 
 def test_a_long_run_has_teachers():

@@ -172,9 +172,10 @@ _BY_SIZE: tuple[tuple[float, Recipe], ...] = (
 # Dropout costs a model that reads its corpus a few times, and saves one that reads it often from
 # learning it by heart. So it follows from the epochs, and those from the speed of the machine.
 _TABLE_HAS_DROPOUT = 20_000  # characters, up to which it does
-_DROPOUT_BY_EPOCHS = ((4.0, 0.0), (15.0, 0.1), (32.0, 0.2), (100.0, 0.25))
+_DROPOUT_BY_EPOCHS = ((7.0, 0.0), (15.0, 0.1), (32.0, 0.2), (45.0, 0.3))
 _DROPOUT_STEP = 0.05
 _MEASURED_TOKENS = 64  # that the text had which this was measured on
+_MEASURED_WEIGHTS = 2.5  # for each of its characters
 _SIZE_SETTINGS = {"hidden_size", "num_layers", "embedding_dim"}
 # layers and widths by falling cost, each with how many tokens it must read to be taken: from about
 # there on it is better than the next smaller one is after as many seconds; see EXPERIMENTS.md
@@ -203,7 +204,7 @@ _TYPICAL_RATE = 5e10  # weights times characters a second, of two cores
 def suitable_dropout(epochs: float) -> float:
     """The dropout for a run that reads its corpus so many times, of some 64 characters.
 
-    One that reads it two or three times learns nothing by heart; one that reads it often does.
+    One that reads it six times learns next to nothing by heart; one that reads it often does.
     Measured on Tiny Shakespeare, see EXPERIMENTS.md; between the measurements it is linear in the
     logarithm of `epochs`. In coarse steps, so that a repeated run chooses the same.
     """
@@ -281,9 +282,7 @@ def choose_recipe(
     if {"dropout", "teachers"} <= given.keys() and not may_shrink:
         return recipe
     recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink, documents)
-    # the weights of thousands of characters learn by heart in fewer readings; words gain nothing
-    many = parameter_count(vocab_size, recipe) / parameter_count(_MEASURED_TOKENS, recipe)
-    readings = epochs * max(1.0, many) if tokens == characters else epochs
+    readings = epochs * _learnt_by_heart(recipe, tokens, vocab_size, tokens == characters)
     suitable: dict[str, Any] = {"dropout": suitable_dropout(readings)}
     few = epochs * tokens < _FEW_STEPS * recipe.batch_size * recipe.seq_length
     if recipe.hidden_size <= _NARROW:
@@ -297,6 +296,16 @@ def choose_recipe(
     if teachers and _TAUGHT[0] <= characters <= _TAUGHT[1] and not documents:
         suitable |= {"teachers": teachers, "dropout": _TAUGHT_DROPOUT}
     return replace(recipe, **(suitable | given))
+
+
+def _learnt_by_heart(recipe: Recipe, tokens: int, vocab_size: int, by_character: bool) -> float:
+    """How many readings one reading of a corpus counts as, at least 1, for `suitable_dropout`."""
+    weights = parameter_count(_MEASURED_TOKENS, recipe)
+    # a model with more weights for each character learns it in fewer readings, so do the weights of
+    # thousands of characters; words gain nothing by more dropout
+    dense = math.sqrt(weights / tokens / _MEASURED_WEIGHTS)
+    many = parameter_count(vocab_size, recipe) / weights if by_character else 1.0
+    return max(1.0, dense, many)
 
 
 def describe_length(recipe: Recipe) -> str:
