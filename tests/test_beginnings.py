@@ -13,7 +13,7 @@ from chargen_ort import CharGenerator, SamplingOptions, parse_artifact
 from chargen_ort import beginnings as module
 from chargen_ort.batch import write_texts
 from chargen_ort.runs import Runs
-from chargen_ort.sampling import Draws
+from chargen_ort.sampling import Draws, Sampler, draw_sums
 from chargen_ort.writer import RunWriter
 from tests.conftest import ALPHABET, PROPERTIES, artifact_bytes, random_model
 from tests.tools import units
@@ -51,9 +51,10 @@ def alone(model, options, start="", length=30, rows=range(ROWS)):
     return {row: written(model, options, start, length, [row], 1)[row] for row in rows}
 
 
-def remembered(model, temperature=1.0):
-    """Tokens of every beginning that a model remembers."""
-    waiting = [((), at) for at in model.engine.beginnings(temperature)._starts.values()]
+def remembered(model):
+    """Tokens of every beginning that a model remembers at a temperature of 1."""
+    starts = model.engine.beginnings(SamplingOptions(), in_runs=True)._starts
+    waiting = [((), at) for at in starts.values()]
     for tokens, at in waiting:
         waiting += [((*tokens, token), after) for token, after in at.following.items()]
     return dict(waiting)
@@ -79,6 +80,8 @@ def test_each_text_is_the_one_that_it_is_alone(precision, num_layers):
         ("a", 5, SamplingOptions(2.0, seed=1)),
         ("", 30, SamplingOptions(seed=1, stop=["a", "bc"])),
         ("", 30, SamplingOptions(seed=1, top_k=3)),
+        ("", 30, SamplingOptions(0.7, seed=1, top_p=0.9)),
+        ("b", 30, SamplingOptions(1.3, seed=1, min_p=0.02, stop=["a"])),
         ("", 30, SamplingOptions(seed=1, repetition_penalty=1.3)),
         ("", 30, SamplingOptions(0, seed=1)),
         ("", 30, SamplingOptions(seed=1, min_length=2, max_length=9)),
@@ -154,9 +157,33 @@ def test_a_uniform_draws_there_what_the_writer_draws(model):
             runs.logits[0][:] = logits
             np.nextafter(column, 1, out=runs.uniforms[0, :, 0])
             runs.run(lambda: model.engine.writer_session(False), 1, 0)
-            for row, u in enumerate(column.tolist()):
-                at = module.Beginning(logits[row], logits[row], memoryview(sums[row]))
-                assert at.next_token(np.nextafter(u, 1)) == runs.tokens[0, row]
+            for row, u in enumerate(column):
+                assert drawn(sums[row], u, in_runs=True) == runs.tokens[0, row]
+
+
+def drawn(sums, uniform, in_runs):
+    """The token that a beginning with these sums goes on by."""
+    at = module.Beginning(np.zeros(1), np.zeros(1), memoryview(sums))
+    at.following = {token: replace(at, following={}) for token in range(len(sums))}
+    _, tokens = module.Beginnings(lambda logits: logits, in_runs).walk(at, np.array([uniform]), 1)
+    return tokens[0]
+
+
+def test_a_uniform_draws_there_what_a_sampler_draws():
+    random, size = np.random.default_rng(0), 12
+    logits = random.normal(0, 2, (40, size)).astype(np.float32)
+    for given in ({"top_k": 5}, {"top_p": 0.8}, {"min_p": 0.05, "temperature": 0.7}):
+        options = SamplingOptions(seed=1, **given)
+        sums = draw_sums(logits, options)
+        edges = sums / sums[:, -1:]
+        beside = [np.nextafter(edges, way) for way in (0, 1)]
+        near = np.concatenate([edges, *beside, random.random((40, 9))], axis=1)
+        for column in np.minimum(near, 1 - 2.0**-53).T:
+            sampler = Sampler(options, size, range(40))
+            sampler.column, sampler._uniforms = 0, np.repeat(column[:, None], 128, axis=1)
+            expected = sampler.sample(logits)
+            found = [drawn(own, u, in_runs=False) for own, u in zip(sums, column, strict=True)]
+            assert found == expected.tolist()
 
 
 def test_what_is_remembered_is_bounded(model, monkeypatch):
@@ -165,7 +192,7 @@ def test_what_is_remembered_is_bounded(model, monkeypatch):
     monkeypatch.setattr(module, "_MOST_BYTES", 5000)
     model.engine._beginnings.clear()
     assert written(model, options) == expected
-    kept = model.engine.beginnings(1.0)
+    kept = model.engine.beginnings(options, in_runs=True)
     assert kept.full
     assert 5000 <= kept._bytes < 5000 + BATCH * 1000
     for start in range(100):
@@ -174,6 +201,18 @@ def test_what_is_remembered_is_bounded(model, monkeypatch):
     for temperature in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
         written(model, SamplingOptions(temperature, seed=1), rows=range(40))
     assert len(model.engine._beginnings) <= 4
+
+
+@pytest.mark.parametrize("given", [{}, {"top_k": 5}, {"min_p": 0.01}], ids=str)
+def test_each_way_to_draw_remembers_by_itself(model, given):
+    written(model, SamplingOptions(0.9, seed=1), rows=range(100))
+    before = dict(model.engine._beginnings)
+    written(model, SamplingOptions(0.8, seed=1, **given), rows=range(100))
+    (new,) = set(model.engine._beginnings) - set(before)
+    assert new[0] == 0.8
+    assert model.engine._beginnings[new]._bytes > 0
+    written(model, SamplingOptions(0.8, seed=2, stop="b", **given), rows=range(100))
+    assert set(model.engine._beginnings) == {*before, new}
 
 
 def test_threads_share_what_is_remembered(model):

@@ -69,11 +69,11 @@ def _open_batch(
     if options.controlled:
         return ConfinedBatch(engine, size, length, options, unknown)
     by_character, ends = engine.vocabulary.unit == "char", engine.vocabulary.end_token is not None
-    # texts that end early begin alike, and draws by temperature alone are the writer's own; where
-    # a stop string may end within a token, each text looks for it by itself
+    # texts that end early begin alike; where a stop string may end within a token, each text looks
+    # for it by itself
     short = (ends or bool(options.stops)) if by_character else (ends and not options.stops)
-    plain = options.temperature > 0 and is_plain(options, len(engine.vocabulary))
-    many = size >= _MANY and short and plain
-    shared = engine.beginnings(options.temperature) if many else None
+    alike = short and options.temperature > 0 and options.repetition_penalty == 1
+    in_runs = is_plain(options, len(engine.vocabulary))
+    shared = engine.beginnings(options, in_runs) if alike and size >= _MANY else None
     kind = Batch if by_character else PieceBatch
     return kind(engine, size, length, options, unknown, shared)

@@ -9,7 +9,7 @@ tokens of that row alone, whatever stands beside it (see `chargen_ort.writer`), 
 token is drawn by come from the writer's own operators.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +20,7 @@ DrawSums = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 LONGEST = 16  # tokens of a beginning; few that are longer come often
 _OFTEN = 4  # texts that went through a beginning before what follows it is remembered
-_MOST_BYTES = 1 << 24  # of all beginnings of a temperature
+_MOST_BYTES = 1 << 24  # of all that draw alike
 _OWN_BYTES = 512  # of one beside its arrays
 _MOST_STARTS = 64
 
@@ -48,22 +48,22 @@ class Beginning:
         """Whether so many texts came here that what follows is worth remembering."""
         return self.passed >= _OFTEN
 
-    def next_token(self, uniform: float) -> int:
-        """The token that the writer draws here by the number that follows its uniform."""
-        return bisect_left(self.sums, uniform * self.sums[-1])  # the first sum that reaches it
-
 
 class Beginnings:
-    """What is remembered of the texts that one engine writes at one temperature.
+    """What is remembered of the texts that one engine writes by options that draw alike.
 
     Threads may share it: what two of them compute at the same time is the same.
 
     Args:
         draw_sums: from logits to the sums that tokens are drawn by, ``[rows, vocab_size]`` each.
+        in_runs: whether a run draws, see `chargen_ort.graphs.writer`; else a `Sampler` does.
     """
 
-    def __init__(self, draw_sums: DrawSums) -> None:
+    def __init__(self, draw_sums: DrawSums, in_runs: bool) -> None:
         self._draw_sums = draw_sums
+        # a run takes the first sum that reaches what the number after the uniform seeks, a sampler
+        # the first that exceeds what the uniform does
+        self._in_runs, self._find = in_runs, bisect_left if in_runs else bisect_right
         self._starts: dict[object, Beginning] = {}
         self._bytes = 0
 
@@ -106,9 +106,9 @@ class Beginnings:
         """
         at, tokens = start, list[int]()
         at.passed += 1
-        # as the writer does: what a sum reaches from the next larger number on, it exceeds
-        for uniform in np.nextafter(uniforms[:most], 1).tolist():
-            token = at.next_token(uniform)
+        uniforms = np.nextafter(uniforms[:most], 1) if self._in_runs else uniforms[:most]
+        for uniform in uniforms.tolist():
+            token = self._find(at.sums, uniform * at.sums[-1])
             following = at.following.get(token)
             if following is None:
                 break

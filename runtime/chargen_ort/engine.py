@@ -27,6 +27,7 @@ from chargen_ort.graphs.spec import LOGITS, Graph
 from chargen_ort.graphs.writer import INVERSE_TEMPERATURE, SUMS, sums_graph, writer_graph
 from chargen_ort.options import SamplingOptions
 from chargen_ort.runs import Runs, step_work
+from chargen_ort.sampling import draw_sums
 from chargen_ort.sessions import inside, translated
 from chargen_ort.sessions import open_session as open_session
 from chargen_ort.stepper import Stepper, run_steps
@@ -42,7 +43,7 @@ MAX_THREADS = 256
 _WORK_AT_ONCE = 1 << 28  # multiply-adds in one call: far below 100 ms, so that a stop is prompt
 _MOST_STEPS = 1024
 _MOST_CONTROLS = 16  # languages that are remembered
-_MOST_TEMPERATURES = 4  # whose texts' beginnings are
+_MOST_WAYS = 4  # to draw, whose texts' beginnings are
 _MOST_IDLE = 64  # runs that wait for a text
 
 _inherited: list["_Sessions"] = []  # of a parent process, never destroyed: what it inherits is
@@ -100,7 +101,7 @@ class Engine:
         self.vocabulary: Vocabulary = artifact.config.vocabulary
         self.threads = whole_number("threads", threads, 1, MAX_THREADS)
         self._controls: dict[object, Control] = {}
-        self._beginnings: dict[float, Beginnings] = {}
+        self._beginnings: dict[tuple[float, ...], Beginnings] = {}
         quantiles = artifact.training.score_quantiles
         self.calibration = Calibration.of(quantiles) if quantiles else None
         self._open()
@@ -156,16 +157,24 @@ class Engine:
             self._controls[key] = found
         return found
 
-    def beginnings(self, temperature: float) -> "Beginnings":
-        """What is remembered of texts at a temperature above 0; batches of it share it."""
+    def beginnings(self, options: SamplingOptions, in_runs: bool) -> "Beginnings":
+        """What is remembered of texts by these options; batches whose draws are alike share it.
+
+        Args:
+            options: with a temperature above 0 and no penalty.
+            in_runs: whether `writer_session` draws; else a `Sampler` does.
+        """
         from chargen_ort.beginnings import Beginnings  # here, because few texts are so many
 
-        found = self._beginnings.get(temperature)
+        filters = () if in_runs else (options.top_k, options.top_p, options.min_p)
+        key = options.temperature, *filters
+        found = self._beginnings.get(key)
         if found is None:
-            if len(self._beginnings) >= _MOST_TEMPERATURES:
+            if len(self._beginnings) >= _MOST_WAYS:
                 self._beginnings.clear()
-            found = Beginnings(partial(self.draw_sums, temperature=temperature))
-            self._beginnings[temperature] = found
+            own = partial(self.draw_sums, temperature=options.temperature)
+            found = Beginnings(own if in_runs else partial(draw_sums, options=options), in_runs)
+            self._beginnings[key] = found
         return found
 
     def draw_sums(self, logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:

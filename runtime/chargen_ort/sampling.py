@@ -276,6 +276,24 @@ def _keep_top_p(weights: NDArray[np.float64], p: float) -> None:
         np.put_along_axis(weights, order, np.where(dropped, 0.0, ranked), axis=1)
 
 
+def draw_sums(logits: NDArray[np.float32], options: SamplingOptions) -> NDArray[np.float64]:
+    """What a `Sampler` draws by without a penalty: sums of the weights of a row's first tokens.
+
+    A draw u takes the first token whose sum exceeds u times the last one.
+
+    Args:
+        logits: ``[rows, vocab_size]``.
+        options: with a temperature above 0.
+
+    Returns:
+        ``[rows, vocab_size]``.
+    """
+    sampler = Sampler(options, logits.shape[1], range(len(logits)))
+    weights = logits.astype(np.float64)
+    sampler._exponentiate(weights)
+    return np.asarray(np.add.accumulate(weights, axis=1))
+
+
 class StopFinder:
     """Looks for stop strings in a text that comes character by character.
 
