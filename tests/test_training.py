@@ -128,26 +128,27 @@ def test_dropout_rises_with_the_weights_of_many_characters():
     assert dropout(4_096, 13, tokens=300_000) == 0.1, "words gain nothing from more"
 
 
-def test_dropout_rises_with_the_weights_for_each_character():
-    def dropout(characters, epochs, **given):
-        sizes = {"hidden_size": 512, "num_layers": 1, "embedding_dim": 48} | given
-        return choose_recipe(characters, epochs=epochs, documents=25_000, **sizes).dropout
-
-    assert dropout(180_000, 30) == 0.3, "as measured on names"
-    assert dropout(1_000_000, 30) == 0.2
-    assert dropout(180_000, 30, hidden_size=128) == 0.2
-    assert dropout(180_000, 3) == 0
-
-
 def test_a_long_run_has_teachers():
     recipes = [choose_recipe(1_000_000, epochs=n) for n in (1, 10, 20, 30, 60, 90, 1000)]
     assert [recipe.teachers for recipe in recipes] == [0, 0, 0, 2, 4, 6, 8]
     assert len({recipe.dropout for recipe in recipes if recipe.teachers}) == 1
     assert choose_recipe(1_000_000, epochs=90, teachers=0).teachers == 0
+    alone = choose_recipe(1_000_000, epochs=90, teachers=0)
+    assert alone.dropout > recipes[-1].dropout, "who has no teachers learns more by heart"
     given = choose_recipe(1_000_000, epochs=90, dropout=0.3)
     assert (given.teachers, given.dropout) == (6, 0.3)
     for characters in (400_000, 10_000_000):  # not measured, or too much memory
         assert choose_recipe(characters, epochs=90).teachers == 0
+
+
+def test_a_list_that_is_read_often_has_teachers_too():
+    recipes = [
+        choose_recipe(size, epochs=37, documents=20_000)
+        for size in (90_000, 160_000, 2_000_000, 10_000_000)
+    ]
+    assert [recipe.teachers for recipe in recipes] == [0, 2, 2, 0]
+    assert [recipe.dropout for recipe in recipes[1:3]] == [0.1, 0.1]
+    assert choose_recipe(160_000, epochs=20, documents=20_000).teachers == 0
 
 
 def test_a_narrow_model_or_a_short_run_learns_at_a_higher_rate():

@@ -172,10 +172,9 @@ _BY_SIZE: tuple[tuple[float, Recipe], ...] = (
 # Dropout costs a model that reads its corpus a few times, and saves one that reads it often from
 # learning it by heart. So it follows from the epochs, and those from the speed of the machine.
 _TABLE_HAS_DROPOUT = 20_000  # characters, up to which it does
-_DROPOUT_BY_EPOCHS = ((7.0, 0.0), (15.0, 0.1), (32.0, 0.2), (45.0, 0.3))
+_DROPOUT_BY_EPOCHS = ((7.0, 0.0), (15.0, 0.1), (32.0, 0.2), (100.0, 0.25))
 _DROPOUT_STEP = 0.05
 _MEASURED_TOKENS = 64  # that the text had which this was measured on
-_MEASURED_WEIGHTS = 2.5  # for each of its characters
 _SIZE_SETTINGS = {"hidden_size", "num_layers", "embedding_dim"}
 # layers and widths by falling cost, each with how many tokens it must read to be taken: from about
 # there on it is better than the next smaller one is after as many seconds; see EXPERIMENTS.md
@@ -187,8 +186,9 @@ _NARROW, _FEW_EPOCHS, _NARROW_RATE = 256, 20.0, 6e-3
 # more is learnt from another step than from what stands farther back
 _FEW_STEPS = 1500
 _WIDE_RATE = 4.5e-3  # of wider models in such a run
-_TAUGHT = (500_000, 5_000_000)  # characters; measured at a million, and memory grows with them
-_TAUGHT_DROPOUT = 0.05  # soft targets leave little to be learnt by heart
+# characters; measured at a million, of lists at 160,000, and memory grows with them
+_TAUGHT, _LISTS_TAUGHT = (500_000, 5_000_000), (100_000, 5_000_000)
+_TAUGHT_DROPOUT, _LISTS_TAUGHT_DROPOUT = 0.05, 0.1  # soft targets leave little to learn by heart
 _EPOCHS_A_TEACHER = 7.5  # enough for a good one
 _MAX_TEACHERS = 8
 # characters of a text whose counts teach, and tokens: of fewer there is nothing to count, of more
@@ -282,7 +282,25 @@ def choose_recipe(
     if {"dropout", "teachers"} <= given.keys() and not may_shrink:
         return recipe
     recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink, documents)
-    readings = epochs * _learnt_by_heart(recipe, tokens, vocab_size, tokens == characters)
+    # the weights of thousands of characters learn by heart in fewer readings; words gain nothing
+    many = parameter_count(vocab_size, recipe) / parameter_count(_MEASURED_TOKENS, recipe)
+    readings = epochs * max(1.0, many) if tokens == characters else epochs
+    suitable = _suitable_settings(recipe, epochs, readings, tokens, bool(documents))
+    least, most = _LISTS_TAUGHT if documents else _TAUGHT
+    teachers = suitable_teachers(epochs) if least <= characters <= most else 0
+    if given.get("teachers", teachers):
+        soft = _LISTS_TAUGHT_DROPOUT if documents else _TAUGHT_DROPOUT
+        suitable |= {"teachers": teachers, "dropout": soft}
+    return replace(recipe, **(suitable | given))
+
+
+def _suitable_settings(
+    recipe: Recipe, epochs: float, readings: float, tokens: int, documents: bool
+) -> dict[str, Any]:
+    """Fields of a recipe that follow from how often so many tokens are read.
+
+    `readings` are the epochs that it is like to a model of few characters.
+    """
     suitable: dict[str, Any] = {"dropout": suitable_dropout(readings)}
     few = epochs * tokens < _FEW_STEPS * recipe.batch_size * recipe.seq_length
     if recipe.hidden_size <= _NARROW:
@@ -292,20 +310,7 @@ def choose_recipe(
         suitable["learning_rate"] = _WIDE_RATE
     if not documents and recipe.steps is None and few:
         suitable["seq_length"] = max(1, recipe.seq_length // 2)
-    teachers = suitable_teachers(epochs)
-    if teachers and _TAUGHT[0] <= characters <= _TAUGHT[1] and not documents:
-        suitable |= {"teachers": teachers, "dropout": _TAUGHT_DROPOUT}
-    return replace(recipe, **(suitable | given))
-
-
-def _learnt_by_heart(recipe: Recipe, tokens: int, vocab_size: int, by_character: bool) -> float:
-    """How many readings one reading of a corpus counts as, at least 1, for `suitable_dropout`."""
-    weights = parameter_count(_MEASURED_TOKENS, recipe)
-    # a model with more weights for each character learns it in fewer readings, so do the weights of
-    # thousands of characters; words gain nothing by more dropout
-    dense = math.sqrt(weights / tokens / _MEASURED_WEIGHTS)
-    many = parameter_count(vocab_size, recipe) / weights if by_character else 1.0
-    return max(1.0, dense, many)
+    return suitable
 
 
 def describe_length(recipe: Recipe) -> str:
