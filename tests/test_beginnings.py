@@ -110,6 +110,13 @@ def test_so_it_is_with_tokens_that_are_no_characters(unit):
     assert written(model, options) == alone(model, options)
 
 
+def test_a_stop_string_ends_a_text_within_what_others_went_through(model):
+    written(model, SamplingOptions(seed=5), rows=range(1000))
+    for stop in (["a"], ["bc", "e"], list("fghij")):
+        options = SamplingOptions(seed=1, stop=stop)
+        assert written(model, options) == alone(model, options)
+
+
 def test_texts_of_different_starts_do_not_mix(model):
     options = SamplingOptions(seed=2)
     starts = ["", "a", "b", "ab"] * 50

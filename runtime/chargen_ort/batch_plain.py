@@ -88,9 +88,9 @@ class Batch:
         self._end = self._vocabulary.end_token
         self._texts = self._vocabulary.texts
         self._may_end_stop = self._stop_endings()
-        self._may_end = self._may_end_stop.copy()  # bool [vocab_size]: tokens that may end a text
+        self._may_end: set[int] = set(np.flatnonzero(self._may_end_stop).tolist())  # a text
         if self._end is not None:
-            self._may_end[self._end] = True
+            self._may_end.add(self._end)
         self._ended_texts = self._ended_tokens = 0
         self.active = np.zeros(size, dtype=bool)
         self.index = [0] * size
@@ -117,7 +117,7 @@ class Batch:
         state, writer = self._read(start), self._writer
         origin = shared.start((start, self._unknown), state.hidden, state.logits)
         uniforms = writer.draws.first_draws(index, LONGEST)
-        at, tokens = shared.walk(origin, uniforms[:LONGEST], self._length - 1)
+        at, tokens = shared.walk(origin, uniforms[:LONGEST], self._length - 1, self._may_end)
         writer.draws.go_on(place, index, len(tokens), uniforms)
         writer.logits[place], writer.hidden[place] = at.logits, at.hidden
         if tokens:
@@ -136,7 +136,7 @@ class Batch:
     def _remember(self, shared: Beginnings, tokens: NDArray[np.int64]) -> None:
         """Remember where the noted rows stand, which have just drawn ``[batch]`` tokens."""
         noted, self._origins = self._origins, {}
-        going_on = [p for p in noted if self.active[p] and not self._may_end[tokens[p]]]
+        going_on = [p for p in noted if self.active[p] and int(tokens[p]) not in self._may_end]
         if not going_on:
             return
         origins = [noted[place] for place in going_on]

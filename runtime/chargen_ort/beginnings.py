@@ -10,7 +10,7 @@ token is drawn by come from the writer's own operators.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,7 +92,11 @@ class Beginnings:
         return found
 
     def walk(
-        self, start: Beginning, uniforms: NDArray[np.float64], most: int
+        self,
+        start: Beginning,
+        uniforms: NDArray[np.float64],
+        most: int,
+        ending: Container[int] = (),
     ) -> tuple[Beginning, list[int]]:
         """Go from `start` as far as is remembered, at most `most` tokens.
 
@@ -100,6 +104,7 @@ class Beginnings:
             start: where the text begins.
             uniforms: of the text, ``[LONGEST]``.
             most: tokens.
+            ending: tokens that may end this text, which it stands before; others may have gone on.
 
         Returns:
             where the text then stands, and the tokens up to there.
@@ -110,7 +115,7 @@ class Beginnings:
         for uniform in uniforms.tolist():
             token = self._find(at.sums, uniform * at.sums[-1])
             following = at.following.get(token)
-            if following is None:
+            if following is None or token in ending:
                 break
             at = following
             at.passed += 1
