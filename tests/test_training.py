@@ -141,6 +141,16 @@ def test_a_long_run_has_teachers():
         assert choose_recipe(characters, epochs=90).teachers == 0
 
 
+def test_a_model_of_few_weights_has_no_teachers():
+    for documents in (0, 20_000):
+        chosen = [
+            choose_recipe(700_000, epochs=60, documents=documents, num_layers=1, hidden_size=size)
+            for size in (32, 512)
+        ]
+        assert [recipe.teachers for recipe in chosen] == [0, 4]
+        assert chosen[0].dropout == choose_recipe(700_000, epochs=60, teachers=0).dropout
+
+
 def test_a_list_that_is_read_often_has_teachers_too():
     recipes = [
         choose_recipe(size, epochs=37, documents=20_000)

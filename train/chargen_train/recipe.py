@@ -189,6 +189,9 @@ _WIDE_RATE = 4.5e-3  # of wider models in such a run
 # characters; measured at a million, of lists at 160,000, and memory grows with them
 _TAUGHT, _LISTS_TAUGHT = (500_000, 5_000_000), (100_000, 5_000_000)
 _TAUGHT_DROPOUT, _LISTS_TAUGHT_DROPOUT = 0.05, 0.1  # soft targets leave little to learn by heart
+# weights for each character, at least: with 2.5 and 5 teachers gain, with 0.06 half of the time is
+# better spent on the model itself; between them is not measured
+_TAUGHT_WEIGHTS = 0.25
 _EPOCHS_A_TEACHER = 7.5  # enough for a good one
 _MAX_TEACHERS = 8
 # characters of a text whose counts teach, and tokens: of fewer there is nothing to count, of more
@@ -287,7 +290,8 @@ def choose_recipe(
     readings = epochs * max(1.0, many) if tokens == characters else epochs
     suitable = _suitable_settings(recipe, epochs, readings, tokens, bool(documents))
     least, most = _LISTS_TAUGHT if documents else _TAUGHT
-    teachers = suitable_teachers(epochs) if least <= characters <= most else 0
+    enough = parameter_count(_MEASURED_TOKENS, recipe) >= _TAUGHT_WEIGHTS * characters
+    teachers = suitable_teachers(epochs) if enough and least <= characters <= most else 0
     if given.get("teachers", teachers):
         soft = _LISTS_TAUGHT_DROPOUT if documents else _TAUGHT_DROPOUT
         suitable |= {"teachers": teachers, "dropout": soft}
