@@ -15,10 +15,11 @@ from chargen_ort.config import Config
 from chargen_ort.engine import Engine
 from chargen_ort.errors import ArtifactError, OptionError
 from chargen_ort.options import MAX_LENGTH, ROW_LIMIT, SamplingOptions, SamplingOverrides
+from chargen_ort.ranking import check_top
 from chargen_ort.sampling import fresh_seed
 from chargen_ort.score import Score
 from chargen_ort.scoring import iterate_scores, score_text, score_texts
-from chargen_ort.state import TextState, check_top
+from chargen_ort.state import TextState
 from chargen_ort.stepper import MAX_BATCH, Stepper
 from chargen_ort.stream import TextStream
 from chargen_ort.vocabulary import UnknownPolicy, Vocabulary, check_policy

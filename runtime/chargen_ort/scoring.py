@@ -11,8 +11,7 @@ stands before it, and with the one that ends it.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice, pairwise
-from typing import TypeVar
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +24,13 @@ from chargen_ort.pieces import MAX_RUN
 from chargen_ort.rows import LOGITS_AT_ONCE, score_alike, score_rows
 from chargen_ort.score import Score
 from chargen_ort.score_reader import LINE_END, MANY_ROWS, ScoreReader, score_reader
+from chargen_ort.score_windows import WINDOW_ROWS, overlapping, window_rows
 from chargen_ort.vocabulary import UnknownPolicy
 
 _SHORT = 256  # characters of texts of which what begins alike is read once
-_ROWS = 64  # windows scored side by side
 _SIDE_BY_SIDE = 256  # texts of a stream of them
 _PIECE = 1 << 16  # characters of a long text held as tokens at a time
 _BATCH_AT_ONCE = 1 << 20  # characters, padding included, of the texts that share a batch
-
-_Integer = TypeVar("_Integer", bound=np.integer)
 
 
 def score_text(
@@ -64,12 +61,12 @@ def score_text(
     if window is not None and reader.engine.vocabulary.unit != "char":
         window = _window_tokens(reader, text, window)
     # pieces hold whole windows, so that each piece begins where a window begins
-    size = _PIECE if window is None else window * max(1, min(_ROWS, _PIECE // window))
+    size = _PIECE if window is None else window * max(1, min(WINDOW_ROWS, _PIECE // window))
     pieces = reader.pieces(text, _PIECE)
     if window is None:
         scores = _score_through(reader, pieces)
     else:
-        scores = _score_windows(reader, _overlapping(pieces, size), window)
+        scores = _score_windows(reader, overlapping(pieces, size), window)
     totals, missing, kept = [], 0, []
     tokens = 0
     for scored, unknown_here in scores:
@@ -187,7 +184,7 @@ def score_continuations(
     for end in (False, True):
         reader = score_reader(engine, "error", len(texts), end)
         places = [i for i, text in enumerate(texts) if ends[i] == end and (text or end)]
-        for batch in _batches(reader, [texts[place] for place in places], _ROWS):
+        for batch in _batches(reader, [texts[place] for place in places], WINDOW_ROWS):
             indices = [places[place] for place in batch]
             rows = [texts[index] for index in indices]
             scores = _score_batch(reader, rows, int(read[-1]), hidden)
@@ -276,18 +273,6 @@ def _padded(reader: ScoreReader, texts: list[str]) -> tuple[NDArray[np.int32], N
     return padded, lengths + 1
 
 
-def _overlapping(pieces: Iterable[NDArray[np.int32]], size: int) -> Iterator[NDArray[np.int32]]:
-    """`pieces` cut anew: `size` tokens and the first of the next each time, at least two."""
-    held = np.zeros(0, dtype=np.int32)
-    for piece in pieces:
-        held = np.concatenate([held, piece])
-        while len(held) > size:
-            yield held[: size + 1]
-            held = held[size:]
-    if len(held) > 1:
-        yield held
-
-
 def _score_through(
     reader: ScoreReader,
     pieces: Iterable[NDArray[np.int32]],
@@ -325,25 +310,6 @@ def _score_windows(
         for before, rows in window_rows(tokens, window):
             scored, _ = _score_after(reader, _readable(reader, before[:, 0]), rows)
             yield scored.ravel(), _unknown_in(rows)
-
-
-def window_rows(
-    tokens: NDArray[_Integer], window: int
-) -> Iterator[tuple[NDArray[_Integer], NDArray[_Integer]]]:
-    """Cut `tokens` ``[time]`` into windows that are read from a zero state each, side by side.
-
-    Yields:
-        what is read and what is to be predicted, ``[windows, window]`` each, at most 64 windows at
-        a time; the last window may be shorter.
-    """
-    inputs, targets = tokens[:-1], tokens[1:]
-    whole = len(inputs) // window * window
-    edges = [*range(0, whole, _ROWS * window), whole]
-    for begin, end in pairwise(edges):
-        part = slice(begin, end)
-        yield inputs[part].reshape(-1, window), targets[part].reshape(-1, window)
-    if whole < len(inputs):
-        yield inputs[None, whole:], targets[None, whole:]
 
 
 def _unknown_in(tokens: NDArray[np.int32]) -> int:

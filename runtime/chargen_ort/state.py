@@ -15,6 +15,7 @@ from chargen_ort.healing import heal, masked, new_healer, next_characters
 from chargen_ort.options import MAX_LENGTH, SamplingOptions
 from chargen_ort.pieces import MAX_RUN
 from chargen_ort.places import Place
+from chargen_ort.ranking import check_top, rank_probabilities
 from chargen_ort.snapshots import Course, Header, parse_snapshot, snapshot_bytes
 from chargen_ort.vocabulary import UnknownPolicy, check_policy
 from chargen_ort.writer import RunWriter, StepWriter, open_writer
@@ -463,29 +464,3 @@ class TextState:
         writer.hidden[:] = floats[: -len(engine.vocabulary)].reshape(writer.hidden.shape)
         writer.logits[:] = floats[-len(engine.vocabulary) :]
         return state
-
-
-def rank_probabilities(
-    logits: NDArray[np.float32], texts: Sequence[str], top: int | None
-) -> dict[str, float]:
-    """Softmax of logits ``[vocab_size]`` as a dict, likeliest first, ties by token.
-
-    The keys are `texts`, those of the tokens; the end token's is the empty string.
-
-    Raises:
-        OptionError: `top` is not a whole number of 1 or more.
-    """
-    top = check_top(top)
-    weights = np.exp(logits.astype(np.float64) - logits.max())  # [vocab_size]
-    weights /= weights.sum()
-    order = np.argsort(-weights, kind="stable")[:top]
-    return {texts[i]: float(weights[i]) for i in order}
-
-
-def check_top(top: object) -> int | None:
-    """How many probabilities are asked for, None for all.
-
-    Raises:
-        OptionError: not a whole number of 1 or more.
-    """
-    return None if top is None else whole_number("top", top, 1, MAX_LENGTH, "1 or more, or None")
