@@ -2,6 +2,7 @@
 
 import functools
 import random
+import shutil
 
 import pytest
 from faker import Faker
@@ -166,20 +167,29 @@ def test_a_filter_in_a_file_is_in_what_is_made_of_it(tmp_path):
         assert "\nfilter " in run_here("chargen-ort", "info", path).stdout
 
 
+@pytest.fixture(scope="module")
+def trained_without(tmp_path_factory):
+    """A folder with a list of names, the run that learnt it, and its model without a filter."""
+    folder = tmp_path_factory.mktemp("without")
+    names = {f"{a}{b}" for a in "bdkl" for b in "aeiou"}
+    (folder / "names.txt").write_text("".join(f"{name}\n" for name in sorted(names)))
+    options = ("--documents", "lines", "--preset", "lesson", "--out", folder / "n.onnx")
+    assert run_here("train-export", folder / "names.txt", *options).returncode == 0
+    refused = write(folder / "n.onnx", "--new")
+    assert_refused(refused, "which is not there", "train-export convert", "--not-in")
+    return folder
+
+
 @pytest.mark.parametrize("beside", [False, True], ids=["in the file", "beside"])
 @pytest.mark.parametrize("precision", ["fp32", "int8", "all"])
 def test_a_model_that_was_trained_without_a_filter_gets_one_of_its_checkpoint(
-    tmp_path, monkeypatch, precision, beside
+    trained_without, tmp_path, monkeypatch, precision, beside
 ):
     if beside:
         monkeypatch.setattr("chargen_export.filters.MAX_IN_FILE", 19)
+    shutil.copytree(trained_without, tmp_path, dirs_exist_ok=True)
     corpus, out = tmp_path / "names.txt", tmp_path / "n.onnx"
-    names = {f"{a}{b}" for a in "bdkl" for b in "aeiou"}
-    corpus.write_text("".join(f"{name}\n" for name in sorted(names)))
-    options = ("--documents", "lines", "--preset", "lesson", "--out", out)
-    assert run_here("train-export", corpus, *options).returncode == 0
-    plain = out.read_bytes()
-    assert_refused(write(out, "--new"), "which is not there", "train-export convert", "--not-in")
+    names, plain = set(corpus.read_text().split()), out.read_bytes()
     checkpoint = tmp_path / "n.run" / "checkpoint.pt"
     given = ("--text", corpus, "--precision", precision, "--with-filter")
     result = run_here("train-export", "convert", checkpoint, *given)
