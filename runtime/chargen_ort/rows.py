@@ -79,7 +79,8 @@ def score_alike(
     with_floors: bool,
     hidden: NDArray[np.float32],
 ) -> ScoredRows:
-    """As `score_rows` side by side, for rows that may begin alike: that is read once.
+    """As `score_rows` side by side, for rows that may begin alike: what a row begins with as the
+    one above it does is read once.
 
     Args:
         engine, inputs, targets, with_floors: as there.
@@ -94,9 +95,7 @@ def score_alike(
     """
     active = np.arange(inputs.shape[1]) < lengths[:, None]  # [rows, time]
     read = np.where(active, inputs, -1)
-    order = np.lexsort(read.T[::-1])  # what begins alike stands together
-    read, active, wanted = read[order], active[order], targets[order]
-    fresh = active.copy()  # begins with what no row above begins with
+    fresh = active.copy()  # begins with what the row above does not begin with
     fresh[1:] &= ~np.logical_and.accumulate(read[1:] == read[:-1], axis=1)
     number = np.cumsum(fresh, axis=0) - 1  # of the beginning, among those of its length
     scores, floors = np.zeros(read.shape), np.zeros(read.shape if with_floors else (1, 1))
@@ -107,13 +106,12 @@ def score_alike(
         normaliser = _log_sum_exp(logits)[:, 0]  # [first]
         rows = np.flatnonzero(active[:, step])
         which = number[rows, step]
-        chosen = logits[which, 0, wanted[rows, step]].astype(np.float64)
+        chosen = logits[which, 0, targets[rows, step]].astype(np.float64)
         scores[rows, step] = chosen - normaliser[which]
         if with_floors:
             floors[rows, step] = (logits[:, 0].min(axis=-1).astype(np.float64) - normaliser)[which]
-    back = np.argsort(order)
     nothing = np.zeros((1, 1), dtype=np.int64)
-    return ScoredRows(scores[back], floors[back] if with_floors else floors, nothing, hidden)
+    return ScoredRows(scores, floors, nothing, hidden)
 
 
 def _log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:

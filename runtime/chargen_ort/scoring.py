@@ -28,7 +28,7 @@ from chargen_ort.score_windows import WINDOW_ROWS, overlapping, window_rows
 from chargen_ort.vocabulary import UnknownPolicy
 
 _SHORT = 256  # characters of texts of which what begins alike is read once
-_SIDE_BY_SIDE = 256  # texts of a stream of them
+_SIDE_BY_SIDE = 1024  # texts of a stream of them
 _PIECE = 1 << 16  # characters of a long text held as tokens at a time
 _BATCH_AT_ONCE = 1 << 20  # characters, padding included, of the texts that share a batch
 
@@ -199,17 +199,15 @@ def _batches(reader: ScoreReader, texts: list[str], batch_size: int) -> Iterator
     They are of like length, and have not too much padding; or, where what begins alike is read
     once, they are short ones that begin alike.
     """
-
-    def place(index: int) -> tuple[bool, str, int]:
-        text = texts[index]
-        short = reader.side_by_side and sizes[index] <= _SHORT
-        return not short, text if short else "", sizes[index]
-
     sizes = [reader.most_tokens(text) for text in texts]
+    indices = range(len(texts))
+    short = [i for i in indices if sizes[i] <= _SHORT] if reader.side_by_side else []
+    long = [i for i in indices if sizes[i] > _SHORT] if reader.side_by_side else indices
+    order = sorted(short, key=texts.__getitem__) + sorted(long, key=sizes.__getitem__)
     batch: list[int] = []
     longest = 0
     batch_size = min(batch_size, max(MANY_ROWS, LOGITS_AT_ONCE // len(reader.engine.vocabulary)))
-    for index in sorted(range(len(texts)), key=place):
+    for index in order:
         longest = max(longest, sizes[index])
         full = (len(batch) + 1) * longest > _BATCH_AT_ONCE
         if batch and (full or len(batch) == batch_size):
