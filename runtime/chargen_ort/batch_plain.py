@@ -88,7 +88,8 @@ class Batch:
         self._end = self._vocabulary.end_token
         self._texts = self._vocabulary.texts
         self._may_end_stop = self._stop_endings()
-        self._may_end: set[int] = set(np.flatnonzero(self._may_end_stop).tolist())  # a text
+        # tokens after which a text of these options may be over
+        self._may_end: set[int] = set(np.flatnonzero(self._may_end_stop).tolist())
         if self._end is not None:
             self._may_end.add(self._end)
         self._ended_texts = self._ended_tokens = 0

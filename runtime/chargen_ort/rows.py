@@ -82,6 +82,8 @@ def score_alike(
     """As `score_rows` side by side, for rows that may begin alike: what a row begins with as the
     one above it does is read once.
 
+    So rows that begin alike should stand together; in another order they are only read more often.
+
     Args:
         engine, inputs, targets, with_floors: as there.
         lengths: how many steps of each row count, ``[rows]``, at least one; the others give zeros.

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW_ROWS = 64  # rows that are scored side by side, so many at once
+WINDOW_ROWS = 64  # windows that are scored side by side
 
 
 def overlapping(pieces: Iterable[NDArray[np.int32]], size: int) -> Iterator[NDArray[np.int32]]:
@@ -27,8 +27,8 @@ def window_rows(
     """Cut `tokens` ``[time]`` into windows that are read from a zero state each, side by side.
 
     Yields:
-        what is read and what is to be predicted, ``[windows, window]`` each, at most 64 windows at
-        a time; the last window may be shorter.
+        what is read and what is to be predicted, ``[windows, window]`` each, at most `WINDOW_ROWS`
+        windows at a time; the last window may be shorter.
     """
     inputs, targets = tokens[:-1], tokens[1:]
     whole = len(inputs) // window * window

@@ -28,7 +28,9 @@ from chargen_ort.score_windows import WINDOW_ROWS, overlapping, window_rows
 from chargen_ort.vocabulary import UnknownPolicy
 
 _SHORT = 256  # characters of texts of which what begins alike is read once
-_SIDE_BY_SIDE = 1024  # texts of a stream of them
+# texts of a stream: the more, the fewer calls read the last characters of a few long ones
+_SIDE_BY_SIDE = 1024
+_CONTINUATIONS = 64  # of a start, scored side by side
 _PIECE = 1 << 16  # characters of a long text held as tokens at a time
 _BATCH_AT_ONCE = 1 << 20  # characters, padding included, of the texts that share a batch
 
@@ -184,7 +186,7 @@ def score_continuations(
     for end in (False, True):
         reader = score_reader(engine, "error", len(texts), end)
         places = [i for i, text in enumerate(texts) if ends[i] == end and (text or end)]
-        for batch in _batches(reader, [texts[place] for place in places], WINDOW_ROWS):
+        for batch in _batches(reader, [texts[place] for place in places], _CONTINUATIONS):
             indices = [places[place] for place in batch]
             rows = [texts[index] for index in indices]
             scores = _score_batch(reader, rows, int(read[-1]), hidden)
@@ -197,7 +199,7 @@ def _batches(reader: ScoreReader, texts: list[str], batch_size: int) -> Iterator
     """Indices of texts that are scored side by side.
 
     They are of like length, and have not too much padding; or, where what begins alike is read
-    once, they are short ones that begin alike.
+    once, they are short ones in alphabetical order, as `score_alike` wants them.
     """
     sizes = [reader.most_tokens(text) for text in texts]
     indices = range(len(texts))
