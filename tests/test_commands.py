@@ -123,6 +123,36 @@ def test_an_unknown_option_is_a_usage_error(command):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("call", "begin", "end"),
+    [
+        (["chargen-ort", "--lenght", 5], "No such option: --lenght", "chargen-ort"),
+        (["chargen-ort", "--length", "five"], "Invalid value for '--length'", "chargen-ort"),
+        (["chargen-ort", "wirte"], "No such command 'wirte'", "chargen-ort"),
+        (
+            ["chargen-ort", "serve", "--port", "x"],
+            "Invalid value for '--port'",
+            "chargen-ort serve",
+        ),
+        (["train-export", "c", "--minutes", "x"], "Invalid value for '--minutes'", "train-export"),
+        (["train-export", "c", "d", "--unit", "x"], "Invalid value for '--unit'", "train-export"),
+        (["train-export", "verify"], "Missing argument", "train-export verify"),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_line(call, begin, end):
+    result = run_here(*call)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"{call[0]}: {begin}")
+    assert result.stderr.endswith(f"; {end} --help lists what there is\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_without_arguments_a_command_that_needs_one_shows_its_help():
+    result = run_here("train-export")
+    assert "Usage: train-export" in result.stdout
+    assert (result.returncode, result.stderr) == (2, "")
+
+
 def test_a_failed_run_leaves_the_old_artifact(corpus, hello_path, tmp_path):
     artifact = tmp_path / "artifacts/hello.onnx"
     artifact.parent.mkdir()

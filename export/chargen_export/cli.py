@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from chargen_export import cli_options as opt
 from chargen_export.streams import SteadyStream, with_standard_streams
 from chargen_ort._version import __version__
+from chargen_ort.cli_usage import OneLineGroup
 from chargen_ort.errors import ChargenError, OptionError, ParityError, TrainingError
 from chargen_ort.terminal import visible
 from chargen_train import wait_briefly
@@ -27,7 +28,7 @@ _REPLACED = {  # options of earlier days, and the commands that took their place
 }
 
 
-class _TrainingByDefault(TyperGroup):
+class _TrainingByDefault(OneLineGroup):
     """Commands of which training is the one that need not be named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

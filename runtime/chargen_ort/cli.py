@@ -13,6 +13,7 @@ import typer
 from chargen_ort import cli_options as opt
 from chargen_ort._version import __version__
 from chargen_ort.checks import whole_number
+from chargen_ort.cli_usage import OneLineGroup
 from chargen_ort.errors import ChargenError, OptionError
 from chargen_ort.escapes import unescape
 from chargen_ort.models import ChosenModel, choose_model, naming
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from chargen_ort.text import TextReader
 
 app = typer.Typer(
+    cls=OneLineGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
