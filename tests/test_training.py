@@ -130,13 +130,16 @@ def test_dropout_rises_with_the_weights_of_many_characters():
 
 def test_a_long_run_has_teachers():
     recipes = [choose_recipe(1_000_000, epochs=n) for n in (1, 10, 20, 30, 60, 90, 1000)]
-    assert [recipe.teachers for recipe in recipes] == [0, 0, 0, 2, 4, 6, 8]
+    assert [recipe.teachers for recipe in recipes] == [0, 0, 3, 4, 8, 8, 8]
     assert len({recipe.dropout for recipe in recipes if recipe.teachers}) == 1
     assert choose_recipe(1_000_000, epochs=90, teachers=0).teachers == 0
     alone = choose_recipe(1_000_000, epochs=90, teachers=0)
     assert alone.dropout > recipes[-1].dropout, "who has no teachers learns more by heart"
     given = choose_recipe(1_000_000, epochs=90, dropout=0.3)
-    assert (given.teachers, given.dropout) == (6, 0.3)
+    assert (given.teachers, given.dropout) == (8, 0.3)
+    assert (given.ngram_share, alone.ngram_share) == (0, 1), "by an n-gram all are taught alike"
+    assert choose_recipe(500_000, epochs=30).teachers == 2, "of less text one reads it more often"
+    assert choose_recipe(4_000_000, epochs=30).teachers == 4, "of more not less than four times"
     for characters in (400_000, 10_000_000):  # not measured, or too much memory
         assert choose_recipe(characters, epochs=90).teachers == 0
 
@@ -147,7 +150,7 @@ def test_a_model_of_few_weights_has_no_teachers():
             choose_recipe(700_000, epochs=60, documents=documents, num_layers=1, hidden_size=size)
             for size in (32, 512)
         ]
-        assert [recipe.teachers for recipe in chosen] == [0, 4]
+        assert [recipe.teachers for recipe in chosen] == [0, 4 if documents else 6]
         assert chosen[0].dropout == choose_recipe(700_000, epochs=60, teachers=0).dropout
 
 
@@ -158,6 +161,7 @@ def test_a_list_that_is_read_often_has_teachers_too():
     ]
     assert [recipe.teachers for recipe in recipes] == [0, 2, 2, 0]
     assert [recipe.dropout for recipe in recipes[1:3]] == [0.1, 0.1]
+    assert recipes[1].ngram_share == 1, "as measured on names"
     assert choose_recipe(160_000, epochs=20, documents=20_000).teachers == 0
 
 

@@ -192,7 +192,8 @@ _TAUGHT_DROPOUT, _LISTS_TAUGHT_DROPOUT = 0.05, 0.1  # soft targets leave little 
 # weights for each character, at least: with 2.5 and 5 teachers gain, with 0.06 half of the time is
 # better spent on the model itself; between them is not measured
 _TAUGHT_WEIGHTS = 0.25
-_EPOCHS_A_TEACHER = 7.5  # enough for a good one
+# readings that make a good teacher: of a list, of a text, and characters that one of a text reads
+_LIST_READINGS, _TEXT_READINGS, _TEXT_READ = 7.5, 3.75, 3.75e6
 _MAX_TEACHERS = 8
 # characters of a text whose counts teach, and tokens: of fewer there is nothing to count, of more
 # characters the counts teach nothing that the text does not, of more tokens too few are kept
@@ -216,12 +217,19 @@ def suitable_dropout(epochs: float) -> float:
     return round(round(between / _DROPOUT_STEP) * _DROPOUT_STEP, 2)
 
 
-def suitable_teachers(epochs: float) -> int:
+def suitable_teachers(recipe: Recipe, epochs: float, characters: int, documents: bool) -> int:
     """How many teachers a run of so many epochs has time for in its first half; fewer than 2: 0.
 
-    A single model gains next to nothing from reading a text more than 15 times; see EXPERIMENTS.md.
+    A single model gains next to nothing from reading a text of a million characters more than 4
+    times, or a list more than 15 times; see EXPERIMENTS.md.
     """
-    teachers = min(_MAX_TEACHERS, round(epochs / 2 / _EPOCHS_A_TEACHER))
+    least, most = _LISTS_TAUGHT if documents else _TAUGHT
+    if not least <= characters <= most:
+        return 0
+    if parameter_count(_MEASURED_TOKENS, recipe) < _TAUGHT_WEIGHTS * characters:
+        return 0
+    readings = _LIST_READINGS if documents else max(_TEXT_READINGS, _TEXT_READ / characters)
+    teachers = min(_MAX_TEACHERS, round(epochs / 2 / readings))
     return teachers if teachers >= 2 else 0
 
 
@@ -289,12 +297,12 @@ def choose_recipe(
     many = parameter_count(vocab_size, recipe) / parameter_count(_MEASURED_TOKENS, recipe)
     readings = epochs * max(1.0, many) if tokens == characters else epochs
     suitable = _suitable_settings(recipe, epochs, readings, tokens, bool(documents))
-    least, most = _LISTS_TAUGHT if documents else _TAUGHT
-    enough = parameter_count(_MEASURED_TOKENS, recipe) >= _TAUGHT_WEIGHTS * characters
-    teachers = suitable_teachers(epochs) if enough and least <= characters <= most else 0
+    teachers = suitable_teachers(recipe, epochs, characters, bool(documents))
     if given.get("teachers", teachers):
         soft = _LISTS_TAUGHT_DROPOUT if documents else _TAUGHT_DROPOUT
         suitable |= {"teachers": teachers, "dropout": soft}
+        if not documents:  # teachers that begin as one n-gram are too much alike
+            suitable["ngram_share"] = 0.0
     return replace(recipe, **(suitable | given))
 
 
