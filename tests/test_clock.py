@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import chargen_train.run
+import chargen_train.split
 import chargen_train.training
 from chargen_train.corpus import load_corpus
 from chargen_train.evaluate import mean_loss
@@ -18,6 +19,7 @@ from chargen_train.events import Supervision
 from chargen_train.outcome import describe_shortness
 from chargen_train.planning import Plan
 from chargen_train.recipe import Recipe
+from chargen_train.split import WINDOW
 from chargen_train.training import train
 from tests.conftest import observing
 
@@ -181,6 +183,23 @@ def test_a_run_that_could_not_learn_much_says_so(run_with):
     assert note.startswith("training took only ")
     assert "--minutes" in note
     assert not [note for note in run_with(FakeClock(0.06)).trained.notes if "only" in note]
+
+
+def test_a_loss_of_a_part_of_the_held_out_text_says_so(run_with, corpus, monkeypatch):
+    monkeypatch.setattr(chargen_train.split, "_AREA", 2 * WINDOW)
+    trained = run_with(FakeClock(0.5)).trained
+    measured = trained.summary.validation.characters
+    whole = int(corpus.validation.passages().characters.sum())
+    assert measured < whole
+    [note] = [note for note in trained.notes if "held-out" in note]
+    assert f"when {measured:,} of {whole:,} held-out characters were measured" in note
+    assert note in trained.summary.notes
+
+
+def test_a_loss_of_all_of_the_held_out_text_says_nothing(run_with, corpus):
+    trained = run_with(FakeClock(0.5)).trained
+    assert trained.summary.validation.characters == corpus.validation.characters
+    assert not [note for note in trained.notes if "held-out" in note]
 
 
 @pytest.mark.parametrize(

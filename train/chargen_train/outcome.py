@@ -14,6 +14,7 @@ from chargen_train.events import TrainedModel
 from chargen_train.history import describe_corpus, describe_losses
 from chargen_train.planning import MAX_VALIDATION
 from chargen_train.run import Run
+from chargen_train.split import Passages
 
 _WORSE = 0.05  # nats: a last loss so far above the best is worth a word
 _FEW_STEPS = 50  # in fewer a model learns next to nothing …
@@ -23,11 +24,13 @@ _FEW_TOKENS = 200_000  # … and from fewer, if they are not even the whole text
 def finish(run: Run) -> TrainedModel:
     """The best weights, measured in float32 on the held-out part as far as time allows."""
     best = copy.deepcopy(run.best.model or run.learner.average).to("cpu", torch.float32).eval()
+    notes = _notes(run)
     losses = None
     if len(run.corpus.validation) and run.team.leads:
         passages = run.corpus.validation.passages().head(MAX_VALIDATION)
         losses = measure_losses(best, passages, run.time_is_up)
-    notes = _notes(run)
+        if part := describe_part(losses, passages, run.corpus.validation.documents > 0):
+            notes += (part,)
     return TrainedModel(best, _summary(run, losses, notes), notes)
 
 
@@ -45,6 +48,27 @@ def describe_shortness(steps: int, epochs: float, tokens: int) -> str | None:
     return (
         f"training took only {count} and read the corpus {epochs:.2g} times, too little to learn "
         "much"
+    )
+
+
+def describe_part(losses: Losses, passages: Passages, documents: bool) -> str | None:
+    """What is said where time ended before all passages were measured; None where it did not.
+
+    Args:
+        losses: of as many of the passages as were measured.
+        passages: that were to be measured.
+        documents: whether they are documents, of which each ends with a token of its own.
+    """
+    counts = len(losses.predicted), len(passages)
+    if counts[0] == counts[1]:
+        return None
+    predicted = int(losses.predicted.sum()), int(passages.characters.sum())
+    measured, whole = (
+        tokens - documents * count for tokens, count in zip(predicted, counts, strict=True)
+    )
+    return (
+        f"the time was over when {measured:,} of {whole:,} held-out characters were measured: the "
+        "loss is that of the first ones alone; chargen-ort score measures a file as a whole"
     )
 
 

@@ -21,6 +21,7 @@ EVALUATION_SHARE = 0.1  # of a run bounded by minutes, for all evaluations befor
 _EVALUATIONS = (10, 30)  # during a run, at least and at most
 _MEASURED = (4 * WINDOW, 32_768)  # characters of an evaluation during the run
 _LAST_VALIDATION = 0.1  # of the minutes given, at most
+_LATER = 1.25  # times what the last evaluation would take now: the machine may be busier then
 _RESERVE = 0.3  # of the minutes given, at most
 _DISK_SPEED = 1e8  # bytes a second: a guess that the last checkpoint is planned with
 _TIMED = (WINDOW, 16 * WINDOW)  # characters to warm up with, and to time
@@ -69,7 +70,8 @@ def make_plan(model: CharGRU, corpus: Corpus, recipe: Recipe, export_seconds: fl
         # half of the share, since a machine that is quiet now may be busy later
         allowed = 0.5 * EVALUATION_SHARE * limit / evaluation_count(recipe) - per_sample
         measured = min(_MEASURED[1], max(_MEASURED[0], round(allowed / per_character)))
-        last = min(_LAST_VALIDATION * limit, per_character * len(corpus.validation))
+        last = _LATER * per_character * min(MAX_VALIDATION, len(corpus.validation))
+        last = min(_LAST_VALIDATION * limit, last)
         copies = 5 + recipe.teachers  # of the weights: model, average, best, two of the optimizer
         checkpoint = 4 * copies * sum(p.numel() for p in model.parameters())  # bytes
         reserve = last + per_character * measured + per_sample + checkpoint / _DISK_SPEED
