@@ -15,12 +15,33 @@ from chargen_train.candidates import LARGE
 from chargen_train.checkpoint import load_checkpoint
 from chargen_train.run_folder import RunFolder
 from chargen_train.team import Team
+from chargen_train.together import main
 from tests.conftest import BIN, TIMES, run_here
 
 TOLERANCE = 1e-5  # nats a character, of every step's loss: only sums are rounded otherwise
 AT_LENGTH = pytest.mark.skipif(
     "CHARGEN_DISTRIBUTED" not in os.environ, reason="make test-distributed starts torchrun often"
 )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["x.txt", "--minuts", "3"], "unrecognized arguments: --minuts 3"),
+        (["x.txt", "--minutes", "three"], "argument --minutes: invalid float value: 'three'"),
+        (["x.txt", "--unit", "line"], "argument --unit: invalid choice: 'line'"),
+        ([], "the following arguments are required: corpus"),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_line(arguments, told, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    [line] = written.err.splitlines()
+    assert line.startswith(f"chargen_train: {told}")
+    assert line.endswith("--help lists what there is")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 from chargen_ort.errors import ChargenError, OptionError, TrainingError
 from chargen_ort.terminal import visible
@@ -55,8 +55,16 @@ _NUMBERS = {  # the options that are fields of a Recipe, with their types
 }  # fmt: skip
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a wrong option, value or argument with one line and status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and end the process, without the usage that argparse puts before it."""
+        self.exit(2, f"{_NAME}: {message}; -m {_NAME} --help lists what there is\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"torchrun --nproc-per-node N -m {_NAME}",
         description="Train a character model with several processes. The options are those of "
         "train-export. The run is kept where train-export would keep it; the last line that is "
