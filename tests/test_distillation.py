@@ -1,5 +1,6 @@
 """Learning from teachers: what they predict, the loss towards it, and when each is trained."""
 
+import copy
 import dataclasses
 import itertools
 
@@ -10,6 +11,9 @@ import torch
 from chargen_train import distillation
 from chargen_train.corpus import load_corpus
 from chargen_train.distillation import SoftTargets, phase_end
+from chargen_train.learner import Learner
+from chargen_train.model import gru_parameters
+from chargen_train.reading import Reading
 from chargen_train.recipe import choose_recipe
 from chargen_train.split import Part
 from chargen_train.training import train
@@ -146,3 +150,39 @@ def test_every_model_has_a_whole_schedule_of_its_own(tmp_path):
     peaks = [max(rates[a:b]) for a, b in zip(starts, [*starts[1:], 40], strict=True)]
     assert peaks == pytest.approx([recipe.learning_rate] * 3, rel=0.1)
     assert all(rates[start - 1] < 0.1 * recipe.learning_rate for start in (10, 20, 40))
+
+
+@pytest.mark.parametrize(
+    ("documents", "count", "narrow"),
+    [("none", 4, False), ("none", 5, True), ("none", 8, True), ("lines", 5, False)],
+)
+def test_a_student_that_reads_its_text_very_often_begins_with_narrow_weights(
+    tmp_path, monkeypatch, documents, count, narrow
+):
+    path = tmp_path / "t.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog.\n" * 30)
+    recipe = choose_recipe(1_350, steps=4 * count, hidden_size=16, teachers=count)
+    learners, models, clips = [], [], []
+
+    def take_step(learner, batch, rate, clip, *rest):
+        if learner not in learners:
+            learners.append(learner)
+            models.append(copy.deepcopy(learner.model))
+        clips.append(clip)
+        return step(learner, batch, rate, clip, *rest)
+
+    step = Learner.take_step
+    monkeypatch.setattr(Learner, "take_step", take_step)
+    train(load_corpus(path, Reading(documents=documents)), recipe)
+    *others, student = models
+    assert len(others) == count
+    for model in others:
+        assert model.embedding.weight.std().item() == pytest.approx(2.0, rel=0.2)
+    wanted = 0.1 if narrow else 2.0
+    assert student.embedding.weight.std().item() == pytest.approx(wanted, rel=0.2)
+    for layer in student.grus():
+        _, _, bias, _ = gru_parameters(layer)
+        assert bias.tolist() == [0.0] * 16 + [float(narrow)] * 16 + [0.0] * 16
+    clip = recipe.gradient_clip
+    assert clips[: 2 * count] == [clip] * 2 * count
+    assert clips[2 * count :] == [1.0 if narrow else clip] * 2 * count

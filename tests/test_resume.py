@@ -107,6 +107,16 @@ def test_a_run_with_teachers_resumes_in_every_phase(corpus, recipe, path, steps,
     assert resumed.summary == whole.summary
 
 
+@pytest.mark.parametrize("steps", [9, 11, 17])
+def test_a_run_with_many_teachers_resumes_too(corpus, recipe, path, steps, uninterrupted):
+    recipe = dataclasses.replace(recipe, teachers=5, steps=20)
+    whole = uninterrupted(recipe)
+    checkpoint = train_until_step(steps, corpus, recipe, path)
+    resumed = train(corpus, recipe, resume=checkpoint)
+    assert_same(resumed.model.state_dict(), whole.model.state_dict())
+    assert resumed.summary == whole.summary
+
+
 def test_a_run_may_be_resumed_again_and_again(corpus, recipe, path, uninterrupted):
     whole = uninterrupted(recipe).model.state_dict()
     checkpoint = None

@@ -74,13 +74,20 @@ class Learner:
         self._hidden = model.zero_hidden(rows.stop - rows.start)  # [batch, num_layers, hidden_size]
 
     def take_step(
-        self, batch: Batch, rate: float, teaching: Teaching | None, bf16: bool, step: int
+        self,
+        batch: Batch,
+        rate: float,
+        clip: float,
+        teaching: Teaching | None,
+        bf16: bool,
+        step: int,
     ) -> float:
         """Learn from one window of each row; returns its loss, nats a character.
 
         Args:
             batch: the windows; with candidates only where `teaching` is None.
             rate: of learning.
+            clip: largest gradient norm; 0 does not clip.
             teaching: what there is to learn from besides the text.
             bf16: whether the forward pass runs under bfloat16 autocast.
             step: of the run, for messages.
@@ -103,9 +110,7 @@ class Learner:
                 loss = text_loss.lerp(soft_loss, teaching.share)
         self.model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(
-            self.model.parameters(), self._recipe.gradient_clip or math.inf, foreach=True
-        )
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip or math.inf, foreach=True)
         found = self._team.total(text_loss.item()) / self._team.processes
         # looked at before the step: the weights of the last good one are still whole
         if not math.isfinite(found) or not math.isfinite(norm.item()):

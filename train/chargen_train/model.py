@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -15,10 +16,26 @@ from torch.overrides import TorchFunctionMode
 from chargen_ort.artifact import Artifact, read_weights
 from chargen_train.recurrence import Workspace, run_layer
 
-# of start weights
-_EMBEDDING_STD = 2.0
-_RECURRENT_GAIN = 0.7
-_OUTPUT_GAIN = 2.0  # times what PyTorch's own would be
+
+@dataclass(frozen=True)
+class Start:
+    """How large the start weights of a model are.
+
+    Attributes:
+        embedding: standard deviation.
+        recurrent: gain of the recurrent blocks.
+        update: bias of the update gates; above 0 they keep more of the state.
+        output: times what PyTorch's own would be.
+    """
+
+    embedding: float
+    recurrent: float
+    update: float
+    output: float
+
+
+WIDE = Start(embedding=2.0, recurrent=0.7, update=0.0, output=2.0)
+NARROW = Start(embedding=0.1, recurrent=1.0, update=1.0, output=1.0)
 
 
 class CharGRU(nn.Module):
@@ -243,22 +260,23 @@ def gru_parameters(layer: nn.GRU) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return w_ih, w_hh, b_ih, b_hh
 
 
-def initialise(model: CharGRU) -> None:
-    """Start weights for training: a wide embedding and output, and orthogonal recurrent blocks.
+def initialise(model: CharGRU, start: Start = WIDE) -> None:
+    """Start weights for training, with orthogonal recurrent blocks (Saxe et al. 2014).
 
     With a small embedding the gates hardly see the text at first, with a small output they learn
-    little from it, and a run of a thousand steps spends most of them on finding it; see
-    EXPERIMENTS.md. Orthogonal: Saxe et al. 2014.
+    little from it, and a run of a thousand steps spends most of them on finding it. A model that
+    reads its text very often has the time, and learns less of it by heart; see EXPERIMENTS.md.
     """
-    nn.init.normal_(model.embedding.weight, std=_EMBEDDING_STD)
+    nn.init.normal_(model.embedding.weight, std=start.embedding)
     for layer in model.grus():
         w_ih, w_hh, b_ih, b_hh = gru_parameters(layer)
         for block in w_hh.data.chunk(3):
-            nn.init.orthogonal_(block, gain=_RECURRENT_GAIN)
+            nn.init.orthogonal_(block, gain=start.recurrent)
         for block in w_ih.data.chunk(3):
             nn.init.xavier_uniform_(block)
         nn.init.zeros_(b_ih)
+        nn.init.constant_(b_ih.data[model.hidden_size : 2 * model.hidden_size], start.update)
         nn.init.zeros_(b_hh)
-    bound = _OUTPUT_GAIN / math.sqrt(model.hidden_size)
+    bound = start.output / math.sqrt(model.hidden_size)
     nn.init.uniform_(model.output.weight, -bound, bound)
     nn.init.zeros_(model.output.bias)

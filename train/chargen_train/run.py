@@ -15,7 +15,14 @@ from chargen_ort.provenance import Base
 from chargen_train.candidates import LARGE, Candidates
 from chargen_train.corpus import Corpus, choose_separator
 from chargen_train.device import autocast, load_random, random_state
-from chargen_train.distillation import SOFT_SHARE, SoftTargets, describe_phase, phase_end
+from chargen_train.distillation import (
+    NARROW_CLIP,
+    SOFT_SHARE,
+    SoftTargets,
+    describe_phase,
+    phase_end,
+    student_is_narrow,
+)
 from chargen_train.earlier import Earlier
 from chargen_train.evaluate import (
     mean_loss,
@@ -27,7 +34,7 @@ from chargen_train.events import (
     Progress,
 )
 from chargen_train.learner import Best, Learner, Teaching, scheduled_rate
-from chargen_train.model import CharGRU, initialise
+from chargen_train.model import NARROW, WIDE, CharGRU, Start, initialise
 from chargen_train.ngram_targets import NGramTargets
 from chargen_train.planning import (
     EVALUATION_SHARE,
@@ -63,7 +70,7 @@ class Counters:
     processes: int = 1
 
 
-def build_model(corpus: Corpus, recipe: Recipe) -> CharGRU:
+def build_model(corpus: Corpus, recipe: Recipe, start: Start = WIDE) -> CharGRU:
     """A model of the recipe's sizes with start weights drawn from torch's generator."""
     model = CharGRU(
         len(corpus.vocabulary),
@@ -73,7 +80,7 @@ def build_model(corpus: Corpus, recipe: Recipe) -> CharGRU:
         recipe.dropout,
         weight_drop=recipe.dropout,
     )
-    initialise(model)
+    initialise(model, start)
     return model
 
 
@@ -185,8 +192,8 @@ class Run:
             if self.counters.measured_step != self.step:
                 self._measure()
             self.teachers.append(self.learner.average.eval())
-            model = build_model(self.corpus, self.recipe).to(self.device)
-            self.learner = Learner(model, self.recipe, self.team)
+            model = build_model(self.corpus, self.recipe, NARROW if self._narrow else WIDE)
+            self.learner = Learner(model.to(self.device), self.recipe, self.team)
         if self.teachers and len(self.teachers) == self.recipe.teachers:
             if self.soft_targets is None:
                 self.soft_targets = SoftTargets(self.teachers, self.corpus.training, self.plan.bf16)
@@ -255,10 +262,17 @@ class Run:
         if self.team.processes > 1:
             batch = batch.part(self.team.rows(self.recipe.batch_size))
         self.learning_rate = scheduled_rate(self.recipe, fraction)
+        clip = NARROW_CLIP if self._narrow else self.recipe.gradient_clip
         self.counters.loss = self.learner.take_step(
-            batch, self.learning_rate, teaching, self.plan.bf16, self.step
+            batch, self.learning_rate, clip, teaching, self.plan.bf16, self.step
         )
         self.counters.step += 1
+
+    @property
+    def _narrow(self) -> bool:
+        """Whether the model being trained began with narrow weights."""
+        documents = self.corpus.training.documents > 0
+        return student_is_narrow(self.recipe, len(self.teachers), documents)
 
     @cached_property
     def _candidates(self) -> Candidates:
