@@ -223,9 +223,9 @@ def test_the_share_of_the_counts_falls_to_nothing(tmp_path, monkeypatch):
     shares = []
     take_step = Learner.take_step
 
-    def watched(self, batch, rate, teaching, *rest):
+    def watched(self, batch, rate, clip, teaching, *rest):
         shares.append(teaching.share if teaching else 0.0)
-        return take_step(self, batch, rate, teaching, *rest)
+        return take_step(self, batch, rate, clip, teaching, *rest)
 
     monkeypatch.setattr(Learner, "take_step", watched)
     corpus = load_corpus(path)

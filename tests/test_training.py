@@ -504,7 +504,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(corpus_of, monkeypatch):
         train(corpus_of(HELLO), choose_recipe(23, steps=2))
 
 
-def poison(model):
+def poison(model, start):
     torch.nn.init.constant_(model.output.weight, float("inf"))
 
 
