@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import chargen_train.planning
 import chargen_train.run
 import chargen_train.split
 import chargen_train.training
@@ -17,8 +18,9 @@ from chargen_train.corpus import load_corpus
 from chargen_train.evaluate import mean_loss
 from chargen_train.events import Supervision
 from chargen_train.outcome import describe_shortness
-from chargen_train.planning import Plan
+from chargen_train.planning import Plan, make_plan
 from chargen_train.recipe import Recipe
+from chargen_train.run import build_model
 from chargen_train.split import WINDOW
 from chargen_train.training import train
 from tests.conftest import observing
@@ -194,6 +196,14 @@ def test_a_loss_of_a_part_of_the_held_out_text_says_so(run_with, corpus, monkeyp
     [note] = [note for note in trained.notes if "held-out" in note]
     assert f"when {measured:,} of {whole:,} held-out characters were measured" in note
     assert note in trained.summary.notes
+
+
+def test_the_last_evaluation_has_time_if_the_machine_is_a_fifth_slower_then(corpus, monkeypatch):
+    a_character = 1e-3  # seconds
+    monkeypatch.setattr(chargen_train.planning, "_evaluation_seconds", lambda *_: (a_character, 0))
+    plan = make_plan(build_model(corpus, RECIPE), corpus, RECIPE, export_seconds=0.0)
+    during = a_character * plan.measured
+    assert plan.reserve - during > 1.2 * a_character * corpus.validation.characters
 
 
 def test_a_loss_of_all_of_the_held_out_text_says_nothing(run_with, corpus):

@@ -22,7 +22,7 @@ from chargen_train.windows import Batch
 
 TEACHING_SHARE = 0.5  # of a run, for all teachers together
 SOFT_SHARE = 0.7  # of the student's loss
-NARROW_CLIP = 1.0  # largest gradient norm of a student that begins with narrow weights
+NARROW_CLIP = 2.5  # times the recipe's: of a student that begins with narrow weights
 _WIDE_UP_TO = 4  # teachers of a text; after more, the student reads it some 20 times
 _KEPT = 32  # likeliest tokens after each character; the rest hardly weighs anything
 _ROWS = 64  # columns of the text that the teachers read side by side

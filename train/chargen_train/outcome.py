@@ -59,12 +59,11 @@ def describe_part(losses: Losses, passages: Passages, documents: bool) -> str | 
         passages: that were to be measured.
         documents: whether they are documents, of which each ends with a token of its own.
     """
-    counts = len(losses.predicted), len(passages)
-    if counts[0] == counts[1]:
+    if len(losses.predicted) == len(passages):
         return None
-    predicted = int(losses.predicted.sum()), int(passages.characters.sum())
     measured, whole = (
-        tokens - documents * count for tokens, count in zip(predicted, counts, strict=True)
+        int(predicted.sum()) - documents * len(predicted)
+        for predicted in (losses.predicted, passages.characters)  # [passages] each
     )
     return (
         f"the time was over when {measured:,} of {whole:,} held-out characters were measured: the "

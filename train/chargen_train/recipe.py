@@ -22,7 +22,8 @@ class Recipe:
         learning_rate: its peak.
         dropout: see `CharGRU`; its `weight_drop` is the same number.
         weight_decay: of AdamW, on matrices only.
-        gradient_clip: largest gradient norm; 0 does not clip.
+        gradient_clip: largest gradient norm; 0 does not clip. A student that begins with narrow
+            weights has a multiple; see `chargen_train.distillation`.
         average: decay of the exponential average of the weights; 0 does not average.
         schedule: ``cosine`` warms up and decays to zero, ``constant`` does not.
         windows: ``stateful`` reads the corpus on, carrying the state; ``random`` takes windows

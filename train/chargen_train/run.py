@@ -262,7 +262,7 @@ class Run:
         if self.team.processes > 1:
             batch = batch.part(self.team.rows(self.recipe.batch_size))
         self.learning_rate = scheduled_rate(self.recipe, fraction)
-        clip = NARROW_CLIP if self._narrow else self.recipe.gradient_clip
+        clip = self.recipe.gradient_clip * (NARROW_CLIP if self._narrow else 1)
         self.counters.loss = self.learner.take_step(
             batch, self.learning_rate, clip, teaching, self.plan.bf16, self.step
         )
