@@ -107,9 +107,10 @@ def train_export(
 ) -> None:
     """Train a character model on a text and export it as one sealed .onnx file.
 
-    With no options, model size and training time follow from the size of the corpus. The file runs
-    with [bold]chargen-ort[/bold], or with any ONNX runtime. A model that there is already is a
-    good beginning for another text of its kind: --from base.onnx.
+    With no options, model size and training time follow from the size of the
+    corpus. The file runs with [bold]chargen-ort[/bold], or with any ONNX runtime. A model that
+    there is already is a good beginning for another text of its kind:
+    --from base.onnx.
 
     Two more commands train nothing: [bold]train-export convert[/bold] makes other files of a
     checkpoint or a model, and [bold]train-export verify[/bold] proves a model against the

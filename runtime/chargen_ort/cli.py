@@ -199,8 +199,9 @@ def score(
 ) -> None:
     """Say how likely the model finds a text: log probability, bits per character, perplexity.
 
-    A character that the model does not know counts as likely as the character that the model
-    finds least likely at that place, and the number of them is shown.
+    A character that the model does not know counts as likely as the character
+    that the model finds least likely at that place, and the number of them is
+    shown.
     """
     complaints = Complaints()
     with command(_NAME):

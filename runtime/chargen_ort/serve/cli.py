@@ -100,8 +100,8 @@ def serve(
 ) -> None:
     """Serve models over HTTP, with the completions interface that most programs speak.
 
-    All texts are written in one batch, and the same seed gives the same text, however many others
-    are written beside it.
+    All texts are written in one batch, and the same seed gives the same text,
+    however many others are written beside it.
     """
     with command(_NAME):
         if missing := [name for name in _NEEDED if find_spec(name) is None]:
