@@ -153,14 +153,20 @@ def test_every_model_has_a_whole_schedule_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("documents", "count", "narrow"),
-    [("none", 4, False), ("none", 5, True), ("none", 8, True), ("lines", 5, False)],
+    ("documents", "lines", "count", "narrow"),
+    [
+        ("none", 30, 4, False),
+        ("none", 30, 5, True),
+        ("none", 30, 8, True),
+        ("none", 300, 5, False),  # more characters than weights
+        ("lines", 30, 5, False),
+    ],
 )
 def test_a_student_that_reads_its_text_very_often_begins_with_narrow_weights(
-    tmp_path, monkeypatch, documents, count, narrow
+    tmp_path, monkeypatch, documents, lines, count, narrow
 ):
     path = tmp_path / "t.txt"
-    path.write_text("the quick brown fox jumps over the lazy dog.\n" * 30)
+    path.write_text("the quick brown fox jumps over the lazy dog.\n" * lines)
     recipe = choose_recipe(1_350, steps=4 * count, hidden_size=16, teachers=count)
     learners, models, clips = [], [], []
 

@@ -109,7 +109,7 @@ def test_a_run_with_teachers_resumes_in_every_phase(corpus, recipe, path, steps,
 
 @pytest.mark.parametrize("steps", [9, 11, 17])
 def test_a_run_with_many_teachers_resumes_too(corpus, recipe, path, steps, uninterrupted):
-    recipe = dataclasses.replace(recipe, teachers=5, steps=20)
+    recipe = dataclasses.replace(recipe, teachers=5, steps=20, hidden_size=32)
     whole = uninterrupted(recipe)
     checkpoint = train_until_step(steps, corpus, recipe, path)
     resumed = train(corpus, recipe, resume=checkpoint)

@@ -16,7 +16,7 @@ from torch import Tensor
 from chargen_train.device import autocast
 from chargen_train.evaluate import as_tensor
 from chargen_train.model import CharGRU
-from chargen_train.recipe import Recipe
+from chargen_train.recipe import MEASURED_TOKENS, Recipe, parameter_count
 from chargen_train.split import Part
 from chargen_train.windows import Batch
 
@@ -24,6 +24,8 @@ TEACHING_SHARE = 0.5  # of a run, for all teachers together
 SOFT_SHARE = 0.7  # of the student's loss
 NARROW_CLIP = 2.5  # times the recipe's: of a student that begins with narrow weights
 _WIDE_UP_TO = 4  # teachers of a text; after more, the student reads it some 20 times
+# weights for each token, at least: with 2.5 narrow weights gain, with 0.27 they lose
+_NARROW_WEIGHTS = 1.0
 _KEPT = 32  # likeliest tokens after each character; the rest hardly weighs anything
 _ROWS = 64  # columns of the text that the teachers read side by side
 _PIECE = 128  # steps a call, at most
@@ -37,13 +39,16 @@ def phase_end(recipe: Recipe, phase: int) -> float:
     return TEACHING_SHARE * (phase + 1) / recipe.teachers
 
 
-def student_is_narrow(recipe: Recipe, phase: int, documents: bool) -> bool:
-    """Whether the model of a phase is a student that begins with narrow weights.
+def student_is_narrow(recipe: Recipe, phase: int, part: Part) -> bool:
+    """Whether the model of a phase, on a part of a corpus, is a student with narrow start weights.
 
     One that reads its text so often has the time that they take, and is better in the end, as it
-    learns less of the text by heart; see EXPERIMENTS.md. Not measured where there are documents.
+    learns less of the text by heart; a small one does not learn it by heart in any case. See
+    EXPERIMENTS.md. Not measured where there are documents.
     """
-    return not documents and phase == recipe.teachers > _WIDE_UP_TO
+    if part.documents or not phase == recipe.teachers > _WIDE_UP_TO:
+        return False
+    return parameter_count(MEASURED_TOKENS, recipe) >= _NARROW_WEIGHTS * len(part)
 
 
 def describe_phase(recipe: Recipe, phase: int) -> str:

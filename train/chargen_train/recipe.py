@@ -175,7 +175,7 @@ _BY_SIZE: tuple[tuple[float, Recipe], ...] = (
 _TABLE_HAS_DROPOUT = 20_000  # characters, up to which it does
 _DROPOUT_BY_EPOCHS = ((7.0, 0.0), (15.0, 0.1), (32.0, 0.2), (100.0, 0.25))
 _DROPOUT_STEP = 0.05
-_MEASURED_TOKENS = 64  # that the text had which this was measured on
+MEASURED_TOKENS = 64  # that the text had which this was measured on
 _SIZE_SETTINGS = {"hidden_size", "num_layers", "embedding_dim"}
 # layers and widths by falling cost, each with how many tokens it must read to be taken: from about
 # there on it is better than the next smaller one is after as many seconds; see EXPERIMENTS.md
@@ -190,8 +190,8 @@ _WIDE_RATE = 4.5e-3  # of wider models in such a run
 # characters; measured at a million, of lists at 160,000, and memory grows with them
 _TAUGHT, _LISTS_TAUGHT = (500_000, 5_000_000), (100_000, 5_000_000)
 _TAUGHT_DROPOUT, _LISTS_TAUGHT_DROPOUT = 0.05, 0.1  # soft targets leave little to learn by heart
-# weights for each character, at least: with 2.5 and 5 teachers gain, with 0.06 half of the time is
-# better spent on the model itself; between them is not measured
+# weights for each character, at least: with 0.27, 2.5 and 5 teachers gain, with 0.06 half of the
+# time is better spent on the model itself
 _TAUGHT_WEIGHTS = 0.25
 # readings that make a good teacher: of a list, of a text, and characters that one of a text reads
 _LIST_READINGS, _TEXT_READINGS, _TEXT_READ = 7.5, 3.75, 3.75e6
@@ -227,7 +227,7 @@ def suitable_teachers(recipe: Recipe, epochs: float, characters: int, documents:
     least, most = _LISTS_TAUGHT if documents else _TAUGHT
     if not least <= characters <= most:
         return 0
-    if parameter_count(_MEASURED_TOKENS, recipe) < _TAUGHT_WEIGHTS * characters:
+    if parameter_count(MEASURED_TOKENS, recipe) < _TAUGHT_WEIGHTS * characters:
         return 0
     readings = _LIST_READINGS if documents else max(_TEXT_READINGS, _TEXT_READ / characters)
     teachers = min(_MAX_TEACHERS, round(epochs / 2 / readings))
@@ -295,7 +295,7 @@ def choose_recipe(
         return recipe
     recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink, documents)
     # the weights of thousands of characters learn by heart in fewer readings; words gain nothing
-    many = parameter_count(vocab_size, recipe) / parameter_count(_MEASURED_TOKENS, recipe)
+    many = parameter_count(vocab_size, recipe) / parameter_count(MEASURED_TOKENS, recipe)
     readings = epochs * max(1.0, many) if tokens == characters else epochs
     suitable = _suitable_settings(recipe, epochs, readings, tokens, bool(documents))
     teachers = suitable_teachers(recipe, epochs, characters, bool(documents))

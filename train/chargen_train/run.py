@@ -271,8 +271,7 @@ class Run:
     @property
     def _narrow(self) -> bool:
         """Whether the model being trained began with narrow weights."""
-        documents = self.corpus.training.documents > 0
-        return student_is_narrow(self.recipe, len(self.teachers), documents)
+        return student_is_narrow(self.recipe, len(self.teachers), self.corpus.training)
 
     @cached_property
     def _candidates(self) -> Candidates:
