@@ -3,7 +3,14 @@
 import { Engine } from "./engine.js";
 import { ArtifactError, OptionError, countCharacters, shown } from "./errors.js";
 import { parseArtifact } from "./file.js";
-import { DEFAULT_LENGTH, checkNames, checkOptions, checkPolicy, checkWhole } from "./options.js";
+import {
+  DEFAULT_LENGTH,
+  checkNames,
+  checkOptions,
+  checkPolicy,
+  checkWhole,
+  refuseOthers,
+} from "./options.js";
 import { kindOf } from "./records.js";
 import { TextState, restoreState } from "./state.js";
 import { TextStream } from "./stream.js";
@@ -131,7 +138,8 @@ export class Model {
    * @param {TextState} state
    * @param {StreamOptions} [options]
    */
-  resume(state, { length, signal } = {}) {
+  resume(state, { length, signal, ...others } = {}) {
+    refuseOthers(others);
     return new TextStream(state, [[], ""], checkLength(length), signal);
   }
 
@@ -148,7 +156,8 @@ export class Model {
    * @param {string} [text]
    * @param {{top?: number, unknown?: "error" | "skip" | "replace"}} [options]
    */
-  nextProbabilities(text = "", { top, unknown } = {}) {
+  nextProbabilities(text = "", { top, unknown, ...others } = {}) {
+    refuseOthers(others);
     return this.state(text, { unknown }).probabilities(top);
   }
 
@@ -160,7 +169,8 @@ export class Model {
    * @param {{window?: number, unknown?: "error" | "skip" | "replace"}} [options] a window begins from a
    *   zero state again after each so many characters
    */
-  score(text, { window, unknown } = {}) {
+  score(text, { window, unknown, ...others } = {}) {
+    refuseOthers(others);
     if (window !== undefined) checkWhole("window", window, 1, LIMITS.length);
     if (this.config.end) {
       if (window !== undefined)
@@ -187,7 +197,8 @@ export class Model {
    * @param {{end?: boolean, unknown?: "error" | "skip" | "replace"}} [options] `end` scores the end
    *   too: the end token of a model of documents, else the line end, if the model knows it
    */
-  scoreAlone(text, { end = false, unknown } = {}) {
+  scoreAlone(text, { end = false, unknown, ...others } = {}) {
+    refuseOthers(others);
     const { config, vocabulary } = this;
     const ending = vocabulary.end >= 0 ? vocabulary.end : vocabulary.tokenOf.get("\n");
     const ends = end && ending !== undefined;

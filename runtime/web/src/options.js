@@ -70,6 +70,14 @@ export function checkNames(given) {
   }
 }
 
+/**
+ * Refuses what a call has no use for, such as a misspelt or a sampling option where nothing is drawn.
+ * @param {Json} others
+ */
+export function refuseOthers(others) {
+  for (const name of Object.keys(others)) throw new OptionError(`no such option here: ${name}; leave it out`);
+}
+
 /** @param {any} value */
 function checkStops(value) {
   const stops = typeof value === "string" ? (value ? [value] : []) : value;

@@ -86,6 +86,15 @@ for (const [options, message] of WRONG) {
   });
 }
 
+test("a call refuses an option that it has no use for", () => {
+  const refused = { name: "OptionError", message: "no such option here: temperature; leave it out" };
+  const given = { temperature: 0.5 };
+  assert.throws(() => model.score("hello", given), refused);
+  assert.throws(() => model.scoreAlone("hello", given), refused);
+  assert.throws(() => model.nextProbabilities("hello", given), refused);
+  assert.throws(() => model.resume(model.state("hello"), given), refused);
+});
+
 test("a character that the model does not know has a name and a place, in code points", () => {
   assert.throws(() => model.generate("h😀X"), {
     name: "UnknownCharacterError",
