@@ -19,10 +19,10 @@ import torch
 
 from chargen_train import run
 from chargen_train.checkpoint import load_checkpoint, load_latest, previous_of, save_checkpoint
+from chargen_train.choosing import choose_recipe
 from chargen_train.continuation import with_more_time
 from chargen_train.corpus import load_corpus
 from chargen_train.events import Observer, Supervision
-from chargen_train.recipe import choose_recipe
 from chargen_train.training import train
 
 ADDED = 15  # steps, after those of the recipe

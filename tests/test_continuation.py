@@ -10,10 +10,10 @@ import torch
 from chargen_export.pipeline import train_and_export
 from chargen_ort import OptionError, read_artifact
 from chargen_train.checkpoint import load_checkpoint, save_checkpoint
+from chargen_train.choosing import choose_recipe
 from chargen_train.continuation import with_more_time
 from chargen_train.corpus import load_corpus
 from chargen_train.events import Supervision, TrainingStoppedError
-from chargen_train.recipe import choose_recipe
 from chargen_train.run_folder import RunFolder
 from chargen_train.training import train
 from tests.conftest import SMALL, TIMES, assert_refused, observing, run_here

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from chargen_train import distillation
+from chargen_train.choosing import choose_recipe
 from chargen_train.corpus import load_corpus
 from chargen_train.distillation import SoftTargets, phase_end
 from chargen_train.learner import Learner
 from chargen_train.model import gru_parameters
 from chargen_train.reading import Reading
-from chargen_train.recipe import choose_recipe
 from chargen_train.split import Part
 from chargen_train.training import train
 from chargen_train.windows import Batch

@@ -20,10 +20,10 @@ from chargen_ort.options import SamplingOptions
 from chargen_ort.scoring import score_continuations
 from chargen_ort.verify import verify_artifact
 from chargen_train.checkpoint import load_checkpoint
+from chargen_train.choosing import choose_recipe
 from chargen_train.corpus import load_corpus
 from chargen_train.events import Supervision, TrainingStoppedError
 from chargen_train.reading import Reading
-from chargen_train.recipe import choose_recipe
 from chargen_train.training import train
 from tests.conftest import (
     ALPHABET,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from chargen_train.choosing import choose_recipe
 from chargen_train.corpus import load_corpus
 from chargen_train.learner import Learner
 from chargen_train.ngram import (
@@ -19,7 +20,7 @@ from chargen_train.ngram import (
     visible_before,
 )
 from chargen_train.ngram_targets import NGramTargets
-from chargen_train.recipe import Recipe, choose_recipe
+from chargen_train.recipe import Recipe
 from chargen_train.split import Part
 from chargen_train.training import train
 from chargen_train.windows import Batch

@@ -21,9 +21,9 @@ from chargen_train.checkpoint import (
     previous_of,
     save_checkpoint,
 )
+from chargen_train.choosing import choose_recipe
 from chargen_train.corpus import load_corpus
 from chargen_train.events import Supervision, TrainingStoppedError
-from chargen_train.recipe import choose_recipe
 from chargen_train.training import train
 from tests.conftest import HELLO, observing
 

@@ -15,13 +15,14 @@ from chargen_ort.vocabulary import Vocabulary
 from chargen_train import list_split
 from chargen_train import ranges as ranges_module
 from chargen_train import split as split_module
+from chargen_train.choosing import choose_recipe
 from chargen_train.corpus import load_corpus
 from chargen_train.cutting import DocumentEnds
 from chargen_train.device import choose_device
 from chargen_train.evaluate import measure_losses
 from chargen_train.ranges import document_ranges, hash_ranges
 from chargen_train.reading import Reading
-from chargen_train.recipe import Recipe, choose_recipe
+from chargen_train.recipe import Recipe
 from chargen_train.split import Part, Passages, split_text
 from chargen_train.windows import DocumentWindows, batches_of
 from tests.conftest import random_model

@@ -14,13 +14,14 @@ from chargen_ort.options import SamplingOptions
 from chargen_train import wait_briefly
 from chargen_train.adamw import AdamW
 from chargen_train.checkpoint import load_checkpoint
+from chargen_train.choosing import choose_recipe
 from chargen_train.corpus import load_corpus
 from chargen_train.device import ThreadSwitch, choose_threads, threads
 from chargen_train.evaluate import mean_loss, sample_text
 from chargen_train.events import Supervision
 from chargen_train.model import CharGRU, initialise
 from chargen_train.planning import evaluation_count
-from chargen_train.recipe import LESSON, Overrides, Recipe, choose_recipe, parameter_count
+from chargen_train.recipe import LESSON, Overrides, Recipe, parameter_count
 from chargen_train.split import Passages
 from chargen_train.training import measure_speed, train
 from chargen_train.windows import Windows
@@ -138,6 +139,8 @@ def test_a_long_run_has_teachers():
     given = choose_recipe(1_000_000, epochs=90, dropout=0.3)
     assert (given.teachers, given.dropout) == (8, 0.3)
     assert (given.ngram_share, alone.ngram_share) == (0, 1), "by an n-gram all are taught alike"
+    settled = choose_recipe(1_000_000, epochs=90, dropout=0.3, teachers=4)
+    assert (settled.teachers, settled.ngram_share) == (4, 0), "nothing is left to choose but this"
     assert choose_recipe(500_000, epochs=30).teachers == 2, "of less text one reads it more often"
     assert choose_recipe(4_000_000, epochs=30).teachers == 4, "of more not less than four times"
     for characters in (400_000, 10_000_000):  # not measured, or too much memory

@@ -52,11 +52,7 @@ from chargen_train.opening import (
     training_path,
 )
 from chargen_train.reading import Reading
-from chargen_train.recipe import (
-    Overrides,
-    Recipe,
-    parameter_count,
-)
+from chargen_train.recipe import Overrides, Recipe, parameter_count
 from chargen_train.resuming import refuse_misfit, refuse_other, saved_reading
 from chargen_train.run import build_model
 from chargen_train.run_folder import RunFolder, RunRecorder

@@ -13,14 +13,14 @@ from chargen_ort.provenance import Base
 from chargen_ort.reports import describe_base
 from chargen_ort.samplers import as_step
 from chargen_ort.vocabulary import Vocabulary
+from chargen_train.choosing import table_recipe
 from chargen_train.corpus import Corpus
 from chargen_train.model import CharGRU
-from chargen_train.recipe import LENGTHS, Overrides, choose_recipe, given_settings
+from chargen_train.recipe import LENGTHS, SIZES, Overrides, given_settings
 
 # measured, see EXPERIMENTS.md: dropout unlearns what the base knows before it saves the new text
 _SETTINGS = {"learning_rate": 4e-3, "dropout": 0.0, "teachers": 0, "ngram_share": 0.0}
 _EPOCHS = 12.0  # of a short text; its best weights come about half way
-_SIZES = ("hidden_size", "num_layers", "embedding_dim")
 _SHOWN = 40  # new characters, in a note
 
 
@@ -73,7 +73,7 @@ def base_settings(base: BaseModel, preset: str | None, overrides: Overrides) -> 
     settings: dict[str, Any] = _SETTINGS | given_settings(overrides)
     if settings["teachers"]:
         raise OptionError("a run that goes on from a model has no teachers; leave them out")
-    for name in _SIZES:
+    for name in SIZES:
         size = getattr(base.model, name)
         if settings.setdefault(name, size) != size:
             raise OptionError(
@@ -94,7 +94,7 @@ def base_length(characters: int, overrides: Overrides) -> Overrides:
         overrides: as `base_settings` gives them.
     """
     given = given_settings(overrides).keys() & set(LENGTHS)
-    if given or choose_recipe(characters).steps is None:
+    if given or table_recipe(characters).steps is None:
         return overrides
     return {**overrides, "epochs": _EPOCHS}
 

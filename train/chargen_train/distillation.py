@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chargen_train.choosing import MEASURED_TOKENS
 from chargen_train.device import autocast
 from chargen_train.evaluate import as_tensor
 from chargen_train.model import CharGRU
-from chargen_train.recipe import MEASURED_TOKENS, Recipe, parameter_count
+from chargen_train.recipe import Recipe, parameter_count
 from chargen_train.split import Part
 from chargen_train.windows import Batch
 

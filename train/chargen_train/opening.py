@@ -10,20 +10,14 @@ from pathlib import Path
 
 from chargen_train.base import BaseModel, describe_start, refuse_other_base
 from chargen_train.checkpoint import Checkpoint, load_latest, save_checkpoint
+from chargen_train.choosing import choose_recipe, typical_speed
 from chargen_train.continuation import with_more_time
 from chargen_train.corpus import Corpus
 from chargen_train.device import choose_device
 from chargen_train.events import Observer
 from chargen_train.files import output_path
 from chargen_train.inputs import corpus_name
-from chargen_train.recipe import (
-    LENGTHS,
-    Overrides,
-    Recipe,
-    choose_recipe,
-    given_settings,
-    typical_speed,
-)
+from chargen_train.recipe import LENGTHS, Overrides, Recipe, given_settings
 from chargen_train.resuming import refuse_misfit, refuse_other
 from chargen_train.run_folder import RunFolder
 from chargen_train.training import measure_speed
