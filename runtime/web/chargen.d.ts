@@ -491,7 +491,7 @@ declare class Model {
      * @param {TextState} state
      * @param {StreamOptions} [options]
      */
-    resume(state: TextState, { length, signal }?: StreamOptions): TextStream;
+    resume(state: TextState, { length, signal, ...others }?: StreamOptions): TextStream;
     /**
      * The state that `TextState.snapshot` saved, in this or another program.
      * @param {Uint8Array} snapshot
@@ -502,7 +502,7 @@ declare class Model {
      * @param {string} [text]
      * @param {{top?: number, unknown?: "error" | "skip" | "replace"}} [options]
      */
-    nextProbabilities(text?: string, { top, unknown }?: {
+    nextProbabilities(text?: string, { top, unknown, ...others }?: {
         top?: number;
         unknown?: "error" | "skip" | "replace";
     }): Map<string, number>;
@@ -514,7 +514,7 @@ declare class Model {
      * @param {{window?: number, unknown?: "error" | "skip" | "replace"}} [options] a window begins from a
      *   zero state again after each so many characters
      */
-    score(text: string, { window, unknown }?: {
+    score(text: string, { window, unknown, ...others }?: {
         window?: number;
         unknown?: "error" | "skip" | "replace";
     }): Score;
@@ -524,7 +524,7 @@ declare class Model {
      * @param {{end?: boolean, unknown?: "error" | "skip" | "replace"}} [options] `end` scores the end
      *   too: the end token of a model of documents, else the line end, if the model knows it
      */
-    scoreAlone(text: string, { end, unknown }?: {
+    scoreAlone(text: string, { end, unknown, ...others }?: {
         end?: boolean;
         unknown?: "error" | "skip" | "replace";
     }): Score;
