@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from chargen_train.corpus import load_corpus
 from chargen_train.device import choose_bf16
+from chargen_train.events import Observer, Progress
 from chargen_train.recipe import Recipe
 from chargen_train.training import train
 from tests.benchmarks.measure import Row
@@ -63,16 +64,23 @@ def train_seconds(recipe: Recipe) -> float:
         path = Path(folder) / "corpus.txt"
         path.write_text(CHARACTERS * (2 * BATCH * TIME * STEPS // len(CHARACTERS)))
         corpus = load_corpus(path)
-    stamps: list[float] = []
-    evaluated: list[bool] = []
+    clock = StepClock()
+    train(corpus, replace(recipe, seed=1), clock)
+    stamps, steps = clock.stamps, range(WARM_UP, len(clock.stamps))
+    return statistics.median(stamps[i] - stamps[i - 1] for i in steps if not clock.evaluated[i])
 
-    def on_progress(progress: object) -> None:
-        stamps.append(time.perf_counter())
-        evaluated.append(getattr(progress, "evaluation", None) is not None)
 
-    train(corpus, replace(recipe, seed=1), on_progress)
-    steps = range(WARM_UP, len(stamps))
-    return statistics.median(stamps[i] - stamps[i - 1] for i in steps if not evaluated[i])
+class StepClock(Observer):
+    """Writes down when each step ended, and whether an evaluation belonged to it."""
+
+    def __init__(self) -> None:
+        self.stamps: list[float] = []
+        self.evaluated: list[bool] = []
+
+    def on_progress(self, progress: Progress) -> None:
+        """Write down one step."""
+        self.stamps.append(time.perf_counter())
+        self.evaluated.append(progress.evaluation is not None)
 
 
 class Plain(nn.Module):
