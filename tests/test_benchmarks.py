@@ -1,5 +1,7 @@
 """The benchmarks' own code still fits what it measures; the figures are `make bench`'s."""
 
+import time
+
 from chargen_train.recipe import Recipe
 from tests.benchmarks import training
 
@@ -14,4 +16,6 @@ def test_the_training_benchmark_times_the_steps_of_a_run():
         steps=2 * training.WARM_UP,
         device="cpu",
     )
-    assert 0 < training.train_seconds(recipe) < 10
+    begun = time.perf_counter()
+    a_step = training.train_seconds(recipe)  # a median of the steps after the warm-up
+    assert 0 < a_step * training.WARM_UP / 2 < time.perf_counter() - begun

@@ -134,7 +134,7 @@ def choose_recipe(
     preset: str | None = None,
     measure_speed: Callable[[Recipe], float] = typical_speed,
     documents: int = 0,
-    vocab_size: int = 64,
+    vocab_size: int = MEASURED_TOKENS,
     tokens: int | None = None,
     **overrides: Unpack[Overrides],
 ) -> Recipe:
@@ -160,39 +160,37 @@ def choose_recipe(
     recipe = PRESETS[preset] if preset else table_recipe(characters)
     given = given_settings(overrides)
     tokens = characters if tokens is None else tokens
-    counted, most = _COUNTS_TEACH
-    if not preset and counted[0] < characters <= counted[1] and vocab_size <= most:
-        recipe = replace(recipe, ngram_share=1.0)
     if vocab_size > _MANY_TOKENS and tokens < characters and not preset:
         recipe = replace(recipe, embedding_dim=max(recipe.embedding_dim, _WIDE_EMBEDDING))
     if documents and recipe.steps is None:
-        time = min(recipe.seq_length, max(_SHORTEST, tokens // documents))
-        # of short windows twice as many: as good after 15 seconds, and more characters a second
-        rows = recipe.batch_size * (2 if 2 * time <= recipe.seq_length else 1)
-        recipe = replace(recipe, seq_length=time, batch_size=rows)
+        recipe = _for_documents(recipe, tokens // documents)
     recipe = _fit(_replace(recipe, given), tokens)
-    if preset or characters <= _TABLE_HAS_DROPOUT:
-        return recipe
     may_shrink = recipe.minutes is not None and not given.keys() & set(SIZES)
-    if {"dropout", "teachers"} <= given.keys() and not may_shrink:
-        share = _ngram_share(recipe, recipe.teachers, documents)
-        return replace(recipe, **({"ngram_share": share} | given))
-    recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink, documents)
-    # the weights of thousands of characters learn by heart in fewer readings; words gain nothing
-    many = parameter_count(vocab_size, recipe) / parameter_count(MEASURED_TOKENS, recipe)
-    readings = epochs * max(1.0, many) if tokens == characters else epochs
-    suitable = _suitable_settings(recipe, epochs, readings, tokens, bool(documents))
-    suitable["teachers"] = suitable_teachers(recipe, epochs, characters, bool(documents))
-    teachers = given.get("teachers", suitable["teachers"])
-    if teachers:
-        suitable["dropout"] = _LISTS_TAUGHT_DROPOUT if documents else _TAUGHT_DROPOUT
-    suitable["ngram_share"] = _ngram_share(recipe, teachers, documents)
-    return replace(recipe, **(suitable | given))
+    settled = {"dropout", "teachers"} <= given.keys() and not may_shrink
+    if not (preset or characters <= _TABLE_HAS_DROPOUT or settled):
+        recipe, epochs = _suitable_size(recipe, tokens, measure_speed, may_shrink, documents)
+        # weights of thousands of characters learn by heart in fewer readings; words gain nothing
+        many = parameter_count(vocab_size, recipe) / parameter_count(MEASURED_TOKENS, recipe)
+        readings = epochs * max(1.0, many) if tokens == characters else epochs
+        suitable = _suitable_settings(recipe, epochs, readings, tokens, bool(documents))
+        suitable["teachers"] = suitable_teachers(recipe, epochs, characters, bool(documents))
+        if given.get("teachers", suitable["teachers"]):
+            suitable["dropout"] = _LISTS_TAUGHT_DROPOUT if documents else _TAUGHT_DROPOUT
+        recipe = replace(recipe, **(suitable | given))
+    (least, most), most_tokens = _COUNTS_TEACH
+    counts_teach = not preset and least < characters <= most and vocab_size <= most_tokens
+    # teachers of a text that begin as one n-gram are too much alike
+    if counts_teach and (documents or not recipe.teachers):
+        recipe = replace(recipe, ngram_share=given.get("ngram_share", 1.0))
+    return recipe
 
 
-def _ngram_share(recipe: Recipe, teachers: int, documents: int) -> float:
-    """The recipe's own, but none with teachers of a text: begun as one n-gram, they are alike."""
-    return 0.0 if teachers and not documents else recipe.ngram_share
+def _for_documents(recipe: Recipe, mean_length: int) -> Recipe:
+    """The recipe with windows of the documents' mean length."""
+    time = min(recipe.seq_length, max(_SHORTEST, mean_length))
+    # of short windows twice as many: as good after 15 seconds, and more characters a second
+    rows = recipe.batch_size * (2 if 2 * time <= recipe.seq_length else 1)
+    return replace(recipe, seq_length=time, batch_size=rows)
 
 
 def _suitable_settings(
