@@ -44,6 +44,22 @@ def test_a_wrong_call_is_told_in_one_line(arguments, told, capsys):
     assert line.endswith("--help lists what there is")
 
 
+def test_a_process_ends_without_taking_its_interpreter_down(tmp_path):
+    """Threads of gloo that were still at work then aborted one in seven short runs."""
+    code = """
+import atexit, runpy, sys
+atexit.register(print, "taken down")
+sys.argv = ["chargen_train", "nowhere.txt"]
+runpy.run_module("chargen_train", run_name="__main__")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "chargen_train: no such file: nowhere.txt\n"
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The losses of runs by one, two and three processes, and how many their records count."""

@@ -1,5 +1,6 @@
 """Train with several processes, on one machine or several: torchrun … -m chargen_train CORPUS."""
 
+import os
 import sys
 
 from chargen_train import wait_briefly
@@ -8,4 +9,9 @@ if __name__ == "__main__":
     wait_briefly()  # before PyTorch is imported
     from chargen_train.together import main
 
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: a thread of gloo may just be giving back its last tensor, for which it needs the
+    # interpreter, and aborts the process if that is being taken down. Everything is closed by now.
+    os._exit(status)
